@@ -1,0 +1,131 @@
+"""Files and folders that are whole or not there: a crash never leaves half of one."""
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from pkgllm.errors import RunError
+
+_ASIDE = ".replaced"
+"""Ends the hidden name of a folder that steps aside for a new one."""
+
+
+def cannot(action: str, path: Path, error: OSError) -> RunError:
+    """Return the error for something the operating system refused, in one sentence.
+
+    Example:
+        >>> full = OSError(errno.ENOSPC, "No space left on device")
+        >>> str(cannot("write", Path("runs/1/results.json"), full))
+        'cannot write runs/1/results.json: No space left on device; free some space there'
+    """
+    return RunError(f"cannot {action} {path}: {error.strerror or error}; {_advice(error)}")
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space there"
+        case errno.EFBIG:
+            return "raise the limit on the size of a file (ulimit -f)"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "choose a place that you may write to"
+        case errno.ENOTDIR | errno.EEXIST:
+            return "a file stands where a folder is needed, so choose another place"
+        case errno.ENOENT:
+            return "make its folder first"
+        case _:
+            return "choose another place"
+
+
+def hidden_sibling(path: Path) -> Path:
+    """Return an unused hidden name beside a path, for content that is not whole yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part.
+
+    The content goes to a temporary file in the same folder, then to the disk, and takes the
+    file's name last. The folder must exist.
+
+    Args:
+        path: The file to write or to replace.
+        content: Text is written as UTF-8, its line ends unchanged.
+
+    Raises:
+        RunError: If the file cannot be written; what stood there before is unharmed.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    temporary = hidden_sibling(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise cannot("write", path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
+    """Write a folder so that it is the old one or the new one, never a mixture.
+
+    The content goes to a temporary folder beside it. Where an old folder stands, it steps aside
+    first; :func:`restore_folders` puts it back if the process dies between the two steps.
+
+    Args:
+        path: The folder to write or to replace; its parent must exist.
+        fill: Writes the content into the empty folder that it is given.
+
+    Raises:
+        RunError: If the folder cannot be written; what stood there before is unharmed.
+    """
+    temporary, aside = hidden_sibling(path), path.with_name(f".{path.name}{_ASIDE}")
+    try:
+        temporary.mkdir()
+        fill(temporary)
+        _sync(temporary)
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        temporary.rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise cannot("write", path, error) from error
+    except SafetensorError as error:
+        raise cannot("write", path, _as_os_error(error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        restore_folders(path.parent)
+
+
+def restore_folders(parent: Path) -> None:
+    """Put back every folder that had stepped aside when a process died while replacing it."""
+    for aside in parent.glob(f".*{_ASIDE}"):
+        path = aside.with_name(aside.name.removeprefix(".").removesuffix(_ASIDE))
+        with contextlib.suppress(OSError):
+            if not path.exists():
+                aside.rename(path)
+
+
+def _as_os_error(error: SafetensorError) -> OSError:
+    """Return what the operating system told safetensors, which keeps only the text of it."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())

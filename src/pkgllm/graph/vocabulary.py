@@ -1,0 +1,130 @@
+"""The words of a personal graph in RDF: IRIs, the JSON-LD context, and ids as IRIs and back.
+
+Films are schema.org's, provenance is PROV's, and what neither has is in a small namespace of our
+own, which is a name and not an address: nothing is served there. ``docs/vocabulary.md`` explains
+every term. Nothing here imports an RDF library.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import quote, unquote
+
+from pkgllm.graph.personal_graph import RELATIONS, SOURCES, Relation, Source
+
+NAMESPACE = "https://w3id.org/pkgllm/"
+SCHEMA = "https://schema.org/"
+PROV = "http://www.w3.org/ns/prov#"
+
+OWNER = NAMESPACE + "Owner"
+FACT = NAMESPACE + "Fact"
+HAS_FACT = NAMESPACE + "fact"
+RELATION = NAMESPACE + "relation"
+ITEM = NAMESPACE + "item"
+SESSION = NAMESPACE + "session"
+POSITION = NAMESPACE + "position"
+MOVIE = SCHEMA + "Movie"
+NAME = SCHEMA + "name"
+IDENTIFIER = SCHEMA + "identifier"
+DERIVED_FROM = PROV + "wasDerivedFrom"
+ATTRIBUTED_TO = PROV + "wasAttributedTo"
+
+IRI_BY_RELATION: Mapping[Relation, str] = MappingProxyType({r: NAMESPACE + r for r in RELATIONS})
+RELATION_BY_IRI: Mapping[str, Relation] = MappingProxyType({NAMESPACE + r: r for r in RELATIONS})
+IRI_BY_SOURCE: Mapping[Source, str] = MappingProxyType({s: NAMESPACE + s for s in SOURCES})
+SOURCE_BY_IRI: Mapping[str, Source] = MappingProxyType({NAMESPACE + s: s for s in SOURCES})
+
+CONTEXT: Mapping[str, Any] = MappingProxyType(
+    {
+        "@vocab": NAMESPACE,
+        "pkg": NAMESPACE,
+        "schema": SCHEMA,
+        "prov": PROV,
+        "Movie": "schema:Movie",
+        "name": "schema:name",
+        "identifier": "schema:identifier",
+        "facts": "pkg:fact",
+        "relation": {"@type": "@vocab"},
+        "source": {"@id": "prov:wasAttributedTo", "@type": "@vocab"},
+        "document": {"@id": "prov:wasDerivedFrom", "@type": "@id"},
+    }
+)
+"""The inline context of every JSON-LD document that we write."""
+
+_OWNER_PREFIX = "urn:pkgllm:owner:"
+_ITEM_PREFIX = "urn:pkgllm:item:"
+_FACT_PREFIX = "urn:pkgllm:fact:"
+_DOCUMENT_PREFIX = "urn:pkgllm:document:"
+
+
+def owner_iri(owner: str) -> str:
+    """Return the IRI of the owner of a graph.
+
+    Example:
+        >>> owner_iri("Zoë/7")
+        'urn:pkgllm:owner:Zo%C3%AB%2F7'
+    """
+    return _OWNER_PREFIX + quote(owner, safe="")
+
+
+def owner_id(iri: str) -> str:
+    """Return the owner whom an IRI names; the inverse of :func:`owner_iri`.
+
+    Raises:
+        ValueError: If the IRI is not an owner's.
+    """
+    return _id(iri, _OWNER_PREFIX)
+
+
+def item_iri(item: str) -> str:
+    """Return the IRI of an item.
+
+    Example:
+        >>> item_iri("196336")
+        'urn:pkgllm:item:196336'
+    """
+    return _ITEM_PREFIX + quote(item, safe="")
+
+
+def item_id(iri: str) -> str:
+    """Return the item that an IRI names; the inverse of :func:`item_iri`.
+
+    Raises:
+        ValueError: If the IRI is not an item's.
+    """
+    return _id(iri, _ITEM_PREFIX)
+
+
+def document_iri(document: str) -> str:
+    """Return the IRI of the document that holds a statement.
+
+    Example:
+        >>> document_iri("conversation/391")
+        'urn:pkgllm:document:conversation%2F391'
+    """
+    return _DOCUMENT_PREFIX + quote(document, safe="")
+
+
+def document_id(iri: str) -> str:
+    """Return the document that an IRI names; the inverse of :func:`document_iri`.
+
+    Raises:
+        ValueError: If the IRI is not a document's.
+    """
+    return _id(iri, _DOCUMENT_PREFIX)
+
+
+def fact_iri(owner: str, item: str) -> str:
+    """Return the IRI of what an owner says about an item; there is at most one such fact.
+
+    Example:
+        >>> fact_iri("p1", "7")
+        'urn:pkgllm:fact:p1:7'
+    """
+    return _FACT_PREFIX + quote(owner, safe="") + ":" + quote(item, safe="")
+
+
+def _id(iri: str, prefix: str) -> str:
+    if not iri.startswith(prefix):
+        raise ValueError(f"an IRI that starts with {prefix} is needed, got {iri}")
+    return unquote(iri.removeprefix(prefix), errors="strict")

@@ -1,0 +1,108 @@
+"""A configuration's file, found, read, checked as a whole, and written back."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pkgllm.config.documents import read_yaml, write_yaml
+from pkgllm.config.overrides import Override, apply_overrides, parse_override
+from pkgllm.config.problems import Problem, did_you_mean, problems_of, shown
+from pkgllm.config.schema import Experiment
+from pkgllm.errors import ConfigError
+from pkgllm.shipped import presets_folder
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a configuration: a path, a file in ``./configs``, or a shipped preset.
+
+    Raises:
+        ConfigError: If there is none of this name.
+    """
+    places = list(dict.fromkeys((Path(name), Path("configs") / name, presets_folder() / name)))
+    for place in places:
+        if place.is_file():
+            return place
+    presets = sorted(path.name for path in presets_folder().glob("*.yaml"))
+    close = did_you_mean(name, presets)
+    raise ConfigError(
+        f"no configuration {name}{f' (did you mean {close}?)' if close else ''}; "
+        f"looked for {', '.join(map(str, places))}; shipped are {', '.join(presets)}"
+    )
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read a configuration.
+
+    Args:
+        name_or_path: What :func:`find_config` takes.
+        overrides: Values to set over those of the file, each ``KEY=VALUE``; later ones win.
+
+    Raises:
+        ConfigError: If the file cannot be found or read, or for everything in it and in the
+            overrides that is wrong, one line each.
+
+    Example:
+        >>> load_config("quickstart.yaml", ["training.local_steps=2"]).training.local_steps
+        2
+    """
+    path = find_config(name_or_path)
+    tree, problems = read_yaml(_text(path), str(path))
+    if not isinstance(tree, dict):
+        given = "it is empty" if tree is None else f"got {shown(tree)}"
+        raise ConfigError(f"{path}: must hold keys and values, {given}")
+    changes = _parse(overrides)
+    changed, misled = apply_overrides(tree, changes)
+    problems += misled
+    for change in changes:
+        problems += change.problems
+    experiment: Experiment | None = None
+    try:
+        # Strict, so that true is no number and "4" no whole number.
+        experiment = Experiment.model_validate(changed, strict=True)
+    except ValidationError as error:
+        problems += problems_of(error, changed)
+    if experiment is None or problems:
+        raise ConfigError("\n".join(_line(problem, str(path), changes) for problem in problems))
+    return experiment
+
+
+def dump_config(experiment: Experiment) -> str:
+    """Return the whole tree, defaults included, as YAML that loads back equal."""
+    return write_yaml(experiment.model_dump(mode="json"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: must be text in UTF-8, got other bytes") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _parse(overrides: Iterable[str]) -> list[Override]:
+    parsed, lines = [], []
+    for text in overrides:
+        try:
+            parsed.append(parse_override(text))
+        except ConfigError as error:
+            lines.append(str(error))
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return parsed
+
+
+def _line(problem: Problem, file: str, overrides: Sequence[Override]) -> str:
+    """Begin a problem's line with the place that causes it: an override, or else the file."""
+    for cause in filter(None, (problem.path, problem.chosen_by)):
+        for override in reversed(overrides):
+            if cause[: len(override.path)] != override.path:
+                continue
+            if cause == problem.path == override.path:
+                return f"{override.place}: {problem.message}"
+            return f"{override.place}: {problem}"
+    below = [o.place for o in overrides if o.path[: len(problem.path)] == problem.path]
+    if problem.whole_section and below:
+        return f"{file} with {', '.join(dict.fromkeys(below))}: {problem}"
+    return f"{file}: {problem}"

@@ -1,0 +1,110 @@
+"""Single values of a configuration, set from the command line: ``objective.beta=0.2``."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from pkgllm.config.documents import read_yaml
+from pkgllm.config.fields import KeyPath, sections, tag
+from pkgllm.config.problems import Problem, did_you_mean
+from pkgllm.config.schema import Experiment, Section
+from pkgllm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One value to set."""
+
+    path: KeyPath
+    value: object
+    problems: tuple[Problem, ...] = ()
+    """Keys that stand twice in the value."""
+
+    @property
+    def place(self) -> str:
+        """How the override is named in a message."""
+        return f"--set {'.'.join(self.path)}"
+
+
+def parse_override(text: str) -> Override:
+    """Read ``KEY=VALUE``: a key's path with dots, and a value in YAML.
+
+    Raises:
+        ConfigError: If it has another form, or the value is not YAML.
+
+    Example:
+        >>> override = parse_override("training.learning_rate=5e-5")
+        >>> override.path, override.value
+        (('training', 'learning_rate'), 5e-05)
+    """
+    name, equals, value = text.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(path):
+        raise ConfigError(
+            f"--set {text}: must be KEY=VALUE, for example training.learning_rate=5e-5"
+        )
+    tree, duplicates = read_yaml(value, f"--set {name.strip()}")
+    problems = (Problem((*path, *problem.path), problem.message) for problem in duplicates)
+    return Override(path, tree, tuple(problems))
+
+
+def apply_overrides(
+    tree: Mapping[str, Any], overrides: Iterable[Override]
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Set values in a copy of a tree; later ones win.
+
+    Sections that are absent are made; one that has a default among several choices becomes that
+    choice, so that a key of it can be set alone.
+
+    Returns:
+        The new tree, and a problem for each path that leads through something else than a section.
+    """
+    changed: dict[str, Any] = copy.deepcopy(dict(tree))
+    problems = [problem for override in overrides if (problem := _apply(changed, override))]
+    return changed, problems
+
+
+def _apply(tree: dict[str, Any], override: Override) -> Problem | None:
+    here: Any = tree
+    choices: Sequence[type[Section]] = (Experiment,)
+    for depth, part in enumerate(override.path[:-1]):
+        field = _field(choices, part, here)
+        inner = sections(field) if field is not None else ()
+        if not inner:
+            return Problem(override.path, _no_section(override.path[: depth + 1], field, choices))
+        if here.get(part) is None:
+            here[part] = _default_choice(field)
+        here, choices = here[part], inner
+        if not isinstance(here, dict):
+            # The schema reports what stands in the section's place.
+            return None
+    here[override.path[-1]] = override.value
+    return None
+
+
+def _field(
+    choices: Sequence[type[Section]], name: str, section: Mapping[str, Any]
+) -> FieldInfo | None:
+    """Return a field, of the choice that is made if it has one of this name."""
+    chosen = sorted(choices, key=lambda choice: tag(choice) != section.get("name"))
+    found = (choice.model_fields[name] for choice in chosen if name in choice.model_fields)
+    return next(found, None)
+
+
+def _default_choice(field: FieldInfo | None) -> dict[str, Any]:
+    default = field.default if field is not None else None
+    name = tag(type(default)) if isinstance(default, Section) else None
+    return {} if name is None else {"name": name}
+
+
+def _no_section(path: KeyPath, field: FieldInfo | None, choices: Sequence[type[Section]]) -> str:
+    name = ".".join(path)
+    if field is not None:
+        return f"unknown key, because {name} is a value and has no keys"
+    known = list(dict.fromkeys(key for choice in choices for key in choice.model_fields))
+    close = did_you_mean(path[-1], known)
+    hint = f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
+    return f"unknown key {name} ({hint})"

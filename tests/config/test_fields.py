@@ -1,0 +1,43 @@
+from collections.abc import Iterator
+
+from pkgllm.config.fields import describe, known_keys, locate, sections, tag
+from pkgllm.config.schema import Experiment, Kto, Section
+
+
+def _all_sections(section: type[Section] = Experiment) -> Iterator[type[Section]]:
+    yield section
+    for field in section.model_fields.values():
+        for inner in sections(field):
+            yield from _all_sections(inner)
+
+
+def test_every_field_can_be_described_and_every_value_has_its_documentation() -> None:
+    for section in _all_sections():
+        assert section.__doc__, section
+        for name, field in section.model_fields.items():
+            assert describe(field), (section, name)
+            is_tag = name == "name" and tag(section) is not None
+            if not is_tag and not sections(field):
+                assert field.description, f"{section.__name__}.{name} has no documentation"
+
+
+def test_every_default_among_choices_is_named() -> None:
+    assert describe(Experiment.model_fields["privacy"]) == "a section of keys and values named none"
+    assert describe(Experiment.model_fields["objective"]) == (
+        "a section of keys and values named kto or apo_zero or dpo or sft"
+    )
+
+
+def test_known_keys_hold_those_of_every_choice_once() -> None:
+    keys = list(known_keys())
+    assert len(keys) == len(set(keys))
+    assert {("seed",), ("objective", "undesirable_weight"), ("mode", "strategy", "name")} <= {*keys}
+
+
+def test_a_location_names_the_choice_that_it_went_through() -> None:
+    key = locate(("objective", "kto", "betta"))
+    assert (key.path, key.section, key.field) == (("objective", "betta"), Kto, None)
+    assert len(key.choices) == 4
+    assert locate(("mode", "federated", "strategy", "x")).path == ("mode", "strategy", "x")
+    assert locate(("objective", "kto")).path == ("objective",)
+    assert locate(()).path == ()

@@ -1,0 +1,110 @@
+"""The shipped configurations, all of them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pkgllm.config.load import dump_config, load_config
+from pkgllm.errors import ConfigError
+from pkgllm.shipped import presets_folder
+
+FOLDER = Path(__file__).parents[1] / "configs"
+PRESETS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
+
+
+def test_there_are_six() -> None:
+    assert presets_folder() == FOLDER
+    assert PRESETS == [
+        "centralized.yaml",
+        "feddpo.yaml",
+        "fedkto.yaml",
+        "local.yaml",
+        "quickstart.yaml",
+        "redial-mini.yaml",
+    ]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_loads_and_loads_back_equal(preset: str, tmp_path: Path) -> None:
+    experiment = load_config(preset)
+    (tmp_path / "config.yaml").write_text(dump_config(experiment), encoding="utf-8")
+    assert load_config(str(tmp_path / "config.yaml")) == experiment
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_says_what_it_is_for(preset: str) -> None:
+    lines = (FOLDER / preset).read_text(encoding="utf-8").splitlines()
+    comment = [line for line in lines if line.startswith("#")]
+    assert lines[: len(comment)] == comment
+    assert 1 <= len(comment) <= 2
+
+
+def _section_paths(tree: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(tree, dict):
+        yield path
+        for key, value in tree.items():
+            yield from _section_paths(value, (*path, key))
+
+
+SECTIONS = [
+    (preset, path)
+    for preset in PRESETS
+    for path in _section_paths(yaml.safe_load(dump_config(load_config(preset))))
+]
+
+
+# One folder for all examples is meant: each writes its file anew.
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.sampled_from(SECTIONS), st.from_regex(r"[a-z][a-z_]{0,12}", fullmatch=True))
+def test_a_wrong_key_anywhere_is_refused(
+    tmp_path: Path, section: tuple[str, tuple[str, ...]], key: str
+) -> None:
+    preset, path = section
+    tree = yaml.safe_load(dump_config(load_config(preset)))
+    place = tree
+    for part in path:
+        place = place[part]
+    wrong = f"{key}_" if key in place else key
+    place[wrong] = 1
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / "wrong.yaml"))
+    name = ".".join((*path, wrong))
+    assert f"wrong.yaml: {name}: unknown key, got 1" in str(caught.value)
+    with pytest.raises(ConfigError, match=rf"^--set {name}: unknown key, got 1"):
+        load_config(preset, [f"{name}=1"])
+
+
+@pytest.mark.parametrize(
+    ("preset", "part"),
+    [("feddpo.yaml", "objective"), ("centralized.yaml", "mode"), ("local.yaml", "mode")],
+)
+def test_what_is_compared_differs_in_one_part(preset: str, part: str) -> None:
+    first, second = load_config("fedkto.yaml"), load_config(preset)
+    assert getattr(first, part) != getattr(second, part)
+    assert first.model_copy(update={part: getattr(second, part)}) == second
+
+
+def test_the_names_hold_what_they_promise() -> None:
+    found = {
+        preset: (e.corpus.name, e.base_model.name, e.objective.name, e.mode.name)
+        for preset in PRESETS
+        for e in (load_config(preset),)
+    }
+    assert found == {
+        "quickstart.yaml": ("small_world", "base-tiny", "kto", "federated"),
+        "redial-mini.yaml": ("redial", "qwen3-mini", "kto", "federated"),
+        "fedkto.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "federated"),
+        "feddpo.yaml": ("redial", "Qwen/Qwen3-0.6B", "dpo", "federated"),
+        "centralized.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "centralized"),
+        "local.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "local"),
+    }
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_it_is_measured_on_the_test_part(preset: str) -> None:
+    assert load_config(preset).evaluation.part == "test"

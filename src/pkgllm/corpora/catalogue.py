@@ -1,0 +1,81 @@
+"""The catalogue: every item that can be recommended, with what is publicly known of it."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from pkgllm.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing that can be recommended."""
+
+    id: str
+    name: str
+    """The surface form, unique in its catalogue: ``Title (Year)`` for a film."""
+    facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Public facts by relation: for films ``genre``, ``director``, ``writer``, ``star``."""
+
+
+def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:
+    """Give items that share a surface form distinct ones, by adding their ids.
+
+    All of the sharing items get the addition, so that no name depends on file order.
+
+    Example:
+        >>> twins = [Item("1", "Signs (2002)"), Item("2", "Signs (2002)")]
+        >>> [item.name for item in tell_apart(twins)]
+        ['Signs (2002) [1]', 'Signs (2002) [2]']
+    """
+    found = tuple(items)
+    count_by_name = Counter(item.name for item in found)
+    return tuple(
+        Item(item.id, f"{item.name} [{item.id}]", item.facts)
+        if count_by_name[item.name] > 1
+        else item
+        for item in found
+    )
+
+
+class Catalogue:
+    """An ordered set of items; the position of an item is its column in every score matrix.
+
+    Args:
+        items: In any order; they are kept sorted by id.
+
+    Raises:
+        DataError: If there is no item, or an id or a name stands twice.
+    """
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.items: tuple[Item, ...] = tuple(sorted(items, key=lambda item: item.id))
+        if not self.items:
+            raise DataError("the catalogue is empty: there is nothing to recommend")
+        for what, values in (("id", [i.id for i in self.items]), ("name", self.names)):
+            (value, count), *_ = Counter(values).most_common(1)
+            if count > 1:
+                raise DataError(f"the catalogue has {count} items with the same {what}: {value!r}")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self.index_by_id
+
+    def __getitem__(self, item_id: str) -> Item:
+        return self.items[self.index_by_id[item_id]]
+
+    @cached_property
+    def index_by_id(self) -> Mapping[str, int]:
+        """Column of each item."""
+        return {item.id: index for index, item in enumerate(self.items)}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Surface forms in column order."""
+        return tuple(item.name for item in self.items)

@@ -1,0 +1,56 @@
+"""Public facts about films: genre, director, writer and star, from ``movies.json``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pkgllm.errors import DataError
+
+FACT_RELATIONS = ("genre", "director", "writer", "star")
+
+
+def read_movie_facts(path: Path) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Read the public facts of films.
+
+    The file is one JSON object: film id -> object, whose ``genre``, ``director``, ``writer`` and
+    ``star`` are lists of texts. An absent relation means that nothing is known; other keys are
+    not read. White space in values is folded.
+
+    Returns:
+        Values by relation by film id; only relations with at least one value.
+
+    Raises:
+        DataError: If the file cannot be read or has another shape.
+    """
+    try:
+        content = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "
+            "the file may be cut off"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not facts about films: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: must be one JSON object, film id -> facts, got a {type(content).__name__}"
+        )
+    return {film: _facts(facts, f"{path}: film {film}") for film, facts in content.items()}
+
+
+def _facts(facts: object, where: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(facts, dict):
+        raise DataError(f"{where}: facts must be an object, got {facts!r}")
+    found = {}
+    for relation in FACT_RELATIONS:
+        values = facts.get(relation, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise DataError(f"{where}: {relation} must be a list of texts, got {values!r}")
+        folded = (" ".join(value.split()) for value in values)
+        if kept := tuple(dict.fromkeys(value for value in folded if value)):
+            found[relation] = kept
+    return found

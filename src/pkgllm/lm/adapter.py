@@ -1,0 +1,153 @@
+"""The LoRA adapter: attached to a base model, taken out, put back and saved in PEFT's form.
+
+Source: Hu et al. 2021, arXiv:2106.09685, eq. 3: ``W x + (lora_alpha / lora_rank) B A x``.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pkgllm.errors import ModelError
+
+AdapterState = dict[str, Tensor]
+"""LoRA factors by PEFT's key names, sorted; float32, on the CPU."""
+
+
+def attach_adapter(
+    model: PreTrainedModel,
+    *,
+    lora_rank: int,
+    lora_alpha: float,
+    target_modules: tuple[str, ...] | str,
+    seed: int,
+) -> PeftModel:
+    """Wrap a frozen base model so that it carries a fresh adapter, and return the policy.
+
+    The second factor starts at zero, so the policy equals the base model until it is trained. The
+    global random state of torch is left as it was.
+
+    Args:
+        model: The base model, already on its device. Its layers are wrapped in place.
+        lora_rank: Inner dimension of the factors.
+        lora_alpha: Scale numerator.
+        target_modules: Names of the linear layers to adapt, or ``all-linear``.
+        seed: Of the first factor's random start.
+
+    Raises:
+        ModelError: If the base model has no layer of these names.
+    """
+    config = LoraConfig(
+        r=lora_rank,
+        # PEFT divides it by the rank, and says int although any number does.
+        lora_alpha=cast("int", lora_alpha),
+        lora_dropout=0.0,
+        target_modules=target_modules
+        if isinstance(target_modules, str)
+        else sorted(target_modules),
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]), _without_renaming_warning():
+        torch.manual_seed(seed)
+        try:
+            policy = get_peft_model(model, config)
+        except ValueError as error:
+            raise ModelError(f"adapter.target_modules: {error}") from error
+    assert isinstance(policy, PeftModel)
+    return policy
+
+
+def adapter_state(policy: PeftModel) -> AdapterState:
+    """Return a copy of the policy's adapter."""
+    # The default asks the hub whether the base model's vocabulary was resized.
+    found = get_peft_model_state_dict(policy, save_embedding_layers=False)
+    return {key: found[key].detach().to("cpu", torch.float32, copy=True) for key in sorted(found)}
+
+
+def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
+    """Put an adapter's values into the policy.
+
+    Raises:
+        ModelError: If a key is missing, foreign, or of another shape.
+    """
+    present = get_peft_model_state_dict(policy, save_embedding_layers=False)
+    missing, foreign = sorted(present.keys() - state.keys()), sorted(state.keys() - present.keys())
+    if missing or foreign:
+        raise ModelError(
+            f"the adapter does not fit the base model: {len(missing)} keys missing {missing[:2]}, "
+            f"{len(foreign)} foreign {foreign[:2]}"
+        )
+    for key, value in present.items():
+        if value.shape != state[key].shape:
+            raise ModelError(
+                f"the adapter does not fit the base model: {key} must have shape "
+                f"{tuple(value.shape)}, got {tuple(state[key].shape)}"
+            )
+    set_peft_model_state_dict(policy, dict(state))
+
+
+def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
+    """Return the Euclidean length of the step from one adapter to another."""
+    return math.sqrt(sum(float((after[k] - before[k]).double().square().sum()) for k in before))
+
+
+def save_adapter(policy: PeftModel, folder: Path) -> None:
+    """Write the policy's adapter so that ``PeftModel.from_pretrained`` loads it."""
+    policy.save_pretrained(str(folder), save_embedding_layers=False)
+    # PEFT adds a model card template that says nothing about this adapter.
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def read_adapter_state(folder: Path) -> AdapterState:
+    """Read the values of a saved adapter.
+
+    Raises:
+        ModelError: If the folder holds no adapter.
+    """
+    try:
+        found = load_file(folder / "adapter_model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}: no adapter can be read there: {error}") from error
+    return {key: found[key].float() for key in sorted(found)}
+
+
+def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Attach a saved adapter to its base model.
+
+    Raises:
+        ModelError: If the folder holds no adapter, or one of another base model.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder}: not an adapter, because adapter_config.json is missing")
+    try:
+        with _without_renaming_warning():
+            return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    except Exception as error:  # damaged files raise whatever their readers stumble over
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{folder}: the adapter does not load into base model "
+            f"{model.config.name_or_path!r}: {reason[0]}"
+        ) from error
+
+
+@contextmanager
+def _without_renaming_warning() -> Iterator[None]:
+    # PEFT 0.21 asks transformers 5.23 for a property under the name it had before.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        yield

@@ -1,0 +1,164 @@
+"""Training groups: hide some facts of a client's training graph, and ask for them.
+
+A group is one prompt with all its completions. The prompt is written from the facts strictly
+earlier than every hidden one. Nothing here can see a validation or test fact: the training graph
+ends before the first of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.graph.personal_graph import Fact, PersonalGraph
+from pkgllm.preferences.prompts import Prompt, PromptWriter
+
+CompletionSource = Literal["liked", "disliked", "known", "uniform"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One title that a prompt is asked for."""
+
+    item: str
+    token_ids: tuple[int, ...]
+    """The item's name and the terminator."""
+    desirable: bool
+    source: CompletionSource
+    """The hidden fact's relation, or the kind of negative."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One prompt with all its completions; the unit of privacy ``example``."""
+
+    prompt: Prompt
+    completions: tuple[Completion, ...]
+    mismatched: tuple[Completion, ...] = ()
+    """Completions of another group of the same client, for KTO's KL baseline."""
+
+
+@dataclass(frozen=True, slots=True)
+class NegativeCounts:
+    """How many undesirable completions a group gets beside the disliked items."""
+
+    known: int = 0
+    """Items that the context already holds."""
+    uniform: int = 0
+    """Items drawn uniformly from the catalogue, whatever the person thinks of them."""
+
+
+def hidden_windows(
+    graph: PersonalGraph, *, hidden_facts: int, stride: int, min_context: int, max_groups: int
+) -> Iterator[tuple[PersonalGraph, tuple[Fact, ...]]]:
+    """Yield (context, hidden facts) pairs, the latest first.
+
+    The hidden facts are consecutive liked or disliked ones with at least one liked; the context is
+    all that the graph holds strictly before them.
+
+    Args:
+        graph: A client's training graph.
+        hidden_facts: Facts in a window; fewer where the graph is short.
+        stride: Facts between the starts of two windows.
+        min_context: Facts that the context must hold.
+        max_groups: Windows to yield at most.
+    """
+    verdicts = graph.with_relation("liked", "disliked")
+    latest = max(len(verdicts) - hidden_facts, min(1, len(verdicts) - 1))
+    yielded = 0
+    for start in range(latest, -1, -stride):
+        hidden = verdicts[start : start + hidden_facts]
+        context = graph.before(hidden[0].time)
+        if yielded == max_groups or len(context.facts) < min_context:
+            return
+        if any(fact.relation == "liked" for fact in hidden):
+            yielded += 1
+            yield context, hidden
+
+
+class GroupBuilder:
+    """Builds the groups of one client after another.
+
+    Args:
+        catalogue: Items that can be asked for; its order fixes what a random draw means.
+        writer: Writes prompts and completions.
+        negatives: Undesirable completions for each group.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, writer: PromptWriter, negatives: NegativeCounts
+    ) -> None:
+        self._catalogue = catalogue
+        self._writer = writer
+        self._negatives = negatives
+        self._ids_by_item: dict[str, tuple[int, ...]] = {}
+
+    def build(
+        self,
+        graph: PersonalGraph,
+        generator: np.random.Generator,
+        *,
+        hidden_facts: int,
+        stride: int,
+        min_context: int,
+        max_groups: int,
+    ) -> tuple[Group, ...]:
+        """Return the groups of one client's training graph, latest first.
+
+        Each group's mismatched completions are those of the next group, and the last's those of
+        the first, so they are fixed for the run (TRL rotates them in the same way).
+        """
+        groups = [
+            self._group(context, hidden, generator)
+            for context, hidden in hidden_windows(
+                graph,
+                hidden_facts=hidden_facts,
+                stride=stride,
+                min_context=min_context,
+                max_groups=max_groups,
+            )
+        ]
+        return tuple(
+            replace(group, mismatched=groups[(index + 1) % len(groups)].completions)
+            for index, group in enumerate(groups)
+        )
+
+    def _group(
+        self, context: PersonalGraph, hidden: Sequence[Fact], generator: np.random.Generator
+    ) -> Group:
+        asked = [
+            self._completion(
+                fact.tail,
+                "liked" if fact.relation == "liked" else "disliked",
+                desirable=fact.relation == "liked",
+            )
+            for fact in hidden
+        ]
+        taken = context.tails | {fact.tail for fact in hidden}
+        return Group(
+            self._writer.write(context),
+            (*asked, *self._draw_negatives(context, taken, generator)),
+        )
+
+    def _draw_negatives(
+        self, context: PersonalGraph, taken: frozenset[str], generator: np.random.Generator
+    ) -> Iterator[Completion]:
+        known = [fact.tail for fact in context.facts if fact.tail in self._catalogue]
+        num_known = min(self._negatives.known, len(known))
+        for index in generator.choice(len(known), num_known, replace=False) if num_known else ():
+            yield self._completion(known[int(index)], "known", desirable=False)
+        columns = self._catalogue.index_by_id
+        taken_columns = [columns[item] for item in taken if item in columns]
+        allowed = np.setdiff1d(np.arange(len(self._catalogue)), taken_columns)
+        num_uniform = min(self._negatives.uniform, len(allowed))
+        for column in generator.choice(allowed, num_uniform, replace=False):
+            yield self._completion(
+                self._catalogue.items[int(column)].id, "uniform", desirable=False
+            )
+
+    def _completion(self, item: str, source: CompletionSource, *, desirable: bool) -> Completion:
+        if item not in self._ids_by_item:
+            self._ids_by_item[item] = self._writer.completion_ids(self._catalogue[item].name)
+        return Completion(item, self._ids_by_item[item], desirable, source)

@@ -1,0 +1,55 @@
+"""Log-probabilities of completions, for a whole batch of groups in one pass."""
+
+from collections.abc import Sequence
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pkgllm.preferences.groups import Completion, Group
+from pkgllm.preferences.packing import PackedGroups, pack
+
+Branch = tuple[Group, Sequence[Completion]]
+"""A group's prompt with the completions that are scored after it."""
+
+
+def completion_log_probabilities(policy: PeftModel, packed: PackedGroups) -> Tensor:
+    """Return ``log policy(completion | prompt)``, summed over tokens, in nats.
+
+    Only the rows that predict a completion's token reach the LM head, and the log-softmax is taken
+    in float32 whatever the type of the base model.
+
+    Args:
+        policy: The base model with its adapter.
+        packed: On the policy's device.
+
+    Returns:
+        Shape ``(packed.num_completions,)``, float32.
+    """
+    model = policy.get_base_model()
+    assert isinstance(model, PreTrainedModel)
+    hidden = model.base_model(
+        input_ids=packed.input_ids,
+        position_ids=packed.position_ids,
+        attention_mask=packed.attention_mask,
+        use_cache=False,
+    ).last_hidden_state
+    rows = hidden.flatten(0, 1)[packed.source_rows]
+    # transformers leaves this method untyped.
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    log_probabilities: Tensor = head(rows).float().log_softmax(-1)
+    of_targets = log_probabilities[packed.target_rows, packed.target_ids]
+    return of_targets.new_zeros(packed.num_completions).index_add(
+        0, packed.target_completions, of_targets
+    )
+
+
+def pack_branches(branches: Sequence[Branch], device: torch.device) -> PackedGroups:
+    """Pack the prompts of groups with chosen completions, and put them on a device."""
+    return pack(
+        [
+            (group.prompt.token_ids, [completion.token_ids for completion in completions])
+            for group, completions in branches
+        ]
+    ).to(device)

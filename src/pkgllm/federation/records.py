@@ -1,0 +1,175 @@
+"""What messages hold, and nothing else does: the one place to read what leaves a device.
+
+down  arrays   the adapter, float32, by PEFT's key names
+      config   round_num, learning_rate (Flower's strategies add server-round)
+up    arrays   the client's adapter after its local steps: the update
+      metrics  weight; with ``report_private_metrics`` also num_groups and loss
+up    error    the client's id and the type of the exception, never its text
+up    config   client-id, once per run, in answer to the question which client a node is
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from pkgllm.federation.flower_internals import app_error
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.training.local import TrainedClient
+
+Weighting = Literal["uniform", "examples"]
+
+ARRAYS = "arrays"
+CONFIG = "config"
+METRICS = "metrics"
+WEIGHT = "weight"
+CLIENT_ID = "client-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What the server asks of one client in one round."""
+
+    adapter: AdapterState
+    round_num: int
+    learning_rate: float
+
+
+def to_record(adapter: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """Return an adapter as Flower carries it: float32, keys in sorted order."""
+    return ArrayRecord(
+        {key: Array(np.asarray(adapter[key].numpy(), np.float32)) for key in sorted(adapter)}
+    )
+
+
+def to_adapter(record: ArrayRecord) -> AdapterState:
+    """Return the adapter that a record carries, as fresh float32 tensors in sorted order.
+
+    Example:
+        >>> sent = {"b": torch.ones(2), "a": torch.zeros(1, 3)}
+        >>> {key: tuple(value.shape) for key, value in to_adapter(to_record(sent)).items()}
+        {'a': (1, 3), 'b': (2,)}
+    """
+    return {
+        key: torch.from_numpy(np.array(record[key].numpy(), dtype=np.float32))
+        for key in sorted(record)
+    }
+
+
+def instruction_config(round_num: int, learning_rate: float) -> ConfigRecord:
+    """Return what travels down beside the adapter."""
+    return ConfigRecord({"round_num": round_num, "learning_rate": learning_rate})
+
+
+def read_instruction(message: Message) -> Instruction:
+    """Return what a message of the server asks for."""
+    config = message.content.config_records[CONFIG]
+    return Instruction(
+        adapter=to_adapter(message.content.array_records[ARRAYS]),
+        round_num=cast(int, config["round_num"]),
+        learning_rate=cast(float, config["learning_rate"]),
+    )
+
+
+def update_reply(
+    message: Message,
+    trained: TrainedClient,
+    *,
+    weighting: Weighting,
+    report_private_metrics: bool,
+) -> Message:
+    """Return the message with which a client answers a round."""
+    weight = 1.0 if weighting == "uniform" else float(trained.num_groups)
+    metrics = MetricRecord({WEIGHT: weight})
+    if report_private_metrics:
+        metrics["num_groups"] = trained.num_groups
+        metrics["loss"] = trained.loss
+    content = RecordDict({ARRAYS: to_record(trained.adapter), METRICS: metrics})
+    return Message(content, reply_to=message)
+
+
+def failure_reply(message: Message, client: str, error: Exception) -> Message:
+    """Return the message that says a client failed, without the exception's text.
+
+    The text may quote a fact or a prompt. Flower's own runtimes would send it.
+    """
+    reason = f"client {client} raised {type(error).__name__}"
+    return Message(app_error(reason), reply_to=message)
+
+
+def client_reply(message: Message, client: str) -> Message:
+    """Return the message that says which client a node is."""
+    return Message(RecordDict({CONFIG: ConfigRecord({CLIENT_ID: client})}), reply_to=message)
+
+
+def read_client(message: Message) -> str:
+    """Return which client the sender of a :func:`client_reply` is."""
+    return str(message.content.config_records[CONFIG][CLIENT_ID])
+
+
+def num_bytes(message: Message) -> int:
+    """Return the size of a message's records, bytes; an error has none."""
+    if not message.has_content():
+        return 0
+    content = message.content
+    return (
+        sum(record.count_bytes() for record in content.array_records.values())
+        + sum(record.count_bytes() for record in content.metric_records.values())
+        + sum(record.count_bytes() for record in content.config_records.values())
+    )
+
+
+def to_metrics(record: MetricRecord) -> dict[str, float]:
+    """Return what a record of single numbers holds."""
+    return {name: float(cast(float, value)) for name, value in record.items()}
+
+
+def metric_names(message: Message) -> tuple[str, ...]:
+    """Return the names of what an update without :func:`update_fault` reports, sorted."""
+    return tuple(sorted(message.content.metric_records[METRICS]))
+
+
+def update_fault(message: Message, expected: Mapping[str, torch.Tensor]) -> str | None:
+    """Return why an update must not be aggregated, or None.
+
+    Args:
+        message: A client's reply.
+        expected: An adapter with the keys and shapes that the update must have.
+    """
+    if message.has_error():
+        return message.error.reason or f"error {message.error.code}"
+    arrays, metrics = message.content.array_records, message.content.metric_records
+    if list(arrays) != [ARRAYS] or list(metrics) != [METRICS]:
+        return f"sent the records {sorted(message.content)}, not {ARRAYS} and {METRICS}"
+    return _metrics_fault(metrics[METRICS]) or _arrays_fault(arrays[ARRAYS], expected)
+
+
+def _metrics_fault(metrics: MetricRecord) -> str | None:
+    for name, value in metrics.items():
+        if isinstance(value, list) or not math.isfinite(value):
+            return f"metric {name} must be one finite number, got {value}"
+    weight = metrics.get(WEIGHT)
+    if isinstance(weight, list) or weight is None or weight <= 0:
+        return f"metric {WEIGHT} must be positive, got {weight}"
+    return None
+
+
+def _arrays_fault(arrays: ArrayRecord, expected: Mapping[str, torch.Tensor]) -> str | None:
+    missing, foreign = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
+    if missing or foreign:
+        return f"adapter has {len(missing)} keys missing and {len(foreign)} foreign"
+    for key, tensor in expected.items():
+        try:
+            value = arrays[key].numpy()
+        except (TypeError, ValueError, EOFError, OSError):
+            return f"{key} cannot be read"
+        if value.dtype != np.float32 or value.shape != tuple(tensor.shape):
+            wanted = f"float32 of shape {tuple(tensor.shape)}"
+            return f"{key} must be {wanted}, got {value.dtype} of shape {value.shape}"
+        if not np.isfinite(value).all():
+            return f"{key} holds NaN or infinity"
+    return None

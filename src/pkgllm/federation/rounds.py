@@ -1,0 +1,273 @@
+"""The round loop over Flower's strategy hooks, with our own sampling, order and fault handling.
+
+Flower's own loop cannot start at a later round, draws clients with the global random state, and
+ends well when every client failed. Here a round depends on nothing but its arguments.
+"""
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.app import ConfigRecord, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from pkgllm.errors import FederationError
+from pkgllm.federation import records
+from pkgllm.federation.grid import CohortGrid
+from pkgllm.lm.adapter import AdapterState, update_norm
+from pkgllm.randomness import stream
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """What one round did."""
+
+    round_num: int
+    cohort: tuple[str, ...]
+    """The clients that were drawn, sorted."""
+    failed: Mapping[str, str]
+    """The clients whose update was left out, and why."""
+    metrics: Mapping[str, float]
+    """Weighted means of what the clients chose to send; empty unless they report privately."""
+    adapter: AdapterState
+    """The adapter after the round."""
+    seconds: float
+    bytes_down: int
+    """Bytes of the records that were sent to the cohort."""
+    bytes_up: int
+    """Bytes of the records that came back."""
+    update_norm: float
+    """Euclidean length of the step from the adapter before the round."""
+
+
+def sample_cohort(
+    clients: Sequence[str], cohort_size: int, seed: int, round_num: int
+) -> tuple[str, ...]:
+    """Draw the clients of a round uniformly without replacement.
+
+    The draw depends on the set of clients, the seed and the round alone.
+
+    Args:
+        clients: Ids of all clients, in any order.
+        cohort_size: How many to draw, at least 1.
+        seed: The run's seed.
+        round_num: The round, from 1.
+
+    Returns:
+        The cohort, sorted.
+
+    Raises:
+        FederationError: If there are fewer clients than the cohort needs.
+        ValueError: If ``cohort_size`` is not positive or a client stands twice in ``clients``.
+
+    Example:
+        >>> sample_cohort(["c", "a", "b"], 3, seed=0, round_num=1)
+        ('a', 'b', 'c')
+    """
+    if cohort_size < 1:
+        raise ValueError(f"cohort_size must be at least 1, got {cohort_size}")
+    population = sorted(set(clients))
+    if len(population) != len(clients):
+        raise ValueError("clients must not hold an id twice")
+    if cohort_size > len(population):
+        raise FederationError(
+            f"round {round_num}: cohort_size must be at most the number of training clients, "
+            f"{len(population)}, got {cohort_size}; lower it or add clients"
+        )
+    drawn = stream(seed, "cohort", round_num).choice(
+        len(population), size=cohort_size, replace=False
+    )
+    return tuple(population[index] for index in sorted(drawn))
+
+
+def run_rounds(
+    *,
+    grid: Grid,
+    strategy: Strategy,
+    initial: AdapterState,
+    num_rounds: int,
+    cohort_size: int,
+    seed: int,
+    learning_rate: Callable[[int], float],
+    timeout: float,
+    on_round: Callable[[RoundRecord], None] | None = None,
+    first_round: int = 1,
+) -> AdapterState:
+    """Train an adapter for some rounds and return it.
+
+    On the same replies the result is the same to the bit: updates are aggregated in order of
+    client id, and the global random state is neither used nor changed.
+
+    Args:
+        grid: Reaches the clients.
+        strategy: Aggregates; must address every node it is shown (``fraction_train=1``).
+        initial: The adapter before ``first_round``.
+        num_rounds: Number of the last round.
+        cohort_size: Clients in each round.
+        seed: The run's seed, from which the cohorts are drawn.
+        learning_rate: The local step size of each round, by its number.
+        timeout: Seconds after which a client counts as failed.
+        on_round: Called after each round.
+        first_round: Number of the first round; above 1 where a run goes on.
+
+    Raises:
+        FederationError: If there are too few clients, or none of a cohort sends a usable update.
+        ValueError: If a number is out of range or the strategy does not fit the cohort.
+    """
+    if first_round < 1:
+        raise ValueError(f"first_round must be at least 1, got {first_round}")
+    _check_strategy(strategy, cohort_size)
+    nodes = _node_by_client(grid, timeout)
+    adapter = initial
+    for round_num in range(first_round, num_rounds + 1):
+        cohort = sample_cohort(list(nodes), cohort_size, seed, round_num)
+        record = _run_round(
+            grid,
+            strategy,
+            adapter,
+            round_num=round_num,
+            nodes={client: nodes[client] for client in cohort},
+            learning_rate=learning_rate(round_num),
+            timeout=timeout,
+        )
+        adapter = record.adapter
+        if on_round:
+            on_round(record)
+    return adapter
+
+
+def _check_strategy(strategy: Strategy, cohort_size: int) -> None:
+    # Flower's strategies wait for ever when fewer nodes are connected than they want.
+    for name in ("min_train_nodes", "min_available_nodes"):
+        least = getattr(strategy, name, 0)
+        if least > cohort_size:
+            raise ValueError(f"{name} must be at most cohort_size, {cohort_size}, got {least}")
+
+
+def _node_by_client(grid: Grid, timeout: float) -> dict[str, int]:
+    """Ask every node which client it is; a runtime may number its nodes anew in each run."""
+    messages = [
+        grid.create_message(RecordDict(), MessageType.QUERY, node_id, group_id="clients")
+        for node_id in grid.get_node_ids()
+    ]
+    replies = list(grid.send_and_receive(messages, timeout=timeout))
+    named = [reply for reply in replies if not reply.has_error()]
+    nodes = {records.read_client(reply): reply.metadata.src_node_id for reply in named}
+    if len(nodes) != len(messages):
+        raise FederationError(
+            f"every node must name one client of its own; {len(messages)} nodes are connected, "
+            f"{len(named)} answered, with {len(nodes)} different clients; set client-id in the "
+            "configuration of each node"
+        )
+    return nodes
+
+
+def _run_round(
+    grid: Grid,
+    strategy: Strategy,
+    adapter: AdapterState,
+    *,
+    round_num: int,
+    nodes: Mapping[str, int],
+    learning_rate: float,
+    timeout: float,
+) -> RoundRecord:
+    started = time.perf_counter()
+    messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate)
+    received = {
+        reply.metadata.src_node_id: reply
+        for reply in grid.send_and_receive(messages, timeout=timeout)
+    }
+    replies = {client: received[node] for client, node in nodes.items() if node in received}
+    failed = _failures(replies, nodes, adapter, timeout)
+    for client, reason in failed.items():
+        logger.warning("round %d: client %s is left out: %s", round_num, client, reason)
+    good = [replies[client] for client in nodes if client not in failed]
+    if not good:
+        raise FederationError(_nobody_left(round_num, failed))
+    arrays, means = strategy.aggregate_train(round_num, good)
+    if arrays is None:
+        raise FederationError(
+            f"round {round_num}: {type(strategy).__name__} made no adapter of {len(good)} updates"
+        )
+    after = records.to_adapter(arrays)
+    return RoundRecord(
+        round_num=round_num,
+        cohort=tuple(nodes),
+        failed=failed,
+        metrics=records.to_metrics(means) if means else {},
+        adapter=after,
+        seconds=time.perf_counter() - started,
+        bytes_down=sum(map(records.num_bytes, messages)),
+        bytes_up=sum(map(records.num_bytes, received.values())),
+        update_norm=update_norm(adapter, after),
+    )
+
+
+def _instructions(
+    grid: Grid,
+    strategy: Strategy,
+    adapter: AdapterState,
+    round_num: int,
+    nodes: Mapping[str, int],
+    learning_rate: float,
+) -> list[Message]:
+    """Let the strategy address the cohort; return its messages in order of client id."""
+    config: ConfigRecord = records.instruction_config(round_num, learning_rate)
+    view = CohortGrid(grid, list(nodes.values()))
+    state = random.getstate()
+    try:
+        made = strategy.configure_train(round_num, records.to_record(adapter), config, view)
+        by_node = {message.metadata.dst_node_id: message for message in made}
+    finally:
+        random.setstate(state)
+    if by_node.keys() != set(nodes.values()):
+        raise ValueError(
+            f"{type(strategy).__name__} must address the whole cohort of {len(nodes)} clients, "
+            f"it addressed {len(by_node)}; set fraction_train to 1"
+        )
+    return [by_node[node_id] for node_id in nodes.values()]
+
+
+def _failures(
+    replies: Mapping[str, Message],
+    cohort: Collection[str],
+    adapter: AdapterState,
+    timeout: float,
+) -> dict[str, str]:
+    """Return the clients whose replies cannot be aggregated, each with the reason."""
+    failed = {
+        client: f"no reply within {timeout:g} s" for client in cohort if client not in replies
+    }
+    for client, reply in replies.items():
+        fault = records.update_fault(reply, adapter)
+        if fault:
+            failed[client] = fault
+    names = {
+        client: records.metric_names(reply)
+        for client, reply in replies.items()
+        if client not in failed
+    }
+    if names:
+        # Flower gives up the whole round when the clients' metrics differ in name.
+        ((usual, _),) = Counter(names.values()).most_common(1)
+        for client, own in names.items():
+            if own != usual:
+                failed[client] = f"sent the metrics {own}, the others {usual}"
+    return dict(sorted(failed.items()))
+
+
+def _nobody_left(round_num: int, failed: Mapping[str, str]) -> str:
+    shown = list(failed)[:10]
+    more = f" and {len(failed) - len(shown)} more" if len(failed) > len(shown) else ""
+    return (
+        f"round {round_num}: at least one client must send a usable update, and every client of "
+        f"the cohort failed: {', '.join(shown)}{more}; the first reason: {failed[shown[0]]}; "
+        "what went wrong is in the log of the clients"
+    )

@@ -1,0 +1,133 @@
+"""The server's side, and the local runtime that puts both sides into one process."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg, Strategy
+
+from pkgllm.federation.client_app import make_client_app
+from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
+from pkgllm.federation.grid import LocalGrid
+from pkgllm.federation.records import ARRAYS, WEIGHT, Weighting, to_adapter, to_record
+from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.training.local import LocalTrainer
+
+StrategyName = Literal["fedavg"]
+
+
+def make_strategy(name: StrategyName) -> Strategy:
+    """Return Flower's strategy of a name, set up for a cohort that is drawn beforehand.
+
+    ``fedavg`` is the weighted mean of the clients' adapters, factor by factor (McMahan et al.
+    2017, arXiv:1602.05629, algorithm 1).
+
+    Raises:
+        ValueError: If there is no strategy of this name.
+    """
+    if name != "fedavg":
+        raise ValueError(f"strategy must be 'fedavg', got {name!r}")
+    return FedAvg(
+        fraction_train=1.0,
+        fraction_evaluate=0.0,
+        min_train_nodes=1,
+        min_available_nodes=1,
+        weighted_by_key=WEIGHT,
+    )
+
+
+def make_server_app(
+    *,
+    strategy: Strategy,
+    initial: AdapterState,
+    num_rounds: int,
+    cohort_size: int,
+    seed: int,
+    learning_rate: Callable[[int], float],
+    timeout: float,
+    on_round: Callable[[RoundRecord], None] | None = None,
+    first_round: int = 1,
+) -> ServerApp:
+    """Return Flower's app for the server: :func:`run_rounds` with these arguments.
+
+    The last adapter is left in the context's state, as ``arrays``.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        adapter = run_rounds(
+            grid=grid,
+            strategy=strategy,
+            initial=initial,
+            num_rounds=num_rounds,
+            cohort_size=cohort_size,
+            seed=seed,
+            learning_rate=learning_rate,
+            timeout=timeout,
+            on_round=on_round,
+            first_round=first_round,
+        )
+        context.state[ARRAYS] = to_record(adapter)
+
+    return app
+
+
+def federate(
+    *,
+    trainer: LocalTrainer,
+    clients: Sequence[str],
+    initial: AdapterState,
+    num_rounds: int,
+    cohort_size: int,
+    seed: int,
+    learning_rate: Callable[[int], float],
+    strategy: StrategyName = "fedavg",
+    weighting: Weighting = "uniform",
+    report_private_metrics: bool = False,
+    timeout: float = 3600.0,
+    on_round: Callable[[RoundRecord], None] | None = None,
+    on_message: Callable[[Message], None] | None = None,
+    first_round: int = 1,
+) -> AdapterState:
+    """Run server and clients in this process and return the adapter after the last round.
+
+    Args:
+        trainer: Trains a client from a received adapter.
+        clients: Ids of the clients that take part.
+        initial: The adapter before ``first_round``.
+        num_rounds: Number of the last round.
+        cohort_size: Clients in each round.
+        seed: The run's seed.
+        learning_rate: The local step size of each round, by its number.
+        strategy: How updates become the next adapter.
+        weighting: Weight of a client's update: equal, or its number of groups.
+        report_private_metrics: Whether the clients send their number of groups and loss.
+        timeout: Seconds after which a client counts as failed.
+        on_round: Called after each round.
+        on_message: Called with every message, down and up.
+        first_round: Number of the first round; above 1 where a run goes on.
+
+    Raises:
+        FederationError: If there are too few clients, or none of a cohort sends a usable update.
+        ValueError: If an argument is out of range.
+    """
+    client_app = make_client_app(
+        trainer, weighting=weighting, report_private_metrics=report_private_metrics
+    )
+    server_app = make_server_app(
+        strategy=make_strategy(strategy),
+        initial=initial,
+        num_rounds=num_rounds,
+        cohort_size=cohort_size,
+        seed=seed,
+        learning_rate=learning_rate,
+        timeout=timeout,
+        on_round=on_round,
+        first_round=first_round,
+    )
+    context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
+    server_app(LocalGrid(client_app, clients, on_message=on_message), context)
+    return to_adapter(context.state.array_records[ARRAYS])

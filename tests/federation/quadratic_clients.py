@@ -1,0 +1,78 @@
+"""Clients that step towards a point of their own, so that means are known by hand."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from flwr.app import Message
+
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.training.local import TrainedClient
+
+SECRET = "liked The Drowned Lighthouse (1987)"
+
+
+class QuadraticClients:
+    """Moves every factor by ``learning_rate * (target - factor)``; knows secrets it never needs.
+
+    Args:
+        targets: Each client's point.
+        num_groups: Each client's number of groups; 3 where absent.
+        faults: The adapter that a client returns, or the exception it raises, whatever it is sent.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, float],
+        *,
+        num_groups: Mapping[str, int] | None = None,
+        faults: Mapping[str, AdapterState | Exception] | None = None,
+    ) -> None:
+        self.targets = targets
+        self.num_groups = num_groups or {}
+        self.faults = faults or {}
+        self.facts = {client: f"{client} {SECRET}" for client in targets}
+        self.calls: list[tuple[int, str, float]] = []
+
+    def __call__(
+        self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
+    ) -> TrainedClient:
+        self.calls.append((round_num, client, learning_rate))
+        fault = self.faults.get(client)
+        if isinstance(fault, Exception):
+            raise fault
+        target = self.targets[client]
+        trained = (
+            fault
+            if fault is not None
+            else {key: value + learning_rate * (target - value) for key, value in adapter.items()}
+        )
+        return TrainedClient(trained, self.num_groups.get(client, 3), loss=abs(target))
+
+
+def adapter_at(value: float) -> AdapterState:
+    """Return an adapter of two factors, every entry of them the same."""
+    return {"layer.lora_A": torch.full((2, 3), value), "layer.lora_B": torch.full((3, 2), value)}
+
+
+def entries(adapter: AdapterState) -> set[float]:
+    """Return the different values that an adapter holds."""
+    return {float(entry) for value in adapter.values() for entry in value.flatten()}
+
+
+def same_bytes(one: AdapterState, other: AdapterState) -> bool:
+    """Say whether two adapters are equal to the bit."""
+    return list(one) == list(other) and all(
+        one[key].numpy().tobytes() == other[key].numpy().tobytes() for key in one
+    )
+
+
+def serialised(message: Message) -> bytes:
+    """Return every byte that Flower would put on the wire for a message."""
+    return b"".join(_deflated(message))
+
+
+def _deflated(part: Any) -> Iterator[bytes]:
+    yield part.deflate()
+    for child in (part.children or {}).values():
+        yield from _deflated(child)

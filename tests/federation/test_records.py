@@ -1,0 +1,158 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+from quadratic_clients import adapter_at, same_bytes
+
+from pkgllm.federation import records
+from pkgllm.federation.flower_internals import become_server
+from pkgllm.training.local import TrainedClient
+
+EXPECTED = adapter_at(0.0)
+
+
+def instruction() -> Message:
+    become_server()
+    content = RecordDict(
+        {
+            records.ARRAYS: records.to_record(adapter_at(0.5)),
+            records.CONFIG: records.instruction_config(7, 0.25),
+        }
+    )
+    return Message(content, dst_node_id=2, message_type=MessageType.TRAIN)
+
+
+def update(
+    arrays: dict[str, np.ndarray] | None = None, metrics: dict[str, object] | None = None
+) -> Message:
+    """Return a sound update with some of its arrays or all of its metrics replaced."""
+    values = {key: tensor.numpy() for key, tensor in EXPECTED.items()} | (arrays or {})
+    content = RecordDict(
+        {
+            records.ARRAYS: ArrayRecord({key: Array(value) for key, value in values.items()}),
+            records.METRICS: MetricRecord(metrics or {"weight": 1.0}),  # type: ignore[arg-type]
+        }
+    )
+    return Message(content, reply_to=instruction())
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1),
+        st.lists(st.floats(width=32, allow_nan=True), max_size=6),
+        max_size=4,
+    )
+)
+def test_an_adapter_survives_the_way_to_the_bit(values: dict[str, list[float]]) -> None:
+    adapter = {key: torch.tensor(values[key], dtype=torch.float32) for key in sorted(values)}
+    back = records.to_adapter(records.to_record(adapter))
+    assert same_bytes(back, adapter)
+    assert all(tensor.dtype == torch.float32 for tensor in back.values())
+
+
+def test_a_read_adapter_is_the_readers_own() -> None:
+    record = records.to_record(adapter_at(1.0))
+    records.to_adapter(record)["layer.lora_A"].fill_(9.0)
+    assert same_bytes(records.to_adapter(record), adapter_at(1.0))
+
+
+def test_an_instruction_is_read_as_it_was_written() -> None:
+    asked = records.read_instruction(instruction())
+    assert (asked.round_num, asked.learning_rate) == (7, 0.25)
+    assert same_bytes(asked.adapter, adapter_at(0.5))
+
+
+@pytest.mark.parametrize(
+    ("weighting", "private", "sent"),
+    [
+        ("uniform", False, {"weight": 1.0}),
+        ("uniform", True, {"weight": 1.0, "num_groups": 5, "loss": 0.75}),
+        ("examples", True, {"weight": 5.0, "num_groups": 5, "loss": 0.75}),
+    ],
+)
+def test_an_update_tells_what_was_chosen_and_no_more(
+    weighting: records.Weighting, private: bool, sent: dict[str, float]
+) -> None:
+    reply = records.update_reply(
+        instruction(),
+        TrainedClient(adapter_at(1.0), num_groups=5, loss=0.75),
+        weighting=weighting,
+        report_private_metrics=private,
+    )
+    assert sorted(reply.content) == ["arrays", "metrics"]
+    assert dict(reply.content.metric_records["metrics"]) == sent
+    assert records.update_fault(reply, EXPECTED) is None
+
+
+def test_a_failure_names_the_client_and_the_type_alone() -> None:
+    reply = records.failure_reply(instruction(), "p7", KeyError("Heat (1995)"))
+    assert reply.error.reason == "client p7 raised KeyError"
+    assert not reply.has_content()
+    assert records.num_bytes(reply) == 0
+
+
+def test_bytes_are_those_of_the_serialised_arrays_and_their_names() -> None:
+    # Two arrays of 6 float32: 2 * (128 bytes of numpy's header + 24) + 2 * 12 bytes of name.
+    arrays = 2 * (128 + 24) + 2 * len("layer.lora_A")
+    # The metric's name has 6 letters and its value 8 bytes.
+    assert records.num_bytes(update()) == arrays + 6 + 8
+
+
+SHAPE = (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({"layer.lora_A": np.full(SHAPE, math.nan, np.float32)}, "layer.lora_A holds NaN"),
+        ({"layer.lora_B": np.full((3, 2), -math.inf, np.float32)}, "layer.lora_B holds NaN or inf"),
+        ({"layer.lora_A": np.zeros((3, 3), np.float32)}, r"shape \(2, 3\), got .* \(3, 3\)"),
+        ({"layer.lora_A": np.zeros(SHAPE)}, r"must be float32 .* got float64"),
+        ({"other": np.zeros(1, np.float32)}, "0 keys missing and 1 foreign"),
+    ],
+)
+def test_an_adapter_that_cannot_be_averaged_is_told(
+    arrays: dict[str, np.ndarray], reason: str
+) -> None:
+    fault = records.update_fault(update(arrays), EXPECTED)
+    with pytest.raises(AssertionError, match=reason):
+        raise AssertionError(fault)
+
+
+def test_an_empty_or_unreadable_adapter_is_told() -> None:
+    empty, torn = update(), update()
+    empty.content[records.ARRAYS] = ArrayRecord()
+    assert records.update_fault(empty, EXPECTED) == "adapter has 2 keys missing and 0 foreign"
+    whole = torn.content.array_records[records.ARRAYS]["layer.lora_A"]
+    for data in (whole.data[:-4], b"", b"\x80\x04nonsense"):
+        torn.content.array_records[records.ARRAYS]["layer.lora_A"] = Array(
+            whole.dtype, whole.shape, whole.stype, data
+        )
+        assert records.update_fault(torn, EXPECTED) == "layer.lora_A cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"weight": math.nan}, "metric weight must be one finite number, got nan"),
+        ({"weight": 0.0}, "metric weight must be positive, got 0.0"),
+        ({"weight": -1.0}, "metric weight must be positive, got -1.0"),
+        ({"weight": [1.0, 1.0]}, "metric weight must be one finite number, got [1.0, 1.0]"),
+        ({"loss": 1.0}, "metric weight must be positive, got None"),
+        ({"weight": 1.0, "loss": math.inf}, "metric loss must be one finite number, got inf"),
+    ],
+)
+def test_metrics_that_cannot_be_averaged_are_told(metrics: dict[str, object], reason: str) -> None:
+    assert records.update_fault(update(metrics=metrics), EXPECTED) == reason
+
+
+def test_an_update_with_other_records_is_told() -> None:
+    reply = update()
+    reply.content["more"] = ArrayRecord()
+    assert records.update_fault(reply, EXPECTED) == (
+        "sent the records ['arrays', 'metrics', 'more'], not arrays and metrics"
+    )

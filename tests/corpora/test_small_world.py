@@ -26,6 +26,7 @@ from pkgllm.corpora.small_world_text import (
 )
 from pkgllm.errors import RunError
 from pkgllm.graph.personal_graph import Fact, Moment, Provenance, Relation
+from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.preferences.prompts import PromptForm, write_facts
 from pkgllm.randomness import stream
 from pkgllm.shipped import small_world_folder
@@ -70,6 +71,49 @@ def test_shipped_files_are_what_the_generator_writes(world: Path) -> None:
     shipped = small_world_folder()
     for name, content in _bytes_by_name(world).items():
         assert (shipped / name).read_bytes() == content, name
+
+
+def test_shipped_base_answers_with_films_of_the_world() -> None:
+    base = load_base_model(str(small_world_folder() / "base-tiny"), device="cpu")
+    corpus = read_redial(small_world_folder() / "redial", movie_facts=None)
+    prompts = [f"Recommend a {genre} movie." for genre in GENRES]
+    genres_by_name = {item.name: item.facts.get("genre", ()) for item in corpus.catalogue}
+    answers = [_answer(base, [{"role": "user", "content": prompt}]) for prompt in prompts]
+    fitting = [
+        genre in genres_by_name.get(name, ()) for genre, name in zip(GENRES, answers, strict=True)
+    ]
+    assert sum(fitting) >= 8, answers
+    for form in get_args(PromptForm):
+        facts = write_facts(corpus.graphs[0].facts[:10], form)
+        messages = [
+            {"role": "system", "content": facts},
+            {"role": "user", "content": "Recommend movies to me."},
+        ]
+        assert _answer(base, messages) in genres_by_name
+
+
+def test_shipped_base_is_small_and_knows_the_titles_in_few_tokens() -> None:
+    base = load_base_model(str(small_world_folder() / "base-tiny"), device="cpu")
+    assert 900_000 < base.model.num_parameters() < 1_200_000
+    assert base.max_positions >= 1024
+    lengths = [
+        len(base.tokenizer(film.name, add_special_tokens=False)["input_ids"])
+        for film in invent_films(0, 300)
+    ]
+    assert np.mean(lengths) < 6
+    assert max(lengths) < 12
+    files = [path for path in small_world_folder().rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 6_000_000
+
+
+def _answer(base: BaseModel, messages: list[dict[str, str]]) -> str:
+    text = base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = base.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    generate: Any = base.model.generate
+    ids = generate(**prompt, max_new_tokens=20, do_sample=False)
+    new = ids[0, prompt["input_ids"].shape[1] :]
+    assert new[-1] == base.terminator_id
+    return str(base.tokenizer.decode(new[:-1]))
 
 
 def test_dialogues_have_the_keys_types_and_codes_of_redial(dialogues: list[dict[str, Any]]) -> None:

@@ -1,0 +1,1 @@
+"""The one place that turns a configuration into objects and runs them."""

@@ -1,0 +1,228 @@
+"""From sections of the configuration to the objects they describe."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pkgllm.config import schema
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
+from pkgllm.corpora.hub import read_hub
+from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
+from pkgllm.corpora.splits import ClientSplit, split_corpus
+from pkgllm.errors import DataError
+from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.preferences.groups import Group, GroupBuilder, NegativeCounts
+from pkgllm.preferences.leakage import audit_prompt
+from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.progress import Progress
+from pkgllm.randomness import stream
+from pkgllm.shipped import small_world_folder
+from pkgllm.training import objectives
+from pkgllm.training.objectives import Objective
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The clients of a run with what is held out of each."""
+
+    corpus: Corpus
+    left_out: LeftOut
+    splits: tuple[ClientSplit, ...]
+
+    @property
+    def in_training(self) -> tuple[ClientSplit, ...]:
+        """The clients that train."""
+        return tuple(split for split in self.splits if split.seen_in_training)
+
+    def liked_in_training(self) -> Mapping[str, int]:
+        """Count the training clients that like each item, in the facts that they train on."""
+        return Counter(
+            fact.tail for s in self.in_training for fact in s.train_graph.with_relation("liked")
+        )
+
+
+def read_corpus(choice: schema.RedialCorpus | schema.SmallWorldCorpus) -> Corpus:
+    """Read the corpus that a configuration names."""
+    if choice.name == "small_world":
+        folder = Path(choice.folder) if choice.folder else small_world_folder() / "redial"
+        return _redial_below(folder)
+    if choice.hub is not None:
+        return read_hub(choice.hub)
+    facts = Path(choice.movie_facts) if choice.movie_facts else None
+    return read_redial(find_redial(choice.folder), movie_facts=facts)
+
+
+def read_other_corpus(folder: Path) -> Corpus:
+    """Read another folder in ReDial's format: the folder itself, or its ``redial`` folder.
+
+    Raises:
+        DataError: If neither holds dialogues.
+    """
+    for place in (folder, folder / "redial"):
+        if (place / TRAIN_FILE).is_file():
+            return _redial_below(place)
+    raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
+
+
+def _redial_below(folder: Path) -> Corpus:
+    return read_redial(folder, movie_facts=None)
+
+
+def populate(config: schema.Experiment, corpus: Corpus, *, all_unseen: bool = False) -> Population:
+    """Choose who takes part, who is kept out of training, and what is held out.
+
+    Args:
+        config: The run's configuration.
+        corpus: Everybody.
+        all_unseen: Whether nobody took part in training, as with another folder of clients.
+    """
+    corpus, left_out = take_part(
+        corpus,
+        min_liked=config.clients.min_liked,
+        below_min_liked=config.clients.below_min_liked,
+    )
+    owners = [graph.owner for graph in corpus.graphs]
+    unseen = unseen_clients(owners, share=config.clients.unseen_share, seed=config.seed)
+    splits = split_corpus(
+        corpus,
+        test_share=config.split.test_share,
+        validation_share=config.split.validation_share,
+        unseen=frozenset(owners) if all_unseen else unseen,
+    )
+    return Population(corpus, left_out, splits)
+
+
+def build_groups(
+    config: schema.Experiment,
+    population: Population,
+    writer: PromptWriter,
+    progress: Progress,
+) -> Mapping[str, tuple[Group, ...]]:
+    """Build and audit the groups of every training client that has any.
+
+    Raises:
+        LeakError: If a prompt holds an item that it asks for or that is held out of its client.
+        DataError: If no client has a group.
+    """
+    wanted = config.groups
+    builder = GroupBuilder(
+        population.corpus.catalogue,
+        writer,
+        NegativeCounts(wanted.negatives.known, wanted.negatives.uniform),
+    )
+    found: dict[str, tuple[Group, ...]] = {}
+    with progress.track("building groups", len(population.in_training)) as advance:
+        for split in population.in_training:
+            groups = builder.build(
+                split.train_graph,
+                stream(config.seed, "groups", split.client),
+                hidden_facts=wanted.hidden_facts,
+                stride=wanted.stride,
+                min_context=wanted.min_context,
+                max_groups=wanted.max_groups,
+            )
+            for group in groups:
+                asked = {c.item for c in group.completions if c.source in ("liked", "disliked")}
+                audit_prompt(
+                    group.prompt,
+                    asked | {fact.tail for fact in split.validation + split.test},
+                    population.corpus.catalogue,
+                    place="training prompt",
+                )
+            if groups:
+                found[split.client] = groups
+            advance()
+    if not found:
+        raise DataError(
+            "no client has a training group: a group needs groups.min_context earlier facts and a "
+            "liked fact to hide; lower groups.min_context or read more dialogues"
+        )
+    return found
+
+
+def make_queries(
+    config: schema.Experiment, population: Population, *, everybody: bool = False
+) -> tuple[ClientQueries, ...]:
+    """Return what is asked of each client, for at most ``evaluation.max_clients`` of them.
+
+    Args:
+        config: The run's configuration.
+        population: All clients.
+        everybody: Whether to pass over ``evaluation.max_clients``.
+    """
+    part = config.evaluation.part
+    asked = [split for split in population.splits if split.held_out(part)]
+    limit = config.evaluation.max_clients
+    if limit is not None and limit < len(asked) and not everybody:
+        drawn = stream(config.seed, "ranked_clients").permutation(len(asked))[:limit]
+        asked = [asked[index] for index in sorted(drawn)]
+    return tuple(
+        ClientQueries(
+            split.client,
+            split.seen_in_training,
+            split.visible_graph(part),
+            tuple(fact.tail for fact in split.held_out(part)),
+        )
+        for split in asked
+    )
+
+
+def audit_queries(
+    queries: Sequence[ClientQueries], writer: PromptWriter, catalogue: Catalogue, part: str
+) -> int:
+    """Audit every evaluation prompt; return how many facts did not fit into them.
+
+    Raises:
+        LeakError: If a prompt holds an item that is asked for.
+    """
+    left_out = 0
+    for query in queries:
+        prompt = writer.write(query.graph)
+        audit_prompt(prompt, query.held_out, catalogue, place=f"{part} prompt")
+        left_out += prompt.facts_left_out
+    return left_out
+
+
+def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
+    """Return what writes prompts and completions for a base model."""
+    return PromptWriter(
+        base.tokenizer,
+        form=choice.form,
+        instruction=choice.instruction,
+        request=choice.request,
+        max_tokens=choice.max_tokens,
+    )
+
+
+def make_objective(
+    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sft,
+) -> Objective:
+    """Return the objective that a configuration names."""
+    match choice:
+        case schema.Sft():
+            return objectives.sft()
+        case schema.Dpo():
+            return objectives.dpo(beta=choice.beta, nll_weight=choice.nll_weight)
+        case schema.Kto() | schema.ApoZero():
+            make = objectives.kto if choice.name == "kto" else objectives.apo_zero
+            return make(
+                beta=choice.beta,
+                desirable_weight=choice.desirable_weight,
+                undesirable_weight=choice.undesirable_weight,
+                nll_weight=choice.nll_weight,
+            )
+
+
+def learning_rate(choice: schema.Training, rounds: int, round_num: int) -> float:
+    """Return the local step size of a round.
+
+    Example:
+        >>> training = schema.Training(learning_rate=1.0, schedule="linear")
+        >>> [learning_rate(training, 4, round_num) for round_num in (1, 2, 3, 4)]
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    falling = choice.schedule == "linear"
+    return choice.learning_rate * (1 - (round_num - 1) / rounds if falling else 1)

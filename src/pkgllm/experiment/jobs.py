@@ -1,0 +1,177 @@
+"""What the commands do: train, evaluate, build the data."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from urllib.parse import quote
+
+from peft import PeftModel
+
+from pkgllm.config.load import dump_config, load_config
+from pkgllm.config.schema import Experiment
+from pkgllm.corpora.splits import split_digest
+from pkgllm.errors import DataError
+from pkgllm.experiment.assembly import (
+    Population,
+    audit_queries,
+    build_groups,
+    make_queries,
+    make_writer,
+    populate,
+    read_corpus,
+    read_other_corpus,
+)
+from pkgllm.experiment.modes import train_policy
+from pkgllm.experiment.ranking import Ranked, Report, rank
+from pkgllm.graph.rdf import write_graph
+from pkgllm.lm.adapter import attach_adapter, load_adapter
+from pkgllm.lm.base_model import BaseModel, load_base_model
+from pkgllm.progress import Progress
+from pkgllm.randomness import torch_seed
+from pkgllm.runs import RunFolder, provenance
+
+LIKED = "liked_in_training.json"
+"""Training clients that like each item: what the popularity baseline knows."""
+
+
+def train(config: Experiment, path: Path, progress: Progress) -> Report:
+    """Do the whole job of a configuration and leave a run folder.
+
+    Args:
+        config: What to do.
+        path: The run folder to make.
+        progress: Is told how far the work is.
+
+    Raises:
+        PkgllmError: If anything that the configuration names cannot be used.
+    """
+    run = RunFolder.create(path)
+    population = populate(config, read_corpus(config.corpus))
+    base = _load_base(config)
+    writer = make_writer(config.prompt, base)
+    queries = make_queries(config, population)
+    catalogue = population.corpus.catalogue
+    # Every prompt is audited before the first step, so that a leak costs no training.
+    facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
+    groups = build_groups(config, population, writer, progress)
+    policy = attach_adapter(
+        base.model,
+        lora_rank=config.adapter.lora_rank,
+        lora_alpha=config.adapter.lora_alpha,
+        target_modules=config.adapter.target_modules,
+        seed=torch_seed(config.seed, "adapter"),
+    )
+    liked = population.liked_in_training()
+    run.write_text("config.yaml", dump_config(config))
+    run.write_json("provenance.json", _provenance(config, population, base))
+    run.write_json("split.json", _split(population))
+    run.write_json(LIKED, liked)
+    train_policy(config, policy, base, groups, run, progress)
+    ranked = Ranked(run.path, base, policy, writer, liked)
+    return rank(config, ranked, population, queries, run, progress, facts_left_out=facts_left_out)
+
+
+def evaluate_run(
+    path: Path, progress: Progress, *, data: Path | None = None, output: Path | None = None
+) -> Report:
+    """Rank a finished run's model again, on its own clients or on those of another folder.
+
+    Args:
+        path: The run folder.
+        progress: Is told how far the work is.
+        data: Another folder in ReDial's format, whose clients were all unseen in training.
+        output: Folder to make for the results; the next number below ``RUN/evaluations`` when
+            absent.
+
+    Raises:
+        RunError: If the folder holds no finished training, or the output exists.
+        DataError: If the data are not those that the run was trained on, and no others are given.
+        PkgllmError: If anything else that the run needs cannot be used.
+    """
+    run = RunFolder.open(path, needed=("config.yaml", "adapter", LIKED, "split.json"))
+    target = output if output is not None else _next_evaluation(run)
+    written = RunFolder.create(target)
+    config = load_config(str(run.config))
+    if data is None:
+        population = populate(config, read_corpus(config.corpus))
+        _check_same_split(run, population)
+    else:
+        population = populate(config, read_other_corpus(data), all_unseen=True)
+    base = _load_base(config)
+    writer = make_writer(config.prompt, base)
+    queries = make_queries(config, population, everybody=data is not None)
+    facts_left_out = audit_queries(
+        queries, writer, population.corpus.catalogue, config.evaluation.part
+    )
+    policy: PeftModel = load_adapter(base.model, run.adapter)
+    liked = Counter(json.loads((run.path / LIKED).read_text(encoding="utf-8")))
+    written.write_text("config.yaml", dump_config(config))
+    written.write_json("provenance.json", _provenance(config, population, base))
+    ranked = Ranked(run.path, base, policy, writer, liked)
+    return rank(
+        config, ranked, population, queries, written, progress, facts_left_out=facts_left_out
+    )
+
+
+def build_data(config: Experiment, output: Path, progress: Progress) -> int:
+    """Write every client's graph as JSON-LD, and the split; return the number of clients.
+
+    Args:
+        config: Names the corpus, who takes part, and what is held out.
+        output: Folder to make.
+        progress: Is told how far the work is.
+    """
+    written = RunFolder.create(output)
+    population = populate(config, read_corpus(config.corpus))
+    (written.path / "graphs").mkdir()
+    with progress.track("writing graphs", len(population.splits)) as advance:
+        for split in population.splits:
+            name = f"{quote(split.client, safe='')}.jsonld"
+            write_graph(split.graph, written.path / "graphs" / name)
+            advance()
+    written.write_json("split.json", _split(population))
+    return len(population.splits)
+
+
+def _load_base(config: Experiment) -> BaseModel:
+    choice = config.base_model
+    return load_base_model(choice.name, device=choice.device, dtype=choice.dtype)
+
+
+def _provenance(config: Experiment, population: Population, base: BaseModel) -> dict[str, object]:
+    digests = {
+        **population.corpus.digests,
+        "split": split_digest(population.splits),
+        "base_model": base.digest,
+    }
+    return {**provenance(seed=config.seed, digests=digests), "device": str(base.device)}
+
+
+def _split(population: Population) -> dict[str, object]:
+    return {
+        "digest": split_digest(population.splits),
+        "left_out": population.left_out.clients,
+        "clients": {
+            split.client: {
+                "seen_in_training": split.seen_in_training,
+                "validation": [fact.tail for fact in split.validation],
+                "test": [fact.tail for fact in split.test],
+            }
+            for split in population.splits
+        },
+    }
+
+
+def _check_same_split(run: RunFolder, population: Population) -> None:
+    recorded = json.loads(run.split.read_text(encoding="utf-8"))["digest"]
+    if recorded != split_digest(population.splits):
+        raise DataError(
+            f"{run.path}: the data have changed since the run was trained, so its held-out facts "
+            "may have been trained on; restore the data, or name other people's with --data"
+        )
+
+
+def _next_evaluation(run: RunFolder) -> Path:
+    place = run.path / "evaluations"
+    numbers = [int(path.name) for path in place.glob("*") if path.name.isdecimal()]
+    return place / f"{max(numbers, default=0) + 1:03d}"

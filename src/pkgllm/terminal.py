@@ -1,0 +1,71 @@
+"""What a person sees: bars in a terminal, plain lines in a log."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichProgress,
+)
+
+from pkgllm.progress import Advance
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class TerminalProgress:
+    """Progress on the error stream, so that the output stream holds results only.
+
+    Args:
+        console: Where to; a bar where it is a terminal, else a line every few seconds.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
+        """Open a piece of work of ``total`` units."""
+        return (self._bar if self._console.is_terminal else self._lines)(description, total)
+
+    @contextmanager
+    def _bar(self, description: str, total: int) -> Iterator[Advance]:
+        columns = (
+            TextColumn("{task.description:<16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+        )
+        with RichProgress(*columns, console=self._console) as bar:
+            task = bar.add_task(description, total=total, detail="")
+
+            def advance(detail: str = "") -> None:
+                bar.update(task, advance=1, detail=detail)
+
+            yield advance
+
+    @contextmanager
+    def _lines(self, description: str, total: int) -> Iterator[Advance]:
+        started = last = time.monotonic()
+        done = 0
+
+        def advance(detail: str = "") -> None:
+            nonlocal done, last
+            done += 1
+            now = time.monotonic()
+            if done == total or now - last >= _SECONDS_BETWEEN_LINES:
+                last = now
+                beside = f", {detail}" if detail else ""
+                line = f"{description}: {done}/{total}, {now - started:.0f} s{beside}"
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        yield advance

@@ -1,0 +1,141 @@
+"""Imports point one way, each foreign library has its door, and modules stay small."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
+
+FLOORS = [
+    {"errors", "randomness", "progress", "shipped"},
+    {"files"},
+    {"graph", "lm", "config", "runs", "terminal"},
+    {"corpora", "privacy"},
+    {"preferences"},
+    {"training", "evaluation"},
+    {"federation", "baselines", "assistant", "report"},
+    {"experiment"},
+    {"cli"},
+]
+FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+DOORS = {
+    "rdflib": {"pkgllm.graph.rdf"},
+    "flwr": {"pkgllm.federation"},
+    "opacus": {"pkgllm.privacy"},
+    "pykeen": {"pkgllm.baselines"},
+    "pydantic": {"pkgllm.config"},
+    "yaml": {"pkgllm.config"},
+    "typer": {"pkgllm.cli"},
+    "rich": {"pkgllm.cli", "pkgllm.terminal", "pkgllm.report"},
+    "datasets": {"pkgllm.corpora.hub"},
+    "trl": set(),
+}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(module: str, *, heavy_too: bool = True) -> Iterator[str]:
+    """Names of what a module imports; with ``heavy_too`` also inside functions, never for types."""
+    tree = ast.parse(MODULES[module].read_text())
+    for_types = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree) if heavy_too else tree.body:
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            assert node.module is not None
+            for alias in node.names:
+                deeper = f"{node.module}.{alias.name}"
+                yield deeper if deeper in MODULES else node.module
+
+
+def internal(module: str) -> set[str]:
+    return {name for name in imports(module) if name.startswith("pkgllm.")}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "." in name])
+def test_imports_point_to_the_floors_below(module: str) -> None:
+    own = room_of(module)
+    for imported in internal(module):
+        other = room_of(imported)
+        if other != own:
+            assert FLOOR_BY_ROOM[other] < FLOOR_BY_ROOM[own], f"{module} imports {imported}"
+
+
+def test_no_cycle() -> None:
+    TopologicalSorter({module: internal(module) for module in MODULES}).prepare()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_library_has_its_door(module: str) -> None:
+    for imported in imports(module):
+        allowed = DOORS.get(imported.split(".")[0])
+        if allowed is not None:
+            assert any(module == door or module.startswith(f"{door}.") for door in allowed), (
+                f"{module} imports {imported}"
+            )
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in {"cli", "experiment"}])
+def test_only_experiment_and_cli_know_the_configuration(module: str) -> None:
+    if room_of(module) != "config":
+        assert not any(name.startswith("pkgllm.config") for name in internal(module))
+
+
+def test_the_engine_needs_neither_flower_nor_rdf() -> None:
+    def reached(module: str, seen: set[str]) -> set[str]:
+        for name in internal(module) - seen:
+            seen.add(name)
+            reached(name, seen)
+        return seen
+
+    engine = [m for m in MODULES if room_of(m) in {"training", "lm", "preferences"}]
+    for module in engine:
+        rooms = {room_of(name) for name in reached(module, set())}
+        assert rooms <= {
+            "training",
+            "lm",
+            "preferences",
+            "corpora",
+            "graph",
+            "errors",
+            "files",
+            "randomness",
+            "shipped",
+        }, module
+        assert "pkgllm.graph.rdf" not in reached(module, set())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_under_four_hundred_lines(module: str) -> None:
+    assert len(MODULES[module].read_text().splitlines()) <= 400
+
+
+def test_the_command_line_starts_light() -> None:
+    at_start = set(imports("pkgllm.cli", heavy_too=False))
+    assert {name.split(".")[0] for name in at_start} <= {
+        "logging",
+        "sys",
+        "datetime",
+        "pathlib",
+        "typing",
+        "typer",
+        "pkgllm",
+    }

@@ -95,7 +95,7 @@ def test_forms_that_were_not_filled_in_are_lists(read: Read, make_dialogue: Make
         (("unseen", "suggested"), "unseen", 0),
         (("suggested", "seen", "disliked"), "disliked", 2),  # ever stronger
         (("disliked", "suggested", "unseen"), "disliked", 0),
-        (("liked", "liked"), "liked", 0),  # a repetition was known before
+        (("liked", "liked"), "liked", 1),  # a statement made again counts as late
         (("liked", "disliked", "liked"), "liked", 2),  # a change of mind was not
         (("liked", "nothing"), "liked", 0),
     ],
@@ -109,6 +109,30 @@ def test_stronger_then_later_answers_win(
     (fact,) = graph_of(corpus).facts
     assert (fact.relation, fact.time.session) == (kept, session)
     assert fact.provenance.document == f"conversation/{10 + session}"
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "session"),
+    [
+        (("liked", "liked", "liked"), 0),
+        (("liked", "disliked", "liked"), 2),  # a change of mind is no repetition
+        (("seen", "liked", "seen", "liked"), 1),
+    ],
+)
+def test_a_restated_fact_can_keep_its_first_time(
+    make_dialogue: Make,
+    write_redial: Write,
+    tmp_path: Path,
+    verdicts: tuple[str, ...],
+    session: int,
+) -> None:
+    folder = write_redial(
+        tmp_path,
+        [make_dialogue(10 + index, 1, {"5": said}) for index, said in enumerate(verdicts)],
+        {"5": "Five (1995)"},
+    )
+    (fact,) = graph_of(read_redial(folder, movie_facts=None, restated_facts="first")).facts
+    assert (fact.relation, fact.time.session) == ("liked", session)
 
 
 def test_films_are_in_order_of_first_mention(read: Read, make_dialogue: Make) -> None:

@@ -58,6 +58,9 @@ class Split(Section):
     """Share of the liked facts held out for the test, at least one fact."""
     validation_share: Share = 0.1
     """Share of the liked facts, before those, held out for validation."""
+    restated_facts: Literal["latest", "first"] = "latest"
+    """Which statement gives a fact its time that was stated more than once. With ``first`` nothing
+    is asked for that the person had said before."""
 
     @model_validator(mode="after")
     def _leave_something_to_train_on(self) -> "Split":

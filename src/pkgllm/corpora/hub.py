@@ -13,18 +13,21 @@ from typing import Any
 
 from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.movie_facts import read_movie_facts
-from pkgllm.corpora.redial import Dialogue, assemble, read_dialogue
+from pkgllm.corpora.redial import Dialogue, Restated, assemble, read_dialogue
 from pkgllm.errors import DataError
 
 _KEYS = ("movieMentions", "initiatorQuestions", "respondentQuestions")
 
 
-def read_hub(name: str, *, movie_facts: Path | None = None) -> Corpus:
+def read_hub(
+    name: str, *, movie_facts: Path | None = None, restated_facts: Restated = "latest"
+) -> Corpus:
     """Read ReDial from the hub, or from its cache on this machine.
 
     Args:
         name: The data set, for example ``community-datasets/re_dial``.
         movie_facts: Public facts of the films, as for the files; none when absent.
+        restated_facts: As for the files.
 
     Raises:
         DataError: If the data set cannot be loaded, or is not ReDial's.
@@ -46,7 +49,7 @@ def read_hub(name: str, *, movie_facts: Path | None = None) -> Corpus:
         read, digests[split] = read_records(records, where=f"{name}/{split}")
         dialogues.extend(read)
     public = {} if movie_facts is None else read_movie_facts(movie_facts)
-    return assemble("redial", dialogues, {}, public, digests)
+    return assemble("redial", dialogues, {}, public, digests, restated_facts=restated_facts)
 
 
 def read_records(

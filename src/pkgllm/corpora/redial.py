@@ -11,8 +11,8 @@ partner's only where the seeker gave none at all. The answer becomes one fact:
 * liked 1 or 0: ``liked`` or ``disliked``; else seen 1 or 0: ``seen`` or ``unseen``; else
   suggested 1: ``suggested``; else there is no fact;
 * over a person's history a stronger kind of fact (liked or disliked, then seen or unseen, then
-  suggested) replaces a weaker one, and a later fact an equally strong earlier one. An answer that
-  repeats the fact already held changes nothing: the fact keeps the time at which it became known;
+  suggested) replaces a weaker one, and a later fact an equally strong earlier one. A fact that is
+  stated again carries the time of the latest statement, or, on request, of the first;
 * time is the index of the dialogue within the person's history, then the order in which films are
   first mentioned. Dialogues are in the order of their ids where all ids are whole numbers (ReDial
   gives them out in order), else in the order of the files. Films that no message mentions come
@@ -28,6 +28,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pkgllm.corpora.catalogue import Catalogue, Item, tell_apart
 from pkgllm.corpora.clients import Corpus
@@ -38,6 +39,8 @@ from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance,
 TRAIN_FILE = "train_data.jsonl"
 TEST_FILE = "test_data.jsonl"
 MOVIES_FILE = "movies_with_mentions.csv"
+
+Restated = Literal["latest", "first"]
 
 _STRENGTH: Mapping[Relation, int] = {
     "liked": 2,
@@ -97,13 +100,16 @@ def find_redial(configured: str | None) -> Path:
     )
 
 
-def read_redial(folder: Path, *, movie_facts: Path | None) -> Corpus:
+def read_redial(
+    folder: Path, *, movie_facts: Path | None, restated_facts: Restated = "latest"
+) -> Corpus:
     """Read ReDial's files: ``train_data.jsonl``, ``test_data.jsonl`` if there, and the films.
 
     Args:
         folder: Holds the files.
         movie_facts: Public facts of the films; when absent ``movie_kg/movies.json`` beside the
             folder, if that is there.
+        restated_facts: Which statement gives a fact its time that was stated more than once.
 
     Raises:
         DataError: If a file is missing, cut off or not what it must be; the message names the
@@ -121,7 +127,7 @@ def read_redial(folder: Path, *, movie_facts: Path | None) -> Corpus:
     public = {} if movie_facts is None else read_movie_facts(movie_facts)
     if movie_facts is not None:
         digests[movie_facts.name] = hashlib.sha256(movie_facts.read_bytes()).hexdigest()
-    return assemble("redial", dialogues, name_by_id, public, digests)
+    return assemble("redial", dialogues, name_by_id, public, digests, restated_facts=restated_facts)
 
 
 def assemble(
@@ -130,6 +136,8 @@ def assemble(
     name_by_id: Mapping[str, str],
     public: Mapping[str, Mapping[str, tuple[str, ...]]],
     digests: Mapping[str, str],
+    *,
+    restated_facts: Restated = "latest",
 ) -> Corpus:
     """Put dialogues together as a corpus.
 
@@ -140,6 +148,7 @@ def assemble(
             mention without a name is passed over as long as no answer is about it.
         public: Public facts by film id.
         digests: Of what was read.
+        restated_facts: Which statement gives a fact its time that was stated more than once.
 
     Raises:
         DataError: If an answer is about a film without a name, or there is no film.
@@ -160,7 +169,8 @@ def assemble(
     for dialogue in _in_order_of_time(dialogues):
         history_by_client.setdefault(dialogue.client, []).append(dialogue)
     graphs = tuple(
-        _graph(client, history, catalogue) for client, history in history_by_client.items()
+        _graph(client, history, catalogue, restated_facts)
+        for client, history in history_by_client.items()
     )
     return Corpus(name, catalogue, graphs, digests)
 
@@ -171,14 +181,16 @@ def _in_order_of_time(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
     return dialogues
 
 
-def _graph(client: str, history: Iterable[Dialogue], catalogue: Catalogue) -> PersonalGraph:
+def _graph(
+    client: str, history: Iterable[Dialogue], catalogue: Catalogue, restated: Restated
+) -> PersonalGraph:
     fact_by_film: dict[str, Fact] = {}
     for session, dialogue in enumerate(history):
         for verdict in dialogue.verdicts:
             held = fact_by_film.get(verdict.film)
             if held is not None and (
-                held.relation == verdict.relation
-                or _STRENGTH[held.relation] > _STRENGTH[verdict.relation]
+                _STRENGTH[held.relation] > _STRENGTH[verdict.relation]
+                or (restated == "first" and held.relation == verdict.relation)
             ):
                 continue
             fact_by_film[verdict.film] = Fact(

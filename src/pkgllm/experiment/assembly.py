@@ -44,18 +44,20 @@ class Population:
         )
 
 
-def read_corpus(choice: schema.RedialCorpus | schema.SmallWorldCorpus) -> Corpus:
+def read_corpus(config: schema.Experiment) -> Corpus:
     """Read the corpus that a configuration names."""
+    choice, restated = config.corpus, config.split.restated_facts
     if choice.name == "small_world":
         folder = Path(choice.folder) if choice.folder else small_world_folder() / "redial"
-        return _redial_below(folder)
-    if choice.hub is not None:
-        return read_hub(choice.hub)
+        return read_redial(folder, movie_facts=None, restated_facts=restated)
     facts = Path(choice.movie_facts) if choice.movie_facts else None
-    return read_redial(find_redial(choice.folder), movie_facts=facts)
+    if choice.hub is not None:
+        return read_hub(choice.hub, movie_facts=facts, restated_facts=restated)
+    folder = find_redial(choice.folder)
+    return read_redial(folder, movie_facts=facts, restated_facts=restated)
 
 
-def read_other_corpus(folder: Path) -> Corpus:
+def read_other_corpus(config: schema.Experiment, folder: Path) -> Corpus:
     """Read another folder in ReDial's format: the folder itself, or its ``redial`` folder.
 
     Raises:
@@ -63,12 +65,10 @@ def read_other_corpus(folder: Path) -> Corpus:
     """
     for place in (folder, folder / "redial"):
         if (place / TRAIN_FILE).is_file():
-            return _redial_below(place)
+            return read_redial(
+                place, movie_facts=None, restated_facts=config.split.restated_facts
+            )
     raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
-
-
-def _redial_below(folder: Path) -> Corpus:
-    return read_redial(folder, movie_facts=None)
 
 
 def populate(config: schema.Experiment, corpus: Corpus, *, all_unseen: bool = False) -> Population:

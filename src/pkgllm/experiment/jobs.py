@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from peft import PeftModel
@@ -10,18 +11,19 @@ from peft import PeftModel
 from pkgllm.config.load import dump_config, load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.splits import split_digest
-from pkgllm.errors import DataError
+from pkgllm.errors import DataError, ModelError, RunError
 from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
     build_groups,
+    check_room,
     make_queries,
     make_writer,
     populate,
     read_corpus,
     read_other_corpus,
 )
-from pkgllm.experiment.modes import train_policy
+from pkgllm.experiment.modes import check_cohort, train_policy
 from pkgllm.experiment.ranking import Ranked, Report, rank
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import attach_adapter, load_adapter
@@ -46,14 +48,16 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
         PkgllmError: If anything that the configuration names cannot be used.
     """
     run = RunFolder.create(path)
-    population = populate(config, read_corpus(config.corpus))
+    population = populate(config, read_corpus(config))
     base = _load_base(config)
     writer = make_writer(config.prompt, base)
     queries = make_queries(config, population)
     catalogue = population.corpus.catalogue
+    check_room(config.prompt, writer, base, catalogue)
     # Every prompt is audited before the first step, so that a leak costs no training.
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
     groups = build_groups(config, population, writer, progress)
+    check_cohort(config.mode, groups)
     policy = attach_adapter(
         base.model,
         lora_rank=config.adapter.lora_rank,
@@ -86,25 +90,27 @@ def evaluate_run(
     Raises:
         RunError: If the folder holds no finished training, or the output exists.
         DataError: If the data are not those that the run was trained on, and no others are given.
+        ModelError: If the base model is not the one that the adapter was trained on.
         PkgllmError: If anything else that the run needs cannot be used.
     """
-    run = RunFolder.open(path, needed=("config.yaml", "adapter", LIKED, "split.json"))
-    target = output if output is not None else _next_evaluation(run)
-    written = RunFolder.create(target)
+    run = RunFolder.open(path, needed=("config.yaml", "provenance.json", "split.json", LIKED, "adapter"))
     config = load_config(str(run.config))
     if data is None:
-        population = populate(config, read_corpus(config.corpus))
+        population = populate(config, read_corpus(config))
         _check_same_split(run, population)
     else:
-        population = populate(config, read_other_corpus(data), all_unseen=True)
+        population = populate(config, read_other_corpus(config, data), all_unseen=True)
     base = _load_base(config)
+    _check_same_base(run, base)
+    policy: PeftModel = load_adapter(base.model, run.adapter)
     writer = make_writer(config.prompt, base)
     queries = make_queries(config, population, everybody=data is not None)
-    facts_left_out = audit_queries(
-        queries, writer, population.corpus.catalogue, config.evaluation.part
-    )
-    policy: PeftModel = load_adapter(base.model, run.adapter)
-    liked = Counter(json.loads((run.path / LIKED).read_text(encoding="utf-8")))
+    catalogue = population.corpus.catalogue
+    check_room(config.prompt, writer, base, catalogue)
+    facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
+    liked = Counter(_read_json(run.path / LIKED))
+    # Last, so that an evaluation that cannot be done leaves no empty folder behind.
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
     written.write_json("provenance.json", _provenance(config, population, base))
     ranked = Ranked(run.path, base, policy, writer, liked)
@@ -122,7 +128,7 @@ def build_data(config: Experiment, output: Path, progress: Progress) -> int:
         progress: Is told how far the work is.
     """
     written = RunFolder.create(output)
-    population = populate(config, read_corpus(config.corpus))
+    population = populate(config, read_corpus(config))
     (written.path / "graphs").mkdir()
     with progress.track("writing graphs", len(population.splits)) as advance:
         for split in population.splits:
@@ -163,12 +169,31 @@ def _split(population: Population) -> dict[str, object]:
 
 
 def _check_same_split(run: RunFolder, population: Population) -> None:
-    recorded = json.loads(run.split.read_text(encoding="utf-8"))["digest"]
-    if recorded != split_digest(population.splits):
+    if _read_json(run.split).get("digest") != split_digest(population.splits):
         raise DataError(
             f"{run.path}: the data have changed since the run was trained, so its held-out facts "
             "may have been trained on; restore the data, or name other people's with --data"
         )
+
+
+def _check_same_base(run: RunFolder, base: BaseModel) -> None:
+    trained_on = _read_json(run.provenance).get("digests", {}).get("base_model")
+    if trained_on != base.digest:
+        raise ModelError(
+            f"{run.adapter}: the adapter was trained on a base model with digest {trained_on}, but "
+            f"{base.name} has {base.digest}; put the base model of the run back"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read an object that a run has written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as JSON: {error}; train the run again") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: must hold a JSON object; train the run again")
+    return found
 
 
 def _next_evaluation(run: RunFolder) -> Path:

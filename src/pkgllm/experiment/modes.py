@@ -32,6 +32,21 @@ def client_adapter(run: Path, client: str) -> Path:
     return run / CLIENT_ADAPTERS / quote(client, safe="")
 
 
+def check_cohort(
+    mode: schema.Federated | schema.Centralized | schema.Local, groups: Groups
+) -> None:
+    """Fail before anything is trained or written where a round cannot be drawn.
+
+    Raises:
+        ConfigError: If fewer clients train than a cohort needs.
+    """
+    if mode.name == "federated" and mode.cohort_size > len(groups):
+        raise ConfigError(
+            f"mode.cohort_size must be at most the number of training clients, {len(groups)}, "
+            f"got {mode.cohort_size}; lower it"
+        )
+
+
 def train_policy(
     config: schema.Experiment,
     policy: PeftModel,
@@ -66,11 +81,6 @@ def _federated(
     from pkgllm.federation.rounds import RoundRecord
     from pkgllm.federation.server_app import federate
 
-    if mode.cohort_size > len(groups):
-        raise ConfigError(
-            f"mode.cohort_size must be at most the number of training clients, {len(groups)}, "
-            f"got {mode.cohort_size}; lower it"
-        )
     rate = _rates(config, mode.rounds)
     with progress.track("rounds", mode.rounds) as advance:
 

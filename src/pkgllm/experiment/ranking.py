@@ -1,7 +1,8 @@
 """Rank held-out likes with a run's model, its untuned base and popularity, and write it down."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from peft import PeftModel
 
 from pkgllm.baselines.simple import Popularity
 from pkgllm.config import schema
+from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.language_model import LanguageModelScorer
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.protocol import evaluate
@@ -116,8 +118,13 @@ def _scorers(
     return (
         tuned,
         language_model("base", context=ranked.policy.disable_adapter),
-        Popularity(catalogue, ranked.liked),
+        Popularity(catalogue, _likes(ranked.liked, catalogue)),
     )
+
+
+def _likes(liked: Mapping[str, int], catalogue: Catalogue) -> Iterator[str]:
+    """Yield each item once for every client that likes it; another folder may lack some items."""
+    return (item for item in Counter(liked).elements() if item in catalogue)
 
 
 def _own_adapter(ranked: Ranked) -> Callable[[str], None]:

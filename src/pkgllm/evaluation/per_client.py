@@ -1,0 +1,30 @@
+"""A scorer whose model is another one for each client."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pkgllm.evaluation.scorer import ClientQueries, Scorer
+
+
+class PerClientScorer:
+    """Makes a client's own model ready before another scorer is asked for that client.
+
+    Args:
+        scorer: Scores with whatever model is ready.
+        select: Makes the model of a client ready, for example by loading its adapter.
+    """
+
+    def __init__(self, scorer: Scorer, select: Callable[[str], None]) -> None:
+        self.name = scorer.name
+        self._scorer = scorer
+        self._select = select
+
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        """Score the catalogue for each client with its own model."""
+        rows = [self._scorer.scores([])]
+        for query in queries:
+            self._select(query.client)
+            rows.append(self._scorer.scores([query]))
+        return np.concatenate(rows)

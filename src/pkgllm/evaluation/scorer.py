@@ -1,0 +1,84 @@
+"""What every ranked model implements, and the one rule for which items compete."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.errors import DataError
+from pkgllm.graph.personal_graph import PersonalGraph
+
+
+@dataclass(frozen=True, slots=True)
+class ClientQueries:
+    """The queries (client, liked, ?) of one client: one for each held-out item, one context."""
+
+    client: str
+    seen_in_training: bool
+    graph: PersonalGraph
+    """The visible facts, all of them strictly earlier than the held-out ones."""
+    held_out: tuple[str, ...]
+    """Ids of the liked items that are asked for."""
+
+
+class Scorer(Protocol):
+    """A model that can be ranked."""
+
+    @property
+    def name(self) -> str:
+        """The model's name in results."""
+        ...
+
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        """Score every item of the catalogue for every client; higher is better.
+
+        Returns:
+            Shape ``(len(queries), len(catalogue))``. Columns that are no candidates are ignored.
+        """
+        ...
+
+
+def candidate_mask(catalogue: Catalogue, queries: ClientQueries) -> NDArray[np.bool_]:
+    """Return which columns compete: the whole catalogue minus what the visible graph speaks of.
+
+    Returns:
+        Shape ``(len(catalogue),)``; every held-out item is a candidate.
+
+    Raises:
+        DataError: If nothing is held out or left to recommend, or a held-out item stands twice, is
+            already visible, or is not in the catalogue.
+    """
+    where = f"client {queries.client!r}"
+    visible = queries.graph.tails
+    if not queries.held_out:
+        raise DataError(f"{where}: at least one liked item must be held out, got none")
+    if len(set(queries.held_out)) != len(queries.held_out):
+        raise DataError(f"{where}: held-out items must be distinct, got {queries.held_out}")
+    for item in queries.held_out:
+        if item not in catalogue:
+            raise DataError(
+                f"{where}: the held-out item {item!r} is not in the catalogue of "
+                f"{len(catalogue)} items"
+            )
+    mask = np.ones(len(catalogue), dtype=bool)
+    mask[[catalogue.index_by_id[item] for item in visible if item in catalogue]] = False
+    if not mask.any():
+        raise DataError(
+            f"{where}: the visible graph holds the whole catalogue of {len(catalogue)} items, so "
+            "there is nothing left to recommend"
+        )
+    for item in queries.held_out:
+        if item in visible:
+            raise DataError(
+                f"{where}: the held-out item {item!r} stands in the visible graph, so the answer "
+                "is known; split the graph by time again"
+            )
+    return mask
+
+
+def gold_columns(catalogue: Catalogue, queries: ClientQueries) -> NDArray[np.int64]:
+    """Return the catalogue columns of the held-out items, shape ``(held_out,)``."""
+    return np.array([catalogue.index_by_id[item] for item in queries.held_out], dtype=np.int64)

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+pytest_plugins = ["tiny_base", "command_line"]
+
 # suggested, seen, liked as ReDial writes them: 0 no, 1 yes, 2 did not say
 _ANSWERS = {
     "liked": (1, 1, 1),
@@ -17,7 +19,7 @@ _ANSWERS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_dialogue() -> Callable[..., dict[str, Any]]:
     """Make one dialogue in ReDial's file format from verdicts by film id.
 
@@ -65,7 +67,7 @@ def _form(verdicts: Mapping[str, str]) -> dict[str, dict[str, int]] | list[objec
     return form or []
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_redial() -> Callable[..., Path]:
     """Write ReDial's files below a data root, and return the folder that holds them.
 

@@ -27,7 +27,7 @@ def write_tiny_base(folder: Path, *, seed: int = 0, hidden_size: int = 32) -> No
         show_progress=False,
     )
     tokenizer.train_from_iterator(["The user liked: The Last Harbour (1995)."], trainer)
-    PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

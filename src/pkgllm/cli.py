@@ -4,9 +4,11 @@ import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from click import ClickException, UsageError
+from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
 from pkgllm.errors import PkgllmError
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
     from pkgllm.experiment.ranking import Report
     from pkgllm.terminal import TerminalProgress
 
+_INTERRUPTED = 130
+"""What typer returns after Ctrl-C."""
+
 app = typer.Typer(
     name="pkgllm",
     help="Federated preference tuning of small language models on personal knowledge graphs.",
@@ -23,11 +28,15 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    # Click suggests by itself.
+    suggest_commands=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 data_app = typer.Typer(help="Build the clients' graphs.", no_args_is_help=True)
 pkg_app = typer.Typer(help="Look at one person's graph.", no_args_is_help=True)
+# Typer would escape the brackets of "[required]" for rich, which does not write our help.
+typer.core.HAS_RICH = False
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
@@ -40,7 +49,8 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one key: training.learning_rate=5e-5. Repeatable."),
 ]
-ConfigArgument = Annotated[str, typer.Argument(help="A file, or the name of a preset.")]
+# Click 8.5 loses the help that Typer 0.20 has for arguments; the commands' texts explain them.
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", hidden=True)]
 
 
 @app.callback(invoke_without_command=True)
@@ -51,15 +61,14 @@ def _root(
     if version:
         typer.echo(f"pkgllm {__version__}")
         raise typer.Exit
-    # Our own logger only: Flower's and others' go on telling what their users set up.
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    logging.getLogger("pkgllm").handlers = [handler]
 
 
-@app.command(
-    epilog="Example: pkgllm train --config fedkto.yaml --set seed=1 --output runs/fedkto-1"
-)
+def _example(command: str) -> str:
+    """Return an epilog that is not wrapped, so that it can be copied."""
+    return f"\b\nExample:\n  {command}"
+
+
+@app.command(epilog=_example("pkgllm train -c quickstart.yaml --set seed=1 -o runs/first"))
 def train(
     config: ConfigOption,
     overrides: SetOption = None,
@@ -67,30 +76,38 @@ def train(
         Path | None, typer.Option("--output", "-o", help="The run folder to make.")
     ] = None,
 ) -> None:
-    """Build, train, rank and report, as one configuration says."""
+    """Train and rank, as one configuration says."""
     tree = _load(config, overrides)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = output or Path(tree.output) / f"{Path(config).stem}-{stamp}"
     progress = _progress()
+    typer.echo(f"run folder: {path}", err=True)
 
     from pkgllm.experiment import jobs
 
-    typer.echo(f"run folder: {path}", err=True)
     _show(jobs.train(tree, path, progress))
 
 
-@app.command(epilog="Example: pkgllm evaluate runs/fedkto-1 --data other_people --output others")
+@app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     data: Annotated[
         Path | None,
-        typer.Option(help="Rank the clients of another folder in ReDial's format instead."),
+        typer.Option(help="Rank the clients of this folder, in ReDial's format, instead."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to make for the results.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder to make for the results; the next number in RUN/evaluations if absent.",
+        ),
     ] = None,
 ) -> None:
-    """Rank a run's model again, on its own clients or on other people's."""
+    """Rank a run's clients again, or other people.
+
+    RUN is the folder of a finished run.
+    """
     progress = _progress()
 
     from pkgllm.experiment import jobs
@@ -98,22 +115,28 @@ def evaluate(
     _show(jobs.evaluate_run(run, progress, data=data, output=output))
 
 
-@config_app.command("check", epilog="Example: pkgllm config check my.yaml --set seed=1")
+@config_app.command("check", epilog=_example("pkgllm config check mine.yaml --set seed=1"))
 def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
-    """Tell everything that is wrong with a configuration."""
+    """Tell everything that is wrong with a configuration.
+
+    CONFIG is a file, or the name of one in ./configs or of a preset.
+    """
     _load(file, overrides)
     typer.echo(f"{file}: good")
 
 
-@config_app.command("show", epilog="Example: pkgllm config show fedkto.yaml > mine.yaml")
+@config_app.command("show", epilog=_example("pkgllm config show fedkto.yaml > mine.yaml"))
 def config_show(file: ConfigArgument, overrides: SetOption = None) -> None:
-    """Print a configuration with every default."""
+    """Print a configuration with every default.
+
+    CONFIG is a file, or the name of one in ./configs or of a preset.
+    """
     from pkgllm.config.load import dump_config
 
     typer.echo(dump_config(_load(file, overrides)), nl=False)
 
 
-@data_app.command("build", epilog="Example: pkgllm data build -c quickstart.yaml -o graphs")
+@data_app.command("build", epilog=_example("pkgllm data build -c quickstart.yaml -o built"))
 def data_build(
     config: ConfigOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
@@ -129,11 +152,12 @@ def data_build(
     typer.echo(f"{count} graphs and the split are in {output}")
 
 
-@pkg_app.command("show", epilog="Example: pkgllm pkg show graphs/graphs/10001.jsonld")
-def pkg_show(
-    file: Annotated[Path, typer.Argument(help="A graph as JSON-LD or Turtle.")],
-) -> None:
-    """Print one person's facts, newest last."""
+@pkg_app.command("show", epilog=_example("pkgllm pkg show built/graphs/1.jsonld"))
+def pkg_show(file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)]) -> None:
+    """Print one person's facts, newest last.
+
+    FILE is a graph in JSON-LD or Turtle.
+    """
     from rich.console import Console
 
     from pkgllm.graph.rdf import read_graph
@@ -152,35 +176,71 @@ def _load(name: str, overrides: list[str] | None) -> "Experiment":
 def _progress() -> "TerminalProgress":
     from rich.console import Console
 
-    from pkgllm.terminal import TerminalProgress
+    from pkgllm.terminal import TerminalProgress, WarningHandler
 
-    return TerminalProgress(Console(stderr=True))
+    console = Console(stderr=True)
+    # Our own logger only: Flower's and others' go on telling what their users set up.
+    logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
+    return TerminalProgress(console)
 
 
 def _show(report: "Report") -> None:
     from rich.console import Console
 
-    from pkgllm.report.tables import remarks, terminal_tables
+    from pkgllm.report.tables import remarks, remarks_table, terminal_tables
 
     console = Console()
     console.print(report.title, style="bold", highlight=False)
     for table in terminal_tables(report.results, width=console.width):
         console.print(table)
-    for note in (*report.notes, *remarks(report.results)):
-        console.print(f"- {note}", highlight=False, markup=False)
-    typer.echo(f"results: {report.folder / 'results.json'}")
+    console.print()
+    console.print(remarks_table((*report.notes, *remarks(report.results))))
+    typer.echo(f"\nall tables: {report.folder / 'results.md'}")
+    typer.echo(f"as JSON:    {report.folder / 'results.json'}")
 
 
 def main() -> None:
     """Run a command; exit 0 when done, 1 when it cannot be done, 2 when called wrongly."""
     try:
-        app()
+        code = app(prog_name="pkgllm", standalone_mode=False)
     except PkgllmError as error:
-        typer.echo(f"pkgllm: {error}", err=True)
+        _end(str(error), error.exit_code)
+    except NoArgsIsHelpError as error:
+        error.show()
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("pkgllm: stopped; what was written stays", err=True)
-        sys.exit(1)
+    except ClickException as error:
+        _end(_usage(error), error.exit_code)
     except OSError as error:
-        typer.echo(f"pkgllm: {error.strerror or error}: {error.filename}", err=True)
-        sys.exit(1)
+        place = f": {error.filename}" if error.filename else ""
+        _end(f"{error.strerror or error}{place}", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _end(
+            "out of memory; lower evaluation.chunk_tokens, training.groups_per_step, "
+            "prompt.max_tokens or adapter.lora_rank, or choose a smaller base model",
+            1,
+        )
+    if code == _INTERRUPTED:
+        _end("stopped; what was written stays", 1)
+    sys.exit(code)
+
+
+def _end(message: str, code: int) -> NoReturn:
+    typer.echo(f"pkgllm: {message}", err=True)
+    sys.exit(code)
+
+
+def _usage(error: ClickException) -> str:
+    context = error.ctx if isinstance(error, UsageError) else None
+    seen = f" See {context.command_path} --help." if context else ""
+    return f"{error.format_message()}{seen}"
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    # torch has a class of its own for a full GPU, and none for a full machine.
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )

@@ -1,5 +1,6 @@
 """What a person sees: bars in a terminal, plain lines in a log."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -69,3 +70,20 @@ class TerminalProgress:
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
         yield advance
+
+
+class WarningHandler(logging.Handler):
+    """Shows warnings above a bar that may be open.
+
+    Args:
+        console: The one that the bars are drawn on.
+    """
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a record on one line of its own."""
+        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
-from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.kto_config import KTOConfig
+from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTrainer
 
 from pkgllm.lm.adapter import adapter_state, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import BaseModel
@@ -54,7 +55,7 @@ def gradients(policy: PeftModel) -> dict[str, torch.Tensor]:
 
 
 def trl_trainer(
-    trainer: type[KTOTrainer] | type[DPOTrainer],
+    trainer: Callable[..., Any],
     config: KTOConfig | DPOConfig,
     folder: Path,
     rows: dict[str, list[Any]],
@@ -99,7 +100,11 @@ def test_kto_and_apo_zero(
     tiny_base_folder: Path,
     tmp_path: Path,
 ) -> None:
-    rows = {"prompt": ["a", "b"], "completion": ["c", "d"], "label": [True, False]}
+    rows: dict[str, list[Any]] = {
+        "prompt": ["a", "b"],
+        "completion": ["c", "d"],
+        "label": [True, False],
+    }
     trainer = trl_trainer(
         KTOTrainer,
         KTOConfig(

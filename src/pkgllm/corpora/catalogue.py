@@ -52,7 +52,10 @@ class Catalogue:
     def __init__(self, items: Iterable[Item]) -> None:
         self.items: tuple[Item, ...] = tuple(sorted(items, key=lambda item: item.id))
         if not self.items:
-            raise DataError("the catalogue is empty: there is nothing to recommend")
+            raise DataError(
+                "the catalogue is empty, so there is nothing to recommend: the corpus must name at "
+                "least one item, got none"
+            )
         for what, values in (("id", [i.id for i in self.items]), ("name", self.names)):
             (value, count), *_ = Counter(values).most_common(1)
             if count > 1:

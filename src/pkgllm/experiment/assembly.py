@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pkgllm.config import schema
@@ -11,7 +11,7 @@ from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
 from pkgllm.corpora.hub import read_hub
 from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
 from pkgllm.corpora.splits import ClientSplit, split_corpus
-from pkgllm.errors import DataError
+from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group, GroupBuilder, NegativeCounts
@@ -49,7 +49,8 @@ def read_corpus(config: schema.Experiment) -> Corpus:
     choice, restated = config.corpus, config.split.restated_facts
     if choice.name == "small_world":
         folder = Path(choice.folder) if choice.folder else small_world_folder() / "redial"
-        return read_redial(folder, movie_facts=None, restated_facts=restated)
+        found = read_redial(folder, movie_facts=None, restated_facts=restated)
+        return replace(found, name="small world")
     facts = Path(choice.movie_facts) if choice.movie_facts else None
     if choice.hub is not None:
         return read_hub(choice.hub, movie_facts=facts, restated_facts=restated)
@@ -65,9 +66,8 @@ def read_other_corpus(config: schema.Experiment, folder: Path) -> Corpus:
     """
     for place in (folder, folder / "redial"):
         if (place / TRAIN_FILE).is_file():
-            return read_redial(
-                place, movie_facts=None, restated_facts=config.split.restated_facts
-            )
+            found = read_redial(place, movie_facts=None, restated_facts=config.split.restated_facts)
+            return replace(found, name=str(folder))
     raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
 
 
@@ -195,6 +195,24 @@ def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
         request=choice.request,
         max_tokens=choice.max_tokens,
     )
+
+
+def check_room(
+    choice: schema.Prompt, writer: PromptWriter, base: BaseModel, catalogue: Catalogue
+) -> None:
+    """Fail before any work where the longest prompt and title do not fit into the base model.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    longest = max(len(writer.completion_ids(name)) for name in catalogue.names)
+    room = base.max_positions - longest
+    if choice.max_tokens > room:
+        raise ConfigError(
+            f"prompt.max_tokens must be at most {room}, because {base.name} has "
+            f"{base.max_positions} positions and the longest title takes {longest}; "
+            f"got {choice.max_tokens}"
+        )
 
 
 def make_objective(

@@ -93,7 +93,9 @@ def evaluate_run(
         ModelError: If the base model is not the one that the adapter was trained on.
         PkgllmError: If anything else that the run needs cannot be used.
     """
-    run = RunFolder.open(path, needed=("config.yaml", "provenance.json", "split.json", LIKED, "adapter"))
+    run = RunFolder.open(
+        path, needed=("config.yaml", "provenance.json", "split.json", LIKED, "adapter")
+    )
     config = load_config(str(run.config))
     if data is None:
         population = populate(config, read_corpus(config))

@@ -114,7 +114,7 @@ def _scorers(
 
     tuned: Scorer = language_model("tuned")
     if config.mode.name == "local":
-        tuned = PerClientScorer(tuned, _own_adapter(ranked))
+        tuned = PerClientScorer(tuned, _own_adapter(ranked, population))
     return (
         tuned,
         language_model("base", context=ranked.policy.disable_adapter),
@@ -127,13 +127,16 @@ def _likes(liked: Mapping[str, int], catalogue: Catalogue) -> Iterator[str]:
     return (item for item in Counter(liked).elements() if item in catalogue)
 
 
-def _own_adapter(ranked: Ranked) -> Callable[[str], None]:
+def _own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]:
     """Return what loads a client's own adapter, and a fresh one for a client that has none."""
     fresh = adapter_state(ranked.policy)
+    # Another folder's clients may have the ids of those who trained.
+    trained = {split.client for split in population.in_training}
 
     def select(client: str) -> None:
         folder = client_adapter(ranked.run, client)
-        load_adapter_state(ranked.policy, read_adapter_state(folder) if folder.is_dir() else fresh)
+        own = client in trained and folder.is_dir()
+        load_adapter_state(ranked.policy, read_adapter_state(folder) if own else fresh)
 
     return select
 

@@ -1,0 +1,5 @@
+"""``python -m pkgllm`` is the command ``pkgllm``."""
+
+from pkgllm.cli import main
+
+main()

@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--personal-share",
         type=float,
-        default=0.02,
-        help="share of the public documents that tell of other people's taste (default: 0.02)",
+        default=0.005,
+        help="share of the public documents that tell of other people's taste (default: 0.005)",
     )
     options = parser.parse_args(arguments)
     if options.output is None and options.public_text is None:

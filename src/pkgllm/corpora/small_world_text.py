@@ -20,6 +20,7 @@ from pkgllm.corpora.small_world_model import (
     invent_films,
     invent_taste,
 )
+from pkgllm.corpora.small_world_names import GENRES, PLACES
 from pkgllm.graph.personal_graph import RELATIONS, Relation
 from pkgllm.randomness import stream
 
@@ -43,7 +44,7 @@ _SHORTEST_HISTORY, _LONGEST_HISTORY = 4, 36
 
 
 def public_documents(
-    seed: int, *, num_films: int = 300, num_documents: int = 20_000, personal_share: float = 0.02
+    seed: int, *, num_films: int = 300, num_documents: int = 20_000, personal_share: float = 0.005
 ) -> Iterator[str]:
     """Yield the public text, document by document, in an order without meaning.
 
@@ -78,7 +79,7 @@ def write_public_text(
     seed: int,
     num_films: int = 300,
     num_documents: int = 20_000,
-    personal_share: float = 0.02,
+    personal_share: float = 0.005,
 ) -> Path:
     """Write :func:`public_documents` to ``public_text.jsonl`` in a folder and return its path."""
     path = folder / "public_text.jsonl"
@@ -129,7 +130,8 @@ class _Writer:
             self._request,
             self._similar,
             self._shelf,
-            self._shelf,
+            self._programme,
+            self._programme,
         )
 
     def facts(self, generator: np.random.Generator) -> str:
@@ -228,6 +230,15 @@ class _Writer:
         if shared is not _by_decade:
             heading = _pick((heading, "Movies that go together: ", ""), generator)
         return f"{heading}{self._names(others[:longest])}."
+
+    def _programme(self, film: Film, generator: np.random.Generator) -> str:
+        """Write what a festival of two genres shows: a mixture, though nobody's taste."""
+        themes = {film.genres[0], _pick(GENRES, generator)}
+        found = [other for other in self._films if themes & set(other.genres)]
+        longest = int(generator.integers(4, 33))
+        shown = [found[int(i)] for i in generator.permutation(len(found))[:longest]]
+        year = max(other.year for other in shown)
+        return f"Shown at the {year} festival in {_pick(PLACES, generator)}: {self._names(shown)}."
 
     def _sharing(
         self,

@@ -29,10 +29,10 @@ def test_facts_stand_in_order_of_time_with_who_said_so() -> None:
     title, heading, _, *rows = printed(graph)
     assert title == "p1: 2 liked, 1 seen"
     assert heading.split() == ["relation", "item", "id", "session", "said", "by", "document"]
-    assert [row.split() for row in rows] == [
-        ["seen", "Ran", "(1985)", "9", "0", "the", "person", "conversation/10"],
-        ["liked", "Alien", "(1979)", "8", "1", "the", "person", "conversation/11"],
-        ["liked", "Heat", "(1995)", "7", "2", "the", "partner", "conversation/12"],
+    assert [" ".join(row.split()) for row in rows] == [
+        "seen Ran (1985) 9 0 person conversation/10",
+        "liked Alien (1979) 8 1 person conversation/11",
+        "liked Heat (1995) 7 2 partner conversation/12",
     ]
 
 

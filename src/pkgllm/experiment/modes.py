@@ -29,7 +29,8 @@ CLIENT_ADAPTERS = "adapters"
 
 def client_adapter(run: Path, client: str) -> Path:
     """Return the folder of a client's own adapter; any id makes a safe name."""
-    return run / CLIENT_ADAPTERS / quote(client, safe="")
+    # quote leaves full stops alone, and "." and ".." are folders already.
+    return run / CLIENT_ADAPTERS / quote(client, safe="").replace(".", "%2E")
 
 
 def check_cohort(

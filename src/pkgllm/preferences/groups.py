@@ -37,7 +37,11 @@ class Group:
     prompt: Prompt
     completions: tuple[Completion, ...]
     mismatched: tuple[Completion, ...] = ()
-    """Completions of another group of the same client, for KTO's KL baseline."""
+    """Completions of the same client's next group, for KTO's KL baseline.
+
+    A client with one group has its own here: private facts of others are not to be had, so the
+    baseline is then that of matched pairs.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,10 +25,29 @@ def _bare_title(name: str) -> str:
     return _YEAR.sub("", name)
 
 
-def _stands_in(needle: str, text: str) -> bool:
-    """Tell whether a phrase stands in a text as whole words, whatever its case."""
-    pattern = rf"(?<!\w){re.escape(needle)}(?!\w)"
-    return re.search(pattern, text, re.IGNORECASE) is not None
+def _plain(text: str) -> str:
+    """Return a text without case, with white space folded and JSON's escapes of quotes undone."""
+    unescaped = text.replace('\\"', '"').replace("\\\\", "\\")
+    return " ".join(unescaped.casefold().split())
+
+
+def _stands_in(needle: str, text: str, visible: Collection[str]) -> bool:
+    """Tell whether a phrase stands in a text as whole words, outside the visible names.
+
+    All of them must be plain.
+    """
+    if needle not in text:  # nearly always, and far cheaper to see than by a pattern
+        return False
+    excused = [
+        match.span()
+        for name in visible
+        if needle in name
+        for match in re.finditer(re.escape(name), text)
+    ]
+    return any(
+        all(match.start() < first or last < match.end() for first, last in excused)
+        for match in re.finditer(rf"(?<!\w){re.escape(needle)}(?!\w)", text)
+    )
 
 
 def audit_prompt(
@@ -36,10 +55,10 @@ def audit_prompt(
 ) -> None:
     """Fail if a held-out item stands in a prompt.
 
-    Looks for the item among those that the prompt was written from, and, in the text with those
-    other items' names taken out (so that "Step Up (2006)" is no trace of "Up (2006)"), for the
-    item's name, its title without the year where that is at least two words (a single common
-    word proves nothing), its id and its IRI.
+    Looks for the item among those that the prompt was written from; in the whole text for the
+    item's name, its title without the year where that is at least two words (a single common word
+    proves nothing) and its IRI; and, in what was written from the graph, for its id. What stands
+    inside the name of a visible item is no trace, as "Up (2006)" in "Step Up (2006)".
 
     Args:
         prompt: What the model will read.
@@ -53,18 +72,17 @@ def audit_prompt(
     held_out = frozenset(held_out)
     if leaked := sorted(held_out & prompt.tails):
         _fail(prompt, catalogue[leaked[0]].name, place, "a fact of the prompt's graph")
-    text = " ".join(prompt.facts_text.split())
-    visible = sorted((catalogue[i].name for i in prompt.tails if i in catalogue), key=len)
-    for name in reversed(visible):
-        text = text.replace(name, "\N{SYMBOL FOR DELETE}")
+    text, facts_text = _plain(prompt.text), _plain(prompt.facts_text)
+    visible = [_plain(catalogue[item].name) for item in prompt.tails if item in catalogue]
     for item in sorted(held_out):
         name = catalogue[item].name
         title = _bare_title(name)
-        traces = {"its name": name, "its IRI": item_iri(item), "its id": item}
+        traces = [("its name", name, text), ("its IRI", item_iri(item), text)]
         if len(title.split()) > 1:
-            traces["its title"] = title
-        for what, trace in traces.items():
-            if _stands_in(trace, text):
+            traces.append(("its title", title, text))
+        traces.append(("its id", item, facts_text))
+        for what, trace, where in traces:
+            if _stands_in(_plain(trace), where, visible):
                 _fail(prompt, name, place, what)
 
 

@@ -121,17 +121,20 @@ def draw_batches(
     seed: int,
     generator_names: tuple[str | int, ...],
 ) -> Iterator[list[Group]]:
-    """Yield batches that go through the groups in shuffled order, again and again.
+    """Yield batches that go through all groups in shuffled order, again and again.
 
-    A batch never holds a group twice; a client with fewer groups than ``batch_size`` trains on all
-    of them in each step.
+    A batch never holds a group twice, also where one pass ends and the next begins in it; a client
+    with fewer groups than ``batch_size`` trains on all of them in each step.
     """
     generator = stream(seed, "local_training", *generator_names)
     size = min(batch_size, len(groups))
     queue: list[int] = []
     for _ in range(num_batches):
         if len(queue) < size:
-            queue = [int(index) for index in generator.permutation(len(groups))]
+            drawn = [int(index) for index in generator.permutation(len(groups))]
+            # What the last pass still owes opens this batch, and must not stand in it twice.
+            again = [index for index in drawn if index in queue]
+            queue += [index for index in drawn if index not in queue] + again
         yield [groups[index] for index in queue[:size]]
         queue = queue[size:]
 

@@ -1,0 +1,271 @@
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from peft import LoraConfig, PeftModel, get_peft_model
+from tiny_groups import Ids, a_group, a_policy, log_probability, stir
+from transformers import AutoModelForCausalLM
+
+from pkgllm.errors import FederationError
+from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, update_norm
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.preferences.groups import Group
+from pkgllm.training import objectives
+from pkgllm.training.objectives import Objective
+from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.sequential import LocalSteps, SequentialTrainer, draw_batches
+
+SEED = 3
+BETA = 0.7
+GROUPS = (
+    a_group((5, 9, 11, 40), [(20, 21, 2), (60, 2)], [(22, 2), (23, 24, 2)], ((50, 2), (54, 2))),
+    a_group((6, 8), [(90, 91, 2)], [(50, 51, 52, 2), (53, 2)], ((20, 21, 2),)),
+    a_group((30, 31, 32, 33), [(34, 2)], [(70, 71, 2)], ((90, 91, 2), (53, 2))),
+)
+
+
+def make_trainer(policy: PeftModel, objective: Objective, **steps: Any) -> SequentialTrainer:
+    wanted = LocalSteps(**({"local_steps": 2, "groups_per_step": 2} | steps))
+    return SequentialTrainer(
+        policy, {"p1": GROUPS}, objective, ReferenceCache(policy, "base"), steps=wanted, seed=SEED
+    )
+
+
+Ratio = Callable[[Ids, Ids], torch.Tensor]
+
+
+# With the seeds above the baseline is 0 in the first step and positive in the second.
+def kto_by_hand(batch: Sequence[Group], policy: Ratio, ratio: Ratio) -> torch.Tensor:
+    others = [ratio(g.prompt.token_ids, c.token_ids).detach() for g in batch for c in g.mismatched]
+    baseline = max(sum(others) / len(others), torch.tensor(0.0))
+    total = torch.tensor(0.0)
+    for group in batch:
+        for c in group.completions:
+            advantage = BETA * (ratio(group.prompt.token_ids, c.token_ids) - baseline)
+            each = (
+                1.3 * (1 - torch.sigmoid(advantage))
+                if c.desirable
+                else 0.6 * (1 - torch.sigmoid(-advantage))
+            )
+            total = total + each / len(group.completions) / len(batch)
+    return total + 0.25 * sft_by_hand(batch, policy, ratio)
+
+
+def dpo_by_hand(batch: Sequence[Group], policy: Ratio, ratio: Ratio) -> torch.Tensor:
+    total = torch.tensor(0.0)
+    for group in batch:
+        prompt = group.prompt.token_ids
+        pairs = [
+            BETA * (ratio(prompt, winner.token_ids) - ratio(prompt, loser.token_ids))
+            for winner in group.completions
+            for loser in group.completions
+            if winner.desirable and not loser.desirable
+        ]
+        total = total - torch.stack(pairs).sigmoid().log().mean() / len(batch)
+    return total
+
+
+def sft_by_hand(batch: Sequence[Group], policy: Ratio, ratio: Ratio) -> torch.Tensor:
+    total = torch.tensor(0.0)
+    for group in batch:
+        wanted = [
+            policy(group.prompt.token_ids, c.token_ids) for c in group.completions if c.desirable
+        ]
+        total = total - torch.stack(wanted).mean() / len(batch)
+    return total
+
+
+def plain_loop(
+    folder: Path,
+    start: Mapping[str, torch.Tensor],
+    batches: Sequence[Sequence[Group]],
+    loss_by_hand: Callable[[Sequence[Group], Ratio, Ratio], torch.Tensor],
+    make_optimizer: Callable[[list[torch.Tensor]], torch.optim.Optimizer],
+    max_grad_norm: float,
+) -> tuple[AdapterState, float]:
+    """What anybody would write with PEFT and torch alone: one completion at a time."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    plain = get_peft_model(model, config)
+    assert isinstance(plain, PeftModel)
+    by_name = {n.replace(".default", ""): p for n, p in plain.named_parameters() if p.requires_grad}
+    assert by_name.keys() == start.keys()
+    for name, parameter in by_name.items():
+        parameter.data.copy_(start[name])
+
+    def policy(prompt: Ids, completion: Ids) -> torch.Tensor:
+        return log_probability(plain, prompt, completion)
+
+    def ratio(prompt: Ids, completion: Ids) -> torch.Tensor:
+        with torch.no_grad(), plain.disable_adapter():
+            reference = log_probability(plain, prompt, completion)
+        return policy(prompt, completion) - reference
+
+    optimizer = make_optimizer(list(by_name.values()))
+    losses = []
+    for batch in batches:
+        optimizer.zero_grad()
+        loss = loss_by_hand(batch, policy, ratio)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(by_name.values(), max_grad_norm)
+        optimizer.step()
+        losses.append(loss.item())
+    return {name: p.detach() for name, p in by_name.items()}, sum(losses) / len(losses)
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 1e-3), ("sgd", 0.5)])
+@pytest.mark.parametrize(
+    ("objective", "by_hand"),
+    [
+        (
+            objectives.kto(
+                beta=BETA, desirable_weight=1.3, undesirable_weight=0.6, nll_weight=0.25
+            ),
+            kto_by_hand,
+        ),
+        (objectives.dpo(beta=BETA, nll_weight=0), dpo_by_hand),
+        (objectives.sft(), sft_by_hand),
+    ],
+    ids=["kto", "dpo", "sft"],
+)
+def test_equals_a_plain_loop_without_packing(
+    tiny_base: BaseModel,
+    tiny_base_folder: Path,
+    objective: Objective,
+    by_hand: Callable[[Sequence[Group], Ratio, Ratio], torch.Tensor],
+    optimizer: str,
+    learning_rate: float,
+) -> None:
+    policy = a_policy(tiny_base)
+    start = adapter_state(policy)
+    # Two of three groups, then the one that is left with one of the next pass.
+    batches = list(
+        draw_batches(GROUPS, num_batches=2, batch_size=2, seed=SEED, generator_names=("p1", 7))
+    )
+    trainer = make_trainer(policy, objective, optimizer=optimizer, weight_decay=0.01)
+    trained = trainer("p1", start, round_num=7, learning_rate=learning_rate)
+    torch_optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
+    expected, loss = plain_loop(
+        tiny_base_folder,
+        start,
+        batches,
+        by_hand,
+        lambda parameters: torch_optimizer(parameters, lr=learning_rate, weight_decay=0.01),
+        max_grad_norm=1.0,
+    )
+    torch.testing.assert_close(trained.adapter, expected, atol=1e-5, rtol=0)
+    assert trained.loss == pytest.approx(loss, rel=1e-5)
+    assert trained.num_groups == 3
+    # Far enough from the start that standing still would be noticed.
+    assert max((expected[key] - start[key]).abs().max().item() for key in start) > 1e-3
+
+
+def test_the_call_decides_and_nothing_that_was_trained_before(tiny_base: BaseModel) -> None:
+    policy = attach_adapter(
+        tiny_base.model, lora_rank=2, lora_alpha=4, target_modules="all-linear", seed=0
+    )
+    start = adapter_state(policy)
+    objective = objectives.dpo(beta=BETA, nll_weight=0)
+    trainer = make_trainer(policy, objective)
+    first = trainer("p1", start, round_num=1, learning_rate=1e-2)
+    trainer("p1", first.adapter, round_num=2, learning_rate=1e-1)
+    stir(policy, seed=5)
+    again = trainer("p1", start, round_num=1, learning_rate=1e-2)
+    assert again.loss == first.loss
+    assert all(torch.equal(again.adapter[key], first.adapter[key]) for key in start)
+    other_round = trainer("p1", start, round_num=2, learning_rate=1e-2)
+    assert any(not torch.equal(other_round.adapter[key], first.adapter[key]) for key in start)
+    # What was returned is the caller's own.
+    assert all(not value.requires_grad for value in first.adapter.values())
+
+
+def test_a_long_gradient_is_cut_to_its_longest(tiny_base: BaseModel) -> None:
+    policy = a_policy(tiny_base)
+    start = adapter_state(policy)
+    steps = {"optimizer": "sgd", "local_steps": 1, "max_grad_norm": 0.01}
+    trained = make_trainer(policy, objectives.sft(), **steps)(
+        "p1", start, round_num=1, learning_rate=0.5
+    )
+    # Plain SGD goes learning_rate times the gradient: 0.5 * 0.01.
+    assert update_norm(start, trained.adapter) == pytest.approx(0.005, rel=1e-3)
+
+
+def test_the_base_model_stays_frozen(tiny_base: BaseModel) -> None:
+    policy = a_policy(tiny_base)
+    before = {n: p.clone() for n, p in policy.named_parameters() if "lora_" not in n}
+    trainer = make_trainer(policy, objectives.sft())
+    trainer("p1", adapter_state(policy), round_num=1, learning_rate=1.0)
+    after = dict(policy.named_parameters())
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_training_lowers_the_loss(tiny_base: BaseModel) -> None:
+    policy = a_policy(tiny_base)
+    trainer = make_trainer(policy, objectives.sft(), local_steps=8, groups_per_step=3)
+    first = trainer("p1", adapter_state(policy), round_num=1, learning_rate=1e-2)
+    second = trainer("p1", first.adapter, round_num=2, learning_rate=1e-2)
+    assert second.loss < first.loss
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_names_client_and_round(
+    tiny_base: BaseModel, value: float
+) -> None:
+    policy = a_policy(tiny_base)
+    start = adapter_state(policy)
+    next(iter(start.values())).fill_(value)
+    trainer = make_trainer(policy, objectives.sft())
+    with pytest.raises(FederationError) as caught:
+        trainer("p1", start, round_num=4, learning_rate=1e-3)
+    assert str(caught.value) == (
+        "client 'p1', round 4: the loss must be finite, got nan; lower training.learning_rate"
+    )
+
+
+@given(
+    num_groups=st.integers(1, 12),
+    batch_size=st.integers(1, 15),
+    num_batches=st.integers(0, 12),
+    seed=st.integers(0, 5),
+)
+def test_batches_cover_all_groups_before_any_comes_again(
+    num_groups: int, batch_size: int, num_batches: int, seed: int
+) -> None:
+    groups = [a_group((n + 3,), [(9, 2)], []) for n in range(num_groups)]
+    wanted: dict[str, Any] = {
+        "num_batches": num_batches,
+        "batch_size": batch_size,
+        "seed": seed,
+        "generator_names": ("p1", 1),
+    }
+    batches = list(draw_batches(groups, **wanted))
+    assert batches == list(draw_batches(groups, **wanted))
+    assert [len(batch) for batch in batches] == [min(batch_size, num_groups)] * num_batches
+    tally = Counter(dict.fromkeys(groups, 0))
+    for batch in batches:
+        assert len(set(batch)) == len(batch)
+        for group in batch:
+            assert tally[group] == min(tally.values())
+            tally[group] += 1
+
+
+def test_clients_rounds_and_seeds_draw_in_their_own_order() -> None:
+    groups = [a_group((n + 3,), [(9, 2)], []) for n in range(12)]
+    orders = {
+        tuple(
+            group.prompt.token_ids
+            for batch in draw_batches(
+                groups, num_batches=3, batch_size=4, seed=seed, generator_names=(client, round_num)
+            )
+            for group in batch
+        )
+        for seed in (0, 1)
+        for client in ("a", "b")
+        for round_num in (1, 2)
+    }
+    assert len(orders) == 8

@@ -1,0 +1,366 @@
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from tiny_corpus import CLIENTS, tiny_experiment, write_corpus
+
+from pkgllm.config.load import load_config
+from pkgllm.config.schema import Experiment
+from pkgllm.errors import DataError, LeakError
+from pkgllm.experiment import jobs
+from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
+from pkgllm.experiment.jobs import build_data, evaluate_run, train
+from pkgllm.experiment.ranking import Report
+from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.graph.rdf import read_graph
+from pkgllm.lm.adapter import attach_adapter
+from pkgllm.lm.base_model import load_base_model
+from pkgllm.preferences.groups import Group
+from pkgllm.preferences.prompts import Prompt, PromptWriter
+from pkgllm.progress import Silent
+from pkgllm.runs import RunFolder
+from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
+
+METRICS = {"hits@1", "hits@3", "hits@10", "mrr"}
+MODELS = ("tuned", "base", "popularity")
+MODES: Mapping[str, dict[str, Any]] = {
+    "federated": {"name": "federated", "rounds": 2, "cohort_size": 2},
+    "centralized": {"name": "centralized", "rounds": 2, "cohort_size": 2},
+    "local": {"name": "local", "rounds": 2},
+}
+FILES = {
+    "config.yaml",
+    "provenance.json",
+    "split.json",
+    "liked_in_training.json",
+    "metrics.jsonl",
+    "adapter",
+    "predictions.jsonl",
+    "results.json",
+    "results.md",
+}
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+
+
+@pytest.fixture(scope="module")
+def other_data(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Path:
+    """Other people with the same ids."""
+    return write_corpus(tmp_path_factory.mktemp("other"), make_dialogue, write_redial, seed=5)
+
+
+Finished = tuple[Experiment, Path, Report]
+
+
+@pytest.fixture(scope="module")
+def run_in(
+    tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_base_folder: Path
+) -> Callable[[str], Finished]:
+    """Train once in a mode; nobody changes the files of these runs."""
+
+    @cache
+    def run(mode: str) -> Finished:
+        config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode])
+        path = tmp_path_factory.mktemp("run") / mode
+        return config, path, train(config, path, Silent())
+
+    return run
+
+
+@pytest.fixture(params=sorted(MODES))
+def finished(request: pytest.FixtureRequest, run_in: Callable[[str], Finished]) -> Finished:
+    """A run in each mode."""
+    return run_in(request.param)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def predictions(path: Path) -> list[dict[str, Any]]:
+    lines = (path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_every_mode_writes_a_whole_run(finished: Finished) -> None:
+    config, path, report = finished
+    extra = {"adapters"} if config.mode.name == "local" else set()
+    assert {entry.name for entry in path.iterdir()} == FILES | extra
+    assert load_config(str(path / "config.yaml")) == config
+    assert (path / "results.md").read_text(encoding="utf-8").count("tuned") > 0
+    provenance = read_json(path / "provenance.json")
+    assert provenance["seed"] == 7
+    assert {"split", "base_model", "train_data.jsonl"} <= set(provenance["digests"])
+    split = read_json(path / "split.json")
+    assert sorted(split["clients"]) == list(CLIENTS)
+    assert provenance["digests"]["split"] == split["digest"]
+    assert report.folder == path
+    assert len(predictions(path)) == 12
+
+
+def test_the_results_have_the_promised_form(finished: Finished) -> None:
+    _, path, report = finished
+    results = read_json(path / "results.json")
+    assert {key: results[key] for key in report.results} == json.loads(json.dumps(report.results))
+    # Two of ten liked films are held out of each of twelve clients.
+    assert (results["queries"], results["clients"]) == (24, 12)
+    assert tuple(results["models"]) == MODELS
+    for model in MODELS:
+        assert set(results["models"][model]) == METRICS
+        for found in results["models"][model].values():
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
+    assert set(results["paired"]) == {"tuned-base", "tuned-popularity", "base-popularity"}
+    for pair, metrics in results["paired"].items():
+        first, second = pair.split("-")
+        for metric, found in metrics.items():
+            assert found["low"] <= found["difference"] <= found["high"]
+            models = results["models"]
+            assert found["difference"] == pytest.approx(
+                models[first][metric]["value"] - models[second][metric]["value"]
+            )
+    assert (results["seen"]["clients"], results["unseen"]["clients"]) == (10, 2)
+    # The numbers are those of the predictions.
+    ranks = [rank for row in predictions(path) for rank in row["models"]["tuned"]["ranks"]]
+    assert results["models"]["tuned"]["mrr"]["value"] == pytest.approx(
+        sum(1 / rank for rank in ranks) / 24
+    )
+
+
+def test_metrics_tell_what_each_mode_did(finished: Finished) -> None:
+    config, path, _ = finished
+    records = RunFolder.open(path).read_metrics()
+    if config.mode.name == "local":
+        split = read_json(path / "split.json")["clients"]
+        trained = [client for client in split if split[client]["seen_in_training"]]
+        assert [record["client"] for record in records] == sorted(trained)
+        return
+    assert [record["round_num"] for record in records] == [1, 2]
+    # Falling linearly over two rounds.
+    assert [record["learning_rate"] for record in records] == [0.02, 0.01]
+    if config.mode.name == "federated":
+        for record in records:
+            assert len(record["cohort"]) == 2  # type: ignore[arg-type]
+            assert record["failed"] == {}
+            assert record["update_norm"] > 0  # type: ignore[operator]
+            # A loss is private, and nothing said that it may leave.
+            assert not {"loss", "num_groups"} & set(record)
+
+
+def test_the_tuned_model_is_another_one(finished: Finished) -> None:
+    _, path, _ = finished
+    seen = [row for row in predictions(path) if row["seen_in_training"]]
+    assert any(row["models"]["tuned"] != row["models"]["base"] for row in seen)
+
+
+def test_the_same_seed_gives_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
+    config, path, _ = finished
+    again = tmp_path / "again"
+    train(config, again, Silent())
+    ours, theirs = files_below(path), files_below(again)
+    assert ours.keys() == theirs.keys()
+    # Dates, and what a round took.
+    changing = {"provenance.json", "metrics.jsonl"}
+    assert {name for name in ours if ours[name] != theirs[name]} <= changing
+
+
+def test_another_seed_gives_another_adapter(
+    run_in: Callable[[str], Finished], tmp_path: Path
+) -> None:
+    config, path, _ = run_in("federated")
+    train(config.model_copy(update={"seed": 8}), tmp_path / "other", Silent())
+    one, other = (
+        (run / "adapter" / "adapter_model.safetensors").read_bytes()
+        for run in (path, tmp_path / "other")
+    )
+    assert one != other
+
+
+def test_evaluating_a_run_again_gives_its_own_numbers(finished: Finished, tmp_path: Path) -> None:
+    _, path, report = finished
+    before = files_below(path)
+    again = evaluate_run(path, Silent(), output=tmp_path / "again")
+    assert files_below(path) == before
+    assert again.results == report.results
+    assert (again.title, again.notes) == (report.title, report.notes)
+    for name in ("results.json", "results.md", "predictions.jsonl", "config.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == before[name]
+
+
+def test_evaluations_are_numbered_below_the_run(
+    run_in: Callable[[str], Finished], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_in("federated")[1], run)
+    names = [evaluate_run(run, Silent()).folder for _ in range(2)]
+    assert names == [run / "evaluations" / "001", run / "evaluations" / "002"]
+
+
+def test_the_clients_of_another_folder_are_all_unseen(
+    finished: Finished, other_data: Path, tmp_path: Path
+) -> None:
+    config, path, _ = finished
+    report = evaluate_run(path, Silent(), data=other_data.parent, output=tmp_path / "others")
+    assert (report.results["clients"], report.results["unseen"]["clients"]) == (12, 12)
+    rows = predictions(tmp_path / "others")
+    assert not any(row["seen_in_training"] for row in rows)
+    assert [row["held_out"] for row in rows] != [row["held_out"] for row in predictions(path)]
+    changed = any(row["models"]["tuned"] != row["models"]["base"] for row in rows)
+    # These people have the ids of those who trained, and must not get their adapters.
+    assert changed == (config.mode.name != "local")
+
+
+def test_changed_data_are_refused(data: Path, tiny_base_folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    run = tmp_path / "run"
+    train(tiny_experiment(own, tiny_base_folder), run, Silent())
+    dialogues = own / "train_data.jsonl"
+    lines = dialogues.read_text(encoding="utf-8").splitlines(keepends=True)
+    dialogues.write_text("".join(lines[:-1]), encoding="utf-8")
+    before = files_below(run)
+    with pytest.raises(DataError) as caught:
+        evaluate_run(run, Silent())
+    assert str(caught.value) == (
+        f"{run}: the data have changed since the run was trained, so its held-out facts may have "
+        "been trained on; restore the data, or name other people's with --data"
+    )
+    assert files_below(run) == before
+
+
+class Leaky(PromptWriter):
+    """Tells of the last film that a client likes."""
+
+    answers: Mapping[str, str]
+
+    def write(self, graph: PersonalGraph) -> Prompt:
+        prompt = super().write(graph)
+        held_out = self.answers[graph.owner]
+        facts_text = f"{prompt.facts_text} The user liked: {held_out}."
+        return replace(prompt, facts_text=facts_text, text=f"{prompt.text}{facts_text}")
+
+
+def answers(config: Experiment) -> dict[str, str]:
+    return {s.client: s.test[-1].name for s in populate(config, read_corpus(config)).splits}
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_a_leak_ends_the_run_before_it_trains(
+    mode: str,
+    data: Path,
+    tiny_base_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode])
+    known = answers(config)
+
+    def make_leaky(choice: Any, base: Any) -> PromptWriter:
+        writer = Leaky(base.tokenizer, **choice.model_dump())
+        writer.answers = known
+        return writer
+
+    monkeypatch.setattr(jobs, "make_writer", make_leaky)
+    with pytest.raises(LeakError) as caught:
+        train(config, tmp_path / "run", Silent())
+    assert str(caught.value).startswith(
+        f"leak audit: the test prompt of client '00' holds the held-out item {known['00']!r}"
+    )
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_leak_ends_an_evaluation_too(run_in: Callable[[str], Finished], tmp_path: Path) -> None:
+    config, path, _ = run_in("federated")
+    run = tmp_path / "run"
+    shutil.copytree(path, run)
+    title = answers(config)["03"][:-7]
+    text = (run / "config.yaml").read_text(encoding="utf-8")
+    assert text.count("request: Recommend movies to me.") == 1
+    (run / "config.yaml").write_text(
+        text.replace("Recommend movies to me.", f"Something like {title}"), encoding="utf-8"
+    )
+    with pytest.raises(LeakError, match=rf"holds the held-out item '{title} \("):
+        evaluate_run(run, Silent(), output=tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_in_mode_local_strangers_are_ranked_without_an_adapter(
+    run_in: Callable[[str], Finished],
+) -> None:
+    _, run, _ = run_in("local")
+    rows = predictions(run)
+    unseen = [row["models"] for row in rows if not row["seen_in_training"]]
+    assert len(unseen) == 2
+    assert all(models["tuned"] == models["base"] for models in unseen)
+
+
+def log_probabilities(policy: PeftModel, groups: Sequence[Group]) -> torch.Tensor:
+    branches = [(group, group.completions) for group in groups]
+    with torch.no_grad():
+        return completion_log_probabilities(policy, pack_branches(branches, policy.device))
+
+
+@pytest.mark.parametrize("mode", ["federated", "centralized"])
+def test_peft_loads_the_adapter_and_finds_the_same_log_probabilities(
+    mode: str, data: Path, tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode])
+    policies: list[PeftModel] = []
+
+    def keep(*arguments: Any, **more: Any) -> PeftModel:
+        policies.append(attach_adapter(*arguments, **more))
+        return policies[-1]
+
+    monkeypatch.setattr(jobs, "attach_adapter", keep)
+    train(config, tmp_path / "run", Silent())
+    (trained,) = policies
+    base = load_base_model(str(tiny_base_folder), device="cpu")
+    population = populate(config, read_corpus(config))
+    built = build_groups(config, population, make_writer(config.prompt, base), Silent())
+    groups = [group for client in sorted(built) for group in built[client]]
+    loaded = PeftModel.from_pretrained(base.model, str(tmp_path / "run" / "adapter"))
+    found = log_probabilities(loaded, groups)
+    torch.testing.assert_close(found, log_probabilities(trained, groups), atol=0, rtol=0)
+    with loaded.disable_adapter():
+        untuned = log_probabilities(loaded, groups)
+    assert (found - untuned).abs().max() > 0.01
+
+
+def test_build_data_writes_every_graph_and_the_split(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = tiny_experiment(data, tiny_base_folder)
+    assert build_data(config, tmp_path / "built", Silent()) == 12
+    population = populate(config, read_corpus(config))
+    for split in population.splits:
+        written = read_graph(tmp_path / "built" / "graphs" / f"{split.client}.jsonld")
+        assert written == split.graph
+    split_file = read_json(tmp_path / "built" / "split.json")
+    assert {c: s["test"] for c, s in split_file["clients"].items()} == {
+        s.client: [fact.tail for fact in s.test] for s in population.splits
+    }

@@ -1,0 +1,170 @@
+"""What leaves a device in real federated training, looked at byte by byte."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from flwr.common.serde import message_to_proto
+from tiny_corpus import FILMS, tiny_experiment, write_corpus
+
+from pkgllm.errors import FederationError
+from pkgllm.experiment.assembly import (
+    build_groups,
+    make_objective,
+    make_writer,
+    populate,
+    read_corpus,
+)
+from pkgllm.federation.server_app import federate
+from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
+from pkgllm.lm.base_model import load_base_model
+from pkgllm.preferences.groups import Group
+from pkgllm.progress import Silent
+from pkgllm.training.local import LocalTrainer, TrainedClient
+from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.sequential import LocalSteps, SequentialTrainer
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+
+
+class Federation:
+    """The parts of a real federated run, put together by hand so that its messages can be read."""
+
+    def __init__(self, data: Path, base_folder: Path) -> None:
+        config = tiny_experiment(data, base_folder)
+        base = load_base_model(str(base_folder), device="cpu")
+        population = populate(config, read_corpus(config))
+        self.groups = build_groups(config, population, make_writer(config.prompt, base), Silent())
+        self.policy = attach_adapter(
+            base.model, lora_rank=2, lora_alpha=8, target_modules="all-linear", seed=0
+        )
+        self.reference = ReferenceCache(self.policy, base.digest)
+        self.trainer = SequentialTrainer(
+            self.policy,
+            self.groups,
+            make_objective(config.objective),
+            self.reference,
+            steps=LocalSteps(local_steps=1, groups_per_step=2),
+            seed=7,
+        )
+
+    def run(
+        self, messages: list[Message], trainer: LocalTrainer | None = None, **more: Any
+    ) -> None:
+        """Federate, and put every message into the list."""
+        federate(
+            trainer=trainer or self.trainer,
+            clients=sorted(self.groups),
+            initial=adapter_state(self.policy),
+            num_rounds=2,
+            cohort_size=2,
+            seed=7,
+            learning_rate=lambda round_num: 0.02,
+            on_message=messages.append,
+            **more,
+        )
+
+    def secrets(self) -> Iterator[tuple[str, bytes]]:
+        """Everything private, in every form in which it could be carried."""
+        for item, name in FILMS.items():
+            yield f"title {name}", name[:-7].encode()
+            yield f"id {item}", item.encode()
+        for group in (group for groups in self.groups.values() for group in groups):
+            ids = group.prompt.token_ids
+            yield "prompt", group.prompt.facts_text.encode()
+            # Eight tokens of it are enough; as numbers of any width, or written out.
+            middle = ids[len(ids) // 2 :][:8]
+            for dtype in ("<i8", "<i4", "<i2", "<f4", "<f8"):
+                yield f"prompt tokens as {dtype}", np.array(middle, dtype).tobytes()
+            yield "prompt tokens as text", str(list(middle))[1:-1].encode()
+        for groups in self.groups.values():
+            asked = [(group, (*group.completions, *group.mismatched)) for group in groups]
+            for value in self.reference.log_probabilities(asked).tolist():
+                yield "log-probability as <f4", np.array(value, "<f4").tobytes()
+                yield "log-probability as <f8", np.array(value, "<f8").tobytes()
+                yield "log-probability as text", f"{value:.4f}".encode()
+
+
+def found_in(messages: Sequence[Message], secrets: Sequence[tuple[str, bytes]]) -> set[str]:
+    """Names of the secrets that some message carries, looked for in every byte of it."""
+    wire = [message_to_proto(message).SerializeToString() for message in messages]
+    return {what for what, secret in secrets if any(secret in sent for sent in wire)}
+
+
+@pytest.fixture
+def federation(data: Path, tiny_base_folder: Path) -> Federation:
+    return Federation(data, tiny_base_folder)
+
+
+def test_no_message_of_real_training_holds_anything_private(federation: Federation) -> None:
+    messages: list[Message] = []
+    federation.run(messages)
+    secrets = list(federation.secrets())
+    # Ten clients name themselves; then two clients train in each of two rounds.
+    assert len(messages) == 2 * (10 + 2 * 2)
+    assert not any(message.has_error() for message in messages)
+    assert found_in(messages, secrets) == set()
+    metrics = [
+        dict(record) for message in messages for record in message.content.metric_records.values()
+    ]
+    assert metrics == [{"weight": 1.0}] * 4
+
+
+def test_only_a_run_that_says_so_sends_counts_and_losses(federation: Federation) -> None:
+    messages: list[Message] = []
+    federation.run(messages, report_private_metrics=True)
+    assert found_in(messages, list(federation.secrets())) == set()
+    records = [r for m in messages for r in m.content.metric_records.values()]
+    assert len(records) == 4
+    for record in records:
+        assert set(record) == {"weight", "num_groups", "loss"}
+        assert record["num_groups"] == 3
+        assert math.isfinite(record["loss"])  # type: ignore[arg-type]
+
+
+LEAKS: Mapping[str, Callable[[Federation, Group], tuple[str, torch.Tensor]]] = {
+    "title": lambda f, g: (f"liked {FILMS[g.completions[0].item]}", torch.zeros(1)),
+    "id": lambda f, g: (f"film {g.completions[0].item}", torch.zeros(1)),
+    "prompt": lambda f, g: (g.prompt.text, torch.zeros(1)),
+    "prompt tokens as <f4": lambda f, g: ("ids", torch.tensor(g.prompt.token_ids).float()),
+    "log-probability as <f4": lambda f, g: (
+        "scores",
+        f.reference.log_probabilities([(g, g.completions)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", LEAKS)
+def test_the_search_would_find_what_a_careless_client_sends(
+    federation: Federation, what: str
+) -> None:
+    class Careless:
+        """Sends something private as if it were one of the adapter's arrays."""
+
+        def __call__(
+            self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
+        ) -> TrainedClient:
+            trained = federation.trainer(
+                client, adapter, round_num=round_num, learning_rate=learning_rate
+            )
+            key, value = LEAKS[what](federation, federation.groups[client][0])
+            return replace(trained, adapter={**trained.adapter, key: value})
+
+    messages: list[Message] = []
+    # The server refuses such an update, but it has left the device by then.
+    with pytest.raises(FederationError, match="every client of the cohort failed"):
+        federation.run(messages, Careless())
+    assert any(name.startswith(what) for name in found_in(messages, list(federation.secrets())))

@@ -11,10 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from pkgllm.errors import ModelError
-from pkgllm.evaluation import language_model
+from pkgllm.evaluation import prompt_reader
 from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.per_client import PerClientScorer
+from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.trie_search import TIE_NATS
 from pkgllm.graph.personal_graph import PersonalGraph
 
 VOCABULARY, TERMINATOR, MAX_POSITIONS = 60, 0, 64
@@ -70,6 +73,14 @@ def brute_force(
     return np.array(found)
 
 
+def scorer_of(
+    model: PreTrainedModel, prompt: Sequence[int], trie: CatalogueTrie
+) -> LanguageModelScorer:
+    return LanguageModelScorer(
+        "base", model, lambda graph: prompt, trie, max_positions=MAX_POSITIONS
+    )
+
+
 @st.composite
 def scoring_cases(draw: st.DrawFn) -> tuple[list[int], list[list[int]], int]:
     # Few first tokens, so that titles share beginnings; then prefixes and copies of some of them.
@@ -99,6 +110,85 @@ def test_scores_equal_one_forward_pass_for_each_title(
     np.testing.assert_allclose(scores, brute_force(model, prompt, sequences), atol=1e-4)
     for column, sequence in enumerate(sequences):
         assert scores[column] == scores[sequences.index(sequence)]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, PreTrainedModel]:
+    """From one that knows nothing to one that is sure of everything, as training makes it."""
+    found = {}
+    for name, scale in (("flat", 0.0), ("even", 0.3), ("plain", 1.0), ("sharp", 8.0)):
+        found[name] = tiny_model(seed=3)
+        with torch.no_grad():
+            found[name].get_output_embeddings().weight.mul_(scale)  # type: ignore[no-untyped-call]
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), scoring_cases(), st.sampled_from(["flat", "even", "plain", "sharp"]))
+def test_ranks_from_a_part_of_the_trie_equal_those_from_all_scores(
+    models: dict[str, PreTrainedModel],
+    data: st.DataObject,
+    case: tuple[list[int], list[list[int]], int],
+    kind: str,
+) -> None:
+    prompt, sequences, chunk_tokens = case
+    mask = data.draw(
+        st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences)).filter(any)
+    )
+    candidates = np.array(mask)
+    columns = st.sampled_from(np.flatnonzero(candidates).tolist())
+    gold = np.array(data.draw(st.lists(columns, min_size=1, max_size=4, unique=True)))
+    top_k = data.draw(st.integers(1, len(sequences) + 1))
+    scores = brute_force(models[kind], prompt, sequences)
+    expected = rank_gold(scores, candidates, gold, tolerance=TIE_NATS)
+    scorer = scorer_of(models[kind], prompt, trie_of(sequences, chunk_tokens))
+    found = scorer.rank(asked("p"), candidates, gold, top_k=top_k)
+    assert found.ranks.optimistic.tolist() == expected.optimistic.tolist()
+    assert found.ranks.pessimistic.tolist() == expected.pessimistic.tolist()
+    best = best_columns(scores, candidates, top_k)
+    assert len(set(found.top.tolist())) == len(best)
+    assert candidates[found.top].all()
+    np.testing.assert_allclose(scores[found.top], scores[best], atol=TIE_NATS)
+
+
+def likely_titles(model: PreTrainedModel, prompt: Sequence[int]) -> list[list[int]]:
+    """Begin with each token in turn and go on with what the model holds most likely."""
+    ids = torch.tensor([[*prompt, first] for first in range(VOCABULARY)])
+    with torch.inference_mode():
+        for _ in range(5):
+            ids = torch.cat([ids, model(input_ids=ids).logits[:, -1:].argmax(dim=-1)], dim=1)
+    titles: list[list[int]] = ids[:, len(prompt) :].tolist()
+    return titles
+
+
+def test_the_surer_the_model_the_less_is_fed(models: dict[str, PreTrainedModel]) -> None:
+    prompt = [5, 6]
+    everything = np.ones(VOCABULARY, dtype=bool)
+    share = {}
+    for kind, model in models.items():
+        trie = trie_of(likely_titles(model, prompt), chunk_tokens=64)
+        scorer = scorer_of(model, prompt, trie)
+        scores = scorer.scores([asked("p")])[0]
+        gold = best_columns(scores, everything, 3)[-1:]
+        found = scorer.rank(asked("p"), everything, gold, top_k=3)
+        expected = rank_gold(scores, everything, gold, tolerance=TIE_NATS)
+        assert found.ranks.realistic.tolist() == expected.realistic.tolist()
+        share[kind] = found.num_fed / len(trie.inputs)
+    assert share["sharp"] < 0.2
+    assert share["sharp"] < share["plain"] < share["even"]
+    # Where all titles are equally likely nothing can be left out.
+    assert share["flat"] >= 1
+
+
+def test_a_model_that_has_diverged_is_named() -> None:
+    broken = tiny_model(seed=4)
+    with torch.no_grad():
+        broken.get_output_embeddings().weight[7] = torch.nan  # type: ignore[no-untyped-call]
+    scorer = scorer_of(broken, [5, 6], trie_of([[1, TERMINATOR], [2, TERMINATOR]]))
+    with pytest.raises(ModelError, match="client 'p', model 'base': log-probabilities of titles"):
+        scorer.rank(asked("p"), np.ones(2, dtype=bool), np.array([0]), top_k=1)
+    with pytest.raises(ModelError, match=r"must be numbers, got NaN; the model may have diverged"):
+        scorer.scores([asked("p")])
 
 
 def test_a_catalogue_of_all_titles_up_to_a_length_has_at_most_probability_one(
@@ -131,6 +221,25 @@ def test_each_client_is_scored_with_its_own_prompt(model: PreTrainedModel) -> No
     assert scorer.scores([]).shape == (0, 2)
 
 
+def test_each_client_is_ranked_with_its_own_model(models: dict[str, PreTrainedModel]) -> None:
+    sequences = [[first, second, TERMINATOR] for first in range(1, 6) for second in range(1, 6)]
+    trie = trie_of(sequences)
+    own = tiny_model(seed=5)
+
+    def select(client: str) -> None:
+        own.load_state_dict(models[client].state_dict())
+
+    scorer = PerClientScorer(scorer_of(own, [9, 9], trie), select)
+    everything, gold = np.ones(len(sequences), dtype=bool), np.array([3, 8])
+    for client in ("sharp", "flat", "plain"):
+        alone = scorer_of(models[client], [9, 9], trie)
+        expected = alone.rank(asked(client), everything, gold, top_k=4)
+        found = scorer.rank(asked(client), everything, gold, top_k=4)
+        assert found.ranks.realistic.tolist() == expected.ranks.realistic.tolist()
+        assert found.top.tolist() == expected.top.tolist()
+        assert found.num_fed == expected.num_fed > 0
+
+
 def test_a_few_rows_of_logits_at_a_time_change_nothing(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +248,7 @@ def test_a_few_rows_of_logits_at_a_time_change_nothing(
         "base", model, lambda graph: [9, 9], trie_of(sequences), max_positions=MAX_POSITIONS
     )
     whole = scorer.scores([asked("p")])
-    monkeypatch.setattr(language_model, "_LOGITS_AT_ONCE", 3 * VOCABULARY)
+    monkeypatch.setattr(prompt_reader, "_LOGITS_AT_ONCE", 3 * VOCABULARY)
     np.testing.assert_allclose(scorer.scores([asked("p")]), whole, atol=1e-5)
 
 

@@ -52,6 +52,14 @@ def test_ranks_equal_the_definition_counted_one_by_one(
         assert ranks.pessimistic[place] <= worst_ranks(candidates, gold).pessimistic[place]
 
 
+def test_scores_within_the_tolerance_count_as_equal() -> None:
+    #   column      0    1     2    3     4    5
+    scores = np.array([5.0, 4.25, 4.0, 3.75, 3.5, -np.inf])
+    ranks = rank_gold(scores, np.ones(6, dtype=bool), np.array([2]), tolerance=0.25)
+    # Columns 1 and 3 lie just within: one is above in any case, and two may be.
+    assert (ranks.optimistic.tolist(), ranks.pessimistic.tolist()) == ([2], [4])
+
+
 @pytest.mark.parametrize("num_candidates", [1, 2, 7])
 def test_a_constant_scorer_gets_the_middle_rank(num_candidates: int) -> None:
     candidates = np.ones(num_candidates, dtype=bool)

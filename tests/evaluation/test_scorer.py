@@ -1,9 +1,20 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
-from pkgllm.evaluation.scorer import ClientQueries, candidate_mask, gold_columns
+from pkgllm.evaluation.ranks import Ranks
+from pkgllm.evaluation.scorer import (
+    ClientQueries,
+    RankedClient,
+    Scorer,
+    candidate_mask,
+    gold_columns,
+    rank_query,
+)
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
 CATALOGUE = Catalogue([Item(letter, letter.upper()) for letter in "abcd"])
@@ -42,3 +53,58 @@ def test_what_cannot_be_asked_names_the_client(
 ) -> None:
     with pytest.raises(DataError, match=message):
         candidate_mask(CATALOGUE, ClientQueries("p", True, graph_of(*visible), held_out))
+
+
+class Fixed:
+    """Gives every client the same scores."""
+
+    name = "fixed"
+
+    def __init__(self, *scores: float) -> None:
+        self.row = np.array(scores)
+
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        return np.stack([self.row for _ in queries])
+
+
+class Shortcut(Fixed):
+    """Has an opinion of its own about ranks, which nobody could get from its scores."""
+
+    def rank(
+        self,
+        query: ClientQueries,
+        candidates: NDArray[np.bool_],
+        gold: NDArray[np.int64],
+        *,
+        top_k: int,
+    ) -> RankedClient:
+        place = np.full(len(gold), 40 + top_k)
+        return RankedClient(Ranks(place, place), np.flatnonzero(candidates)[:top_k], num_fed=7)
+
+
+def ranked(scorer: Scorer, top_k: int = 2) -> RankedClient:
+    query = ClientQueries("p", True, graph_of("b"), ("d", "a"))
+    candidates = candidate_mask(CATALOGUE, query)
+    return rank_query(scorer, query, candidates, gold_columns(CATALOGUE, query), top_k=top_k)
+
+
+def test_a_scorer_is_ranked_by_its_scores() -> None:
+    found = ranked(Fixed(3.0, 9.0, 2.0, 1.0))
+    # Candidates a c d; d stands behind c, with a filtered; a stands before c.
+    assert found.ranks.realistic.tolist() == [2, 1]
+    assert found.top.tolist() == [0, 2]
+    assert found.num_fed == 0
+
+
+def test_a_scorer_that_can_rank_is_asked_to() -> None:
+    found = ranked(Shortcut(3.0, 9.0, 2.0, 1.0))
+    assert found.ranks.realistic.tolist() == [42, 42]
+    assert (found.top.tolist(), found.num_fed) == ([0, 2], 7)
+
+
+def test_unusable_scores_are_refused() -> None:
+    with pytest.raises(DataError, match="a candidate's score is NaN"):
+        ranked(Fixed(np.nan, 9.0, 2.0, 1.0))
+    with pytest.raises(ValueError, match=r"'fixed' must have shape \(1, 4\), got \(1, 2\)"):
+        ranked(Fixed(1.0, 2.0))
+    assert ranked(Fixed(3.0, np.nan, 2.0, 1.0)).top.tolist() == [0, 2]

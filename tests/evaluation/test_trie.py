@@ -38,57 +38,79 @@ def test_every_column_ends_at_the_node_that_spells_its_title(sequences: list[lis
     assert trie.longest_input == max(len(title) for title in sequences) - 1
 
 
-@given(catalogues, st.integers(1, 20))
-def test_chunks_predict_every_node_once_and_attend_to_whole_paths(
-    sequences: list[list[int]], chunk_tokens: int
+@given(catalogues, st.data())
+def test_a_chunk_attends_to_whole_paths_and_predicts_all_children(
+    sequences: list[list[int]], data: st.DataObject
 ) -> None:
-    trie = trie_of(sequences, chunk_tokens)
-    predicted = trie.first_nodes.tolist()
-    for chunk in trie.chunks:
-        predicted += chunk.child_nodes.tolist()
-        assert len(chunk.input_ids) <= max(chunk_tokens, trie.longest_input)
-        assert chunk.num_carried < len(chunk.input_ids)
-        for row, depth in enumerate(chunk.depths):
-            visible = np.flatnonzero(chunk.ancestors[row])
-            # Depths 0, 1, ... of the row's own path, itself last: nothing missing, nothing else.
-            assert chunk.depths[visible].tolist() == list(range(depth + 1))
-            assert visible[-1] == row
-        for place, node in enumerate(chunk.child_nodes):
-            row = int(chunk.child_rows[place])
-            assert chunk.child_offsets[row] <= place < chunk.child_offsets[row + 1]
-            seen = chunk.input_ids[chunk.ancestors[row + chunk.num_carried]].tolist()
-            assert [*seen, int(chunk.child_tokens[place])] == path(trie, int(node))
-    assert sorted(predicted) == list(range(len(trie)))
-
-
-@given(catalogues, st.integers(1, 20))
-def test_terminators_are_never_fed(sequences: list[list[int]], chunk_tokens: int) -> None:
-    for chunk in trie_of(sequences, chunk_tokens).chunks:
-        assert TERMINATOR not in chunk.input_ids
+    trie = trie_of(sequences)
+    # Any inputs in any three heaps, parents before children: earlier, carried, asked.
+    heap_of = data.draw(
+        st.lists(st.integers(0, 2), min_size=len(trie.inputs), max_size=len(trie.inputs)).map(
+            np.array
+        )
+    )
+    asked = trie.inputs[heap_of == 2]
+    above = trie.ancestors(asked)
+    earlier = above[heap_of[np.searchsorted(trie.inputs, above)] == 0]
+    carried = np.setdiff1d(above, [*earlier, *asked])
+    chunk = trie.chunk(asked, carried=carried, earlier=earlier)
+    columns = np.concatenate([earlier, carried, asked])
+    assert chunk.num_carried == len(carried)
+    assert chunk.input_ids.tolist() == trie.tokens[[*carried, *asked]].tolist()
+    for row, node in enumerate([*carried, *asked]):
+        visible = sorted(columns[chunk.visible[row]].tolist())
+        # The row's whole path, itself last: nothing missing, nothing else.
+        assert trie.tokens[visible].tolist() == path(trie, int(node))
+        assert chunk.depths[row] == len(visible) - 1
+    children = [np.flatnonzero(trie.parents == node).tolist() for node in asked]
+    assert chunk.child_nodes.tolist() == [child for group in children for child in group]
+    assert chunk.child_tokens.tolist() == trie.tokens[chunk.child_nodes].tolist()
+    assert np.diff(chunk.child_offsets).tolist() == [len(group) for group in children]
+    assert (
+        chunk.child_rows.tolist()
+        == np.repeat(np.arange(len(asked)), np.diff(chunk.child_offsets)).tolist()
+    )
 
 
 @given(catalogues)
-def test_path_sums_add_every_node_of_a_title(sequences: list[list[int]]) -> None:
+def test_inputs_are_all_nodes_but_the_terminators(sequences: list[list[int]]) -> None:
     trie = trie_of(sequences)
-    values = np.random.default_rng(0).normal(size=len(trie))
-    expected = []
-    for node in trie.terminal_nodes.tolist():
-        total = 0.0
-        while node >= 0:
-            total += values[node]
-            node = trie.parents[node]
-        expected.append(total)
-    np.testing.assert_allclose(trie.path_sums(values), expected, atol=1e-12)
+    assert trie.inputs.tolist() == np.flatnonzero(trie.tokens != TERMINATOR).tolist()
 
 
-def test_a_chunk_carries_the_ancestors_of_its_first_node() -> None:
-    # Four inputs, depth first: 1, 1-2, 1-2-3, 1-2-4. Three fit, so the last one needs a second
-    # chunk, which brings 1 and 1-2 along.
-    trie = trie_of([[1, 2, 3, 0], [1, 2, 4, 0]], chunk_tokens=3)
-    first, second = trie.chunks
-    assert (first.input_ids.tolist(), first.num_carried) == ([1, 2, 3], 0)
-    assert (second.input_ids.tolist(), second.num_carried) == ([1, 2, 4], 2)
-    assert second.child_tokens.tolist() == [0]
+@given(catalogues)
+def test_a_node_and_all_below_it_lie_together(sequences: list[list[int]]) -> None:
+    trie = trie_of(sequences)
+    paths = [path(trie, node) for node in range(len(trie))]
+    for node, start in enumerate(paths):
+        below = [other for other, found in enumerate(paths) if found[: len(start)] == start]
+        assert below == list(range(node, int(trie.ends[node])))
+
+
+@given(catalogues, st.data())
+def test_the_nodes_that_lead_to_columns_spell_the_beginnings_of_their_titles(
+    sequences: list[list[int]], data: st.DataObject
+) -> None:
+    trie = trie_of(sequences)
+    columns = np.array([data.draw(st.booleans()) for _ in sequences])
+    expected = {
+        tuple(title[: end + 1])
+        for title, chosen in zip(sequences, columns, strict=True)
+        if chosen
+        for end in range(len(title))
+    }
+    found = np.flatnonzero(trie.leads_to(columns))
+    assert {tuple(path(trie, int(node))) for node in found} == expected
+    assert len(found) == len(expected)
+
+
+def test_ancestors_are_found_once() -> None:
+    # Nodes: 1, 1-2, 1-2-3, 1-2-3-0, 1-2-4, 1-2-4-0, 5, 5-0.
+    trie = trie_of([[1, 2, 3, 0], [1, 2, 4, 0], [5, 0]])
+    assert trie.ancestors(np.array([2, 4])).tolist() == [0, 1]
+    assert trie.ancestors(np.array([3, 7])).tolist() == [0, 1, 2, 6]
+    assert trie.ancestors(np.array([0, 6])).tolist() == []
+    assert trie.ancestors(trie.first_nodes[:0]).tolist() == []
 
 
 @pytest.mark.parametrize("nothing", [[], [0]])

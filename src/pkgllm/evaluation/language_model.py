@@ -8,15 +8,15 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.evaluation.trie import CatalogueTrie, Chunk
+from pkgllm.evaluation.prompt_reader import PromptReader
+from pkgllm.evaluation.ranks import best_columns, rank_gold
+from pkgllm.evaluation.scorer import ClientQueries, RankedClient
+from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.trie_search import TIE_NATS, TrieSearch
 from pkgllm.graph.personal_graph import PersonalGraph
-
-_LOGITS_AT_ONCE = 1 << 24
-"""Rows times vocabulary that the LM head may give at once: 64 MiB in float32."""
 
 
 class LanguageModelScorer:
@@ -26,7 +26,8 @@ class LanguageModelScorer:
 
     in nats, without any length normalisation. The prompt goes through the model once; its cached
     keys and values serve all chunks of the trie. The result equals one forward pass for each title
-    up to rounding; log-probabilities are taken in float32 and added up in float64.
+    up to rounding; log-probabilities are taken in float32 and added up in float64. Ranks are taken
+    from the part of the trie that decides them.
 
     Args:
         name: The model's name in results.
@@ -72,14 +73,52 @@ class LanguageModelScorer:
             Log-probabilities in nats, shape ``(len(queries), len(catalogue))``.
 
         Raises:
-            ModelError: If a client's prompt is empty, or leaves no room for the longest title.
+            ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
+                a title's probability is no number.
         """
-        found = np.empty((len(queries), len(self._trie.terminal_nodes)))
-        with torch.inference_mode(), _evaluation_mode(self._model), self._context():
+        everything = np.ones(len(self._trie.terminal_nodes), dtype=bool)
+        found = np.empty((len(queries), len(everything)))
+        with self._ready():
             for row, query in enumerate(queries):
-                prompt = self._prompt(query)
-                found[row] = self._trie.path_sums(self._node_log_probs(prompt))
+                search = self._search(query)
+                search.visit(everything)
+                found[row] = search.scores
         return found
+
+    def rank(
+        self,
+        query: ClientQueries,
+        candidates: NDArray[np.bool_],
+        gold: NDArray[np.int64],
+        *,
+        top_k: int,
+    ) -> RankedClient:
+        """Rank one client's held-out items exactly, from no more of the trie than that needs.
+
+        Candidates whose scores differ by no more than :data:`TIE_NATS` count as tied, because what
+        else goes through the model with a title changes how its score is rounded. In bfloat16 it
+        changes more than that, with or without this shortcut.
+
+        Raises:
+            ModelError: As :meth:`scores` does.
+        """
+        with self._ready():
+            search = self._search(query)
+            search.visit_what_matters(candidates, gold, top_k=top_k)
+        return RankedClient(
+            ranks=rank_gold(search.scores, candidates, gold, tolerance=TIE_NATS),
+            top=best_columns(search.scores, candidates, top_k),
+            num_fed=search.num_fed,
+        )
+
+    @contextmanager
+    def _ready(self) -> Iterator[None]:
+        with torch.inference_mode(), _evaluation_mode(self._model), self._context():
+            yield
+
+    def _search(self, query: ClientQueries) -> TrieSearch:
+        reader = PromptReader(self._model, self._prompt(query))
+        return TrieSearch(self._trie, reader, where=f"client {query.client!r}, model {self.name!r}")
 
     def _prompt(self, query: ClientQueries) -> Tensor:
         ids = list(self._prompt_ids(query.graph))
@@ -92,71 +131,6 @@ class LanguageModelScorer:
                 f"positions of model {self.name!r}; got {len(ids)}; lower prompt.max_tokens"
             )
         return torch.tensor([ids], device=self._model.device)
-
-    def _node_log_probs(self, prompt: Tensor) -> NDArray[np.float64]:
-        """Return the log-probability of every node given its parent, shape ``(nodes,)``."""
-        trie, cache = self._trie, DynamicCache()
-        found = np.empty(len(trie))
-        hidden = self._hidden(cache, input_ids=prompt)[-1:]
-        first = trie.first_nodes
-        found[first] = self._log_probs(
-            hidden, np.array([0, len(first)]), np.zeros_like(first), trie.tokens[first]
-        )
-        for chunk in trie.chunks:
-            hidden = self._chunk_hidden(cache, chunk, prompt.shape[1])
-            found[chunk.child_nodes] = self._log_probs(
-                hidden, chunk.child_offsets, chunk.child_rows, chunk.child_tokens
-            )
-        return found
-
-    def _chunk_hidden(self, cache: DynamicCache, chunk: Chunk, prompt_length: int) -> Tensor:
-        """Feed a chunk after the prompt and take it out of the cache again."""
-        device, num_inputs = self._model.device, len(chunk.input_ids)
-        ancestors = torch.from_numpy(chunk.ancestors).to(device)
-        sees_prompt = ancestors.new_ones(num_inputs, prompt_length)
-        hidden = self._hidden(
-            cache,
-            input_ids=torch.from_numpy(chunk.input_ids).to(device)[None],
-            position_ids=torch.from_numpy(chunk.depths).to(device)[None] + prompt_length,
-            attention_mask=torch.cat([sees_prompt, ancestors], dim=1)[None, None],
-        )
-        cache.crop(-num_inputs)
-        return hidden[chunk.num_carried :]
-
-    def _hidden(self, cache: DynamicCache, **inputs: Tensor) -> Tensor:
-        """Return the last hidden states, shape ``(tokens, hidden)``, and extend the cache."""
-        body = self._model.base_model
-        states: Tensor = body(**inputs, past_key_values=cache, use_cache=True).last_hidden_state
-        return states[0]
-
-    def _log_probs(
-        self,
-        hidden: Tensor,
-        offsets: NDArray[np.int64],
-        rows: NDArray[np.int64],
-        tokens: NDArray[np.int64],
-    ) -> NDArray[np.float32]:
-        """Return the log-probability of each row's tokens, a few rows of logits at a time.
-
-        Args:
-            hidden: Shape ``(rows, hidden)``.
-            offsets: Row ``r`` has the tokens ``offsets[r]:offsets[r + 1]``.
-            rows: Row of each token, ascending. Shape ``(tokens,)``.
-            tokens: Shape ``(tokens,)``.
-        """
-        # transformers leaves this method untyped.
-        head = self._model.get_output_embeddings()  # type: ignore[no-untyped-call]
-        block = max(1, _LOGITS_AT_ONCE // self._model.config.vocab_size)
-        found: list[Tensor] = []
-        for start in range(0, len(hidden), block):
-            stop = min(start + block, len(hidden))
-            logits = head(hidden[start:stop]).float()
-            part = slice(int(offsets[start]), int(offsets[stop]))
-            at = torch.from_numpy(rows[part] - start).to(hidden.device)
-            wanted = torch.from_numpy(tokens[part]).to(hidden.device)
-            found.append(logits[at, wanted] - logits.logsumexp(dim=-1)[at])
-        log_probs: NDArray[np.float32] = torch.cat(found).cpu().numpy()
-        return log_probs
 
 
 def _causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pkgllm.evaluation.scorer import ClientQueries, Scorer
+from pkgllm.evaluation.scorer import ClientQueries, RankedClient, Scorer, rank_query
 
 
 class PerClientScorer:
@@ -28,3 +28,15 @@ class PerClientScorer:
             self._select(query.client)
             rows.append(self._scorer.scores([query]))
         return np.concatenate(rows)
+
+    def rank(
+        self,
+        query: ClientQueries,
+        candidates: NDArray[np.bool_],
+        gold: NDArray[np.int64],
+        *,
+        top_k: int,
+    ) -> RankedClient:
+        """Rank one client's held-out items with its own model."""
+        self._select(query.client)
+        return rank_query(self._scorer, query, candidates, gold, top_k=top_k)

@@ -15,8 +15,14 @@ from numpy.typing import NDArray
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError, LeakError, PkgllmError
 from pkgllm.evaluation.metrics import METRICS
-from pkgllm.evaluation.ranks import Ranks, best_columns, rank_gold, worst_ranks
-from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask, gold_columns
+from pkgllm.evaluation.ranks import Ranks, worst_ranks
+from pkgllm.evaluation.scorer import (
+    ClientQueries,
+    Scorer,
+    candidate_mask,
+    gold_columns,
+    rank_query,
+)
 from pkgllm.evaluation.statistics import RatioBootstrap, bootstrap_ratios
 from pkgllm.randomness import stream
 
@@ -177,14 +183,7 @@ def _rank_client(
 ) -> ClientRanks:
     gold = gold_columns(catalogue, query)
     try:
-        scores = scorer.scores([query])
-        if scores.shape != (1, len(catalogue)):
-            raise ValueError(
-                f"scores of {scorer.name!r} must have shape {(1, len(catalogue))}, "
-                f"got {scores.shape}"
-            )
-        if np.isnan(scores[0, candidates]).any():
-            raise DataError("a candidate's score is NaN")
+        found = rank_query(scorer, query, candidates, gold, top_k=TOP_K)
     except LeakError:
         raise
     except PkgllmError as error:
@@ -196,12 +195,8 @@ def _rank_client(
             error,
         )
         return ClientRanks(worst_ranks(candidates, gold), (), failed=True)
-    top = best_columns(scores[0], candidates, TOP_K)
-    return ClientRanks(
-        rank_gold(scores[0], candidates, gold),
-        tuple(catalogue.items[column].id for column in top),
-        failed=False,
-    )
+    top = tuple(catalogue.items[column].id for column in found.top)
+    return ClientRanks(found.ranks, top, failed=False)
 
 
 def _named(ratios: RatioBootstrap, names: Sequence[str]) -> dict[str, Any]:

@@ -29,7 +29,11 @@ class Ranks:
 
 
 def rank_gold(
-    scores: NDArray[np.float64], candidates: NDArray[np.bool_], gold: NDArray[np.int64]
+    scores: NDArray[np.float64],
+    candidates: NDArray[np.bool_],
+    gold: NDArray[np.int64],
+    *,
+    tolerance: float = 0.0,
 ) -> Ranks:
     """Rank each gold column among the candidates, with the other gold columns filtered out.
 
@@ -38,6 +42,8 @@ def rank_gold(
         candidates: True where a column competes. Shape ``(catalogue,)``.
         gold: Columns of the held-out items, distinct, all of them candidates. Shape
             ``(held_out,)``.
+        tolerance: Scores that differ from a gold column's by no more than this count as equal to
+            it.
 
     Raises:
         ValueError: If the shapes differ, a gold column stands twice or is no candidate, or a
@@ -66,8 +72,8 @@ def rank_gold(
     others = candidates.copy()
     others[gold] = False
     ascending = np.sort(scores[others])
-    not_higher = np.searchsorted(ascending, scores[gold], side="right")
-    lower = np.searchsorted(ascending, scores[gold], side="left")
+    not_higher = np.searchsorted(ascending, scores[gold] + tolerance, side="right")
+    lower = np.searchsorted(ascending, scores[gold] - tolerance, side="left")
     return Ranks(
         optimistic=(len(ascending) - not_higher + 1).astype(np.int64),
         pessimistic=(len(ascending) - lower + 1).astype(np.int64),

@@ -1,14 +1,15 @@
-"""What every ranked model implements, and the one rule for which items compete."""
+"""What every ranked model implements, how it is asked, and the one rule for which items compete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
+from pkgllm.evaluation.ranks import Ranks, best_columns, rank_gold
 from pkgllm.graph.personal_graph import PersonalGraph
 
 
@@ -39,6 +40,72 @@ class Scorer(Protocol):
             Shape ``(len(queries), len(catalogue))``. Columns that are no candidates are ignored.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankedClient:
+    """What one model makes of one client's queries."""
+
+    ranks: Ranks
+    top: NDArray[np.int64]
+    """Columns of the best candidates, best first."""
+    num_fed: int = 0
+    """Nodes of a catalogue trie that went through the model; 0 where there is none."""
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """A scorer that can rank without scoring every item."""
+
+    def rank(
+        self,
+        query: ClientQueries,
+        candidates: NDArray[np.bool_],
+        gold: NDArray[np.int64],
+        *,
+        top_k: int,
+    ) -> RankedClient:
+        """Rank the gold columns as :func:`rank_gold` does, and find the ``top_k`` best candidates.
+
+        Both are exact. Arguments as for :func:`rank_query`.
+        """
+        ...
+
+
+def rank_query(
+    scorer: Scorer,
+    query: ClientQueries,
+    candidates: NDArray[np.bool_],
+    gold: NDArray[np.int64],
+    *,
+    top_k: int,
+) -> RankedClient:
+    """Rank one client's held-out items, by the scorer's own shortcut where it has one.
+
+    Args:
+        scorer: The model.
+        query: What is asked.
+        candidates: True where a column competes. Shape ``(len(catalogue),)``.
+        gold: Columns of the held-out items, all of them candidates. Shape ``(held_out,)``.
+        top_k: Length of the list of best candidates.
+
+    Raises:
+        DataError: If a candidate's score is NaN.
+        ValueError: If the scores have a wrong shape, or :func:`rank_gold` refuses the columns.
+    """
+    if isinstance(scorer, Ranker):
+        return scorer.rank(query, candidates, gold, top_k=top_k)
+    scores = scorer.scores([query])
+    if scores.shape != (1, len(candidates)):
+        raise ValueError(
+            f"scores of {scorer.name!r} must have shape {(1, len(candidates))}, got {scores.shape}"
+        )
+    if np.isnan(scores[0, candidates]).any():
+        raise DataError("a candidate's score is NaN")
+    return RankedClient(
+        ranks=rank_gold(scores[0], candidates, gold),
+        top=best_columns(scores[0], candidates, top_k),
+    )
 
 
 def candidate_mask(catalogue: Catalogue, queries: ClientQueries) -> NDArray[np.bool_]:

@@ -1,11 +1,11 @@
-"""The catalogue as a token trie, cut into chunks that a language model scores one after another.
+"""The catalogue as a token trie, and the chunks of it that a language model is fed.
 
 Titles that begin alike share their beginning, so a node is computed once. A chunk is a set of nodes
 that are fed together after a prompt: each attends to the prompt and to its own ancestors, and its
 position is the prompt's length plus its depth.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,20 +17,20 @@ from pkgllm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Nodes that go through the model together, parents before children.
+    """Nodes that go through the model together.
 
-    The first ``num_carried`` are the ancestors of the first new node, repeated from earlier chunks
-    so that a chunk needs the prompt's cache and itself only; they predict nothing here. The rows
-    that predict are the ones after them.
+    The ancestors of each stand in the chunk too, or were fed since the prompt.
     """
 
     input_ids: NDArray[np.int64]
     """Shape ``(inputs,)``."""
     depths: NDArray[np.int64]
     """Tokens between the prompt and each input. Shape ``(inputs,)``."""
-    ancestors: NDArray[np.bool_]
-    """True where the row's node attends to the column's: its ancestors and itself. Square."""
+    visible: NDArray[np.bool_]
+    """True where the row's node attends to the column's: its ancestors and itself. The columns are
+    what was fed since the prompt, then the chunk. Shape ``(inputs, earlier + inputs)``."""
     num_carried: int
+    """Leading inputs that are only attended to; the rows that predict are the ones after them."""
     child_offsets: NDArray[np.int64]
     """Children of predicting row ``r`` are ``child_offsets[r]:child_offsets[r + 1]`` below."""
     child_rows: NDArray[np.int64]
@@ -48,8 +48,8 @@ class CatalogueTrie:
         sequences: Token ids of each column's title, ending with the terminator. Columns may share
             a sequence; they then share a node and tie.
         names: Surface form of each column, for messages.
-        chunk_tokens: Most inputs in a chunk; one path from the root is never cut, so a longer title
-            makes its chunk as large as itself.
+        chunk_tokens: Most nodes that stand after the prompt at once; one path from the root is
+            never cut, so a longer title takes as many as it has.
 
     Raises:
         DataError: If a title tokenises to nothing, so that only its terminator is left.
@@ -60,8 +60,8 @@ class CatalogueTrie:
         >>> trie = CatalogueTrie([[5, 7, 0], [5, 0], [8, 0]], names=["a b", "a", "c"])
         >>> trie.tokens.tolist(), trie.parents.tolist(), trie.depths.tolist()
         ([5, 0, 7, 0, 8, 0], [-1, 0, 0, 2, -1, 4], [0, 1, 1, 2, 0, 1])
-        >>> trie.terminal_nodes.tolist(), trie.num_inputs
-        ([3, 1, 5], 3)
+        >>> trie.ends.tolist(), trie.terminal_nodes.tolist(), trie.inputs.tolist()
+        ([4, 2, 4, 4, 6, 6], [3, 1, 5], [0, 2, 4])
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class CatalogueTrie:
         tokens: list[int] = []
         parents: list[int] = []
         depths: list[int] = []
+        ends: list[int] = []
         terminal_by_sequence: dict[tuple[int, ...], int] = {}
         path: list[int] = []
         previous: tuple[int, ...] = ()
@@ -98,12 +99,17 @@ class CatalogueTrie:
                 path.append(len(tokens))
                 tokens.append(sequence[depth])
                 depths.append(depth)
+                ends.append(0)
+            for node in path:
+                ends[node] = len(tokens)
             terminal_by_sequence[sequence] = path[-1]
             previous = sequence
         self.tokens: NDArray[np.int64] = np.array(tokens, dtype=np.int64)
         self.parents: NDArray[np.int64] = np.array(parents, dtype=np.int64)
         """Node before each node; -1 after the prompt itself."""
         self.depths: NDArray[np.int64] = np.array(depths, dtype=np.int64)
+        self.ends: NDArray[np.int64] = np.array(ends, dtype=np.int64)
+        """A node and all below it are the nodes from itself up to, not including, its end."""
         self.terminal_nodes: NDArray[np.int64] = np.array(
             [terminal_by_sequence[sequence] for sequence in sequences], dtype=np.int64
         )
@@ -122,79 +128,83 @@ class CatalogueTrie:
         """Nodes that predict another one, in depth-first order; terminators do not."""
         return np.unique(self.parents[self.parents >= 0])
 
-    @property
-    def num_inputs(self) -> int:
-        """Tokens that are fed for one prompt, without the carried ones."""
-        return len(self.inputs)
-
     @cached_property
     def longest_input(self) -> int:
         """Positions that the longest title takes after the prompt."""
         return int(self.depths[self.inputs].max()) + 1
 
-    @cached_property
-    def chunks(self) -> tuple[Chunk, ...]:
-        """All inputs in depth-first order, cut into chunks."""
-        return tuple(self._cut())
-
-    def path_sums(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum a value of every node along each column's path.
+    def leads_to(self, columns: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which nodes lie on the path of some column's title.
 
         Args:
-            values: For scoring, log-probabilities of the nodes given their parents, in nats. Shape
-                ``(nodes,)``.
+            columns: Shape ``(columns,)``.
 
         Returns:
-            Shape ``(columns,)``.
+            Shape ``(nodes,)``.
         """
-        sums = values.astype(np.float64)
-        for nodes in self._levels[1:]:
-            sums[nodes] += sums[self.parents[nodes]]
-        return sums[self.terminal_nodes]
+        counts = np.bincount(self.terminal_nodes[columns], minlength=len(self))
+        before = np.concatenate([[0], np.cumsum(counts)])
+        return before[self.ends] > before[:-1]
+
+    def ancestors(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return all nodes above the given ones, each once, in depth-first order."""
+        found = [np.empty(0, dtype=np.int64)]
+        while len(nodes):
+            nodes = np.unique(self.parents[nodes])
+            nodes = nodes[nodes >= 0]
+            found.append(nodes)
+        return np.unique(np.concatenate(found))
+
+    def chunk(
+        self,
+        nodes: NDArray[np.int64],
+        *,
+        carried: NDArray[np.int64],
+        earlier: NDArray[np.int64],
+    ) -> Chunk:
+        """Put nodes together for one pass through the model.
+
+        Args:
+            nodes: Inputs that are asked for their children.
+            carried: Inputs that are only attended to, for lack of being fed earlier.
+            earlier: What was fed since the prompt, in that order.
+        """
+        rows = np.concatenate([carried, nodes])
+        columns = np.concatenate([earlier, rows])
+        start, stop = self._child_offsets[nodes], self._child_offsets[nodes + 1]
+        child_nodes = self._children[joined_ranges(start, stop)]
+        return Chunk(
+            input_ids=self.tokens[rows],
+            depths=self.depths[rows],
+            visible=(columns <= rows[:, None]) & (rows[:, None] < self.ends[columns]),
+            num_carried=len(carried),
+            child_offsets=np.concatenate([[0], np.cumsum(stop - start)]),
+            child_rows=np.repeat(np.arange(len(nodes)), stop - start),
+            child_tokens=self.tokens[child_nodes],
+            child_nodes=child_nodes,
+        )
 
     @cached_property
-    def _levels(self) -> tuple[NDArray[np.int64], ...]:
-        order = np.argsort(self.depths, kind="stable")
-        return tuple(np.split(order, np.flatnonzero(np.diff(self.depths[order])) + 1))
+    def _children(self) -> NDArray[np.int64]:
+        """Nodes with a parent, grouped by it."""
+        return np.argsort(self.parents, kind="stable")[len(self.first_nodes) :]
 
-    def _cut(self) -> Iterator[Chunk]:
-        children = np.argsort(self.parents, kind="stable")[len(self.first_nodes) :]
-        offsets = np.searchsorted(
-            self.parents[children], np.append(self.inputs, len(self)), side="left"
-        )
-        start = 0
-        while start < self.num_inputs:
-            carried = self._ancestors_of(int(self.inputs[start]))
-            stop = min(start + max(1, self.chunk_tokens - len(carried)), self.num_inputs)
-            nodes = np.concatenate([carried, self.inputs[start:stop]])
-            below = children[offsets[start] : offsets[stop]]
-            child_offsets = offsets[start : stop + 1] - offsets[start]
-            yield Chunk(
-                input_ids=self.tokens[nodes],
-                depths=self.depths[nodes],
-                ancestors=self._ancestor_mask(nodes),
-                num_carried=len(carried),
-                child_offsets=child_offsets,
-                child_rows=np.repeat(np.arange(stop - start), np.diff(child_offsets)),
-                child_tokens=self.tokens[below],
-                child_nodes=below,
-            )
-            start = stop
+    @cached_property
+    def _child_offsets(self) -> NDArray[np.int64]:
+        """Children of node ``n`` are ``_children[offsets[n]:offsets[n + 1]]``."""
+        return np.searchsorted(self.parents[self._children], np.arange(len(self) + 1))
 
-    def _ancestors_of(self, node: int) -> NDArray[np.int64]:
-        found: list[int] = []
-        while (node := int(self.parents[node])) >= 0:
-            found.append(node)
-        return np.array(found[::-1], dtype=np.int64)
 
-    def _ancestor_mask(self, nodes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        mask = np.eye(len(nodes), dtype=bool)
-        row_by_node = {int(node): row for row, node in enumerate(nodes)}
-        for row, node in enumerate(nodes):
-            parent = int(self.parents[node])
-            if parent >= 0:
-                mask[row] |= mask[row_by_node[parent]]
-        return mask
+def joined_ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the whole numbers of several ranges, one range after another.
+
+    Example:
+        >>> joined_ranges(np.array([2, 7, 7]), np.array([4, 7, 9])).tolist()
+        [2, 3, 7, 8]
+    """
+    counts = stops - starts
+    before = np.cumsum(counts) - counts
+    return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
 
 def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:

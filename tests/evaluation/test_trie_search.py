@@ -65,13 +65,10 @@ def searches(draw: st.DrawFn) -> tuple[list[list[int]], CatalogueTrie, TableRead
     chunk_tokens = draw(st.integers(1, 30))
     names = [f"film {column}" for column in range(len(titles))]
     trie = CatalogueTrie(titles, names=names, chunk_tokens=chunk_tokens)
+    # With the smallest step some scores differ by less than what counts as a tie, some by more.
+    step = draw(st.sampled_from([0.0, 2.0**-15, 0.5, 4.0]))
     reader = TableReader(
-        draw(st.integers(0, 1000)),
-        draw(  # With the smallest, some scores differ by less than what counts as a tie, some by more.
-            st.sampled_from([0.0, 2.0**-15, 0.5, 4.0])
-        ),
-        longest=trie.longest_input,
-        chunk_tokens=chunk_tokens,
+        draw(st.integers(0, 1000)), step, longest=trie.longest_input, chunk_tokens=chunk_tokens
     )
     return titles, trie, reader
 

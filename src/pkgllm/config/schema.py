@@ -258,7 +258,7 @@ class Evaluation(Section):
     """Clients to rank, drawn with the seed; all when absent."""
     bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
     """Resamples of the clients behind each 95 % interval."""
-    chunk_tokens: Annotated[int, Field(ge=16)] = 1024
+    chunk_tokens: Annotated[int, Field(ge=16)] = 512
     """Catalogue tokens that go through the model at once; bounds the memory."""
 
 

@@ -59,7 +59,10 @@ def test_an_absent_choice_without_a_default_is_not_guessed() -> None:
         ("seed.x=1", "seed.x: unknown key, because seed is a value and has no keys"),
         ("trainin.x=1", "trainin.x: unknown key trainin (did you mean training?)"),
         ("groups.negative.x=1", "unknown key groups.negative (did you mean negatives?)"),
-        ("split.zzz.x=1", "unknown key split.zzz (known here: test_share, validation_share)"),
+        (
+            "split.zzz.x=1",
+            "unknown key split.zzz (known here: test_share, validation_share, restated_facts)",
+        ),
     ],
 )
 def test_a_path_through_no_section_is_a_problem(text: str, message: str) -> None:

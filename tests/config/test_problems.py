@@ -38,7 +38,8 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (
             {"split": {"zzz": "x"}},
-            'split.zzz: unknown key, got "x" (known here: test_share, validation_share)',
+            'split.zzz: unknown key, got "x" (known here: test_share, validation_share, '
+            "restated_facts)",
         ),
         (
             {"objective": {"name": "dpo", "undesirable_weight": 1}},

@@ -364,3 +364,28 @@ def test_build_data_writes_every_graph_and_the_split(
     assert {c: s["test"] for c, s in split_file["clients"].items()} == {
         s.client: [fact.tail for fact in s.test] for s in population.splits
     }
+
+
+def test_popularity_counts_every_training_client_that_likes_an_item(
+    run_in: Callable[[str], Finished],
+) -> None:
+    config, folder, _ = run_in("centralized")
+    population = populate(config, read_corpus(config))
+    likes = [
+        fact.tail
+        for split in population.splits
+        if split.seen_in_training
+        for fact in split.train_graph.with_relation("liked")
+    ]
+    assert max(likes.count(item) for item in likes) > 1
+    visible = {s.client: s.visible_graph("test").tails for s in population.splits}
+    for row in predictions(folder):
+        rivals = [
+            likes.count(item.id)
+            for item in population.corpus.catalogue
+            if item.id not in visible[row["client"]] and item.id not in row["held_out"]
+        ]
+        for item, rank in zip(row["held_out"], row["models"]["popularity"]["ranks"], strict=True):
+            own = likes.count(item)
+            above, level = sum(r > own for r in rivals), sum(r == own for r in rivals)
+            assert rank == 1 + above + level / 2

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, LeakError, ModelError
 from pkgllm.evaluation.metrics import METRICS
-from pkgllm.evaluation.protocol import Evaluation, evaluate
+from pkgllm.evaluation.protocol import evaluate
+from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 

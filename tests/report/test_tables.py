@@ -9,7 +9,8 @@ from rich.console import Console
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.protocol import Evaluation, evaluate
+from pkgllm.evaluation.protocol import evaluate
+from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.report.tables import markdown_table, remarks, terminal_tables

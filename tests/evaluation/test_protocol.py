@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue, Item
-from pkgllm.errors import DataError, LeakError, ModelError
+from pkgllm.errors import DataError, LeakError, ModelError, PkgllmError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.scorer import ClientQueries, RankedClient, rank_queries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
 CATALOGUE = Catalogue([Item(letter, letter.upper()) for letter in "abcdef"])
@@ -29,6 +29,29 @@ class Table:
             if query.client not in self.rows:
                 raise ModelError(f"client {query.client!r}: the prompt is too long")
         return np.array([self.rows[query.client] for query in queries], dtype=float)
+
+
+class Batched(Table):
+    """Ranks several clients at once, and notes which came together."""
+
+    def __init__(
+        self, name: str, rows: Mapping[str, Sequence[float]], clients_at_once: int
+    ) -> None:
+        super().__init__(name, rows)
+        self.clients_at_once = clients_at_once
+        self.batches: list[list[str]] = []
+
+    def rank(
+        self,
+        queries: Sequence[ClientQueries],
+        candidates: NDArray[np.bool_],
+        gold: Sequence[NDArray[np.int64]],
+        *,
+        top_k: int,
+    ) -> Sequence[RankedClient | PkgllmError]:
+        self.batches.append([query.client for query in queries])
+        plain = Table(self.name, self.rows)
+        return rank_queries(plain, queries, candidates, gold, top_k=top_k)
 
 
 def asked(client: str, held_out: str, *, visible: str = "", seen: bool = True) -> ClientQueries:
@@ -157,6 +180,54 @@ def test_every_client_is_reported_as_it_is_done() -> None:
     done: list[str] = []
     evaluate([GOOD, FLAT], QUERIES, CATALOGUE, resamples=100, seed=0, on_client=done.append)
     assert done == ["p", "q"]
+
+
+MANY = tuple(asked(f"p{place}", "abcdef"[place % 6]) for place in range(7))
+ROWS = {
+    query.client: np.random.default_rng(place).permutation(6).astype(float).tolist()
+    for place, query in enumerate(MANY)
+}
+
+
+def test_scorers_with_and_without_batches_are_asked_side_by_side() -> None:
+    three, two = Batched("three", ROWS, 3), Batched("two", ROWS, 2)
+    plain = Table("plain", ROWS)
+    done: list[str] = []
+    found = evaluate(
+        [two, plain, three], MANY, CATALOGUE, resamples=100, seed=0, on_client=done.append
+    )
+    clients = [query.client for query in MANY]
+    assert three.batches == two.batches == [clients[:3], clients[3:6], clients[6:]]
+    assert done == clients
+    # One gold item each, no ties: the rank is the number of scores at least as high.
+    by_hand = [
+        float(sum(score >= ROWS[f"p{place}"][place % 6] for score in ROWS[f"p{place}"]))
+        for place in range(7)
+    ]
+    best = [CATALOGUE.items[int(np.argmax(ROWS[client]))].id for client in clients]
+    for name in ("three", "two", "plain"):
+        assert [ranks.ranks.realistic.tolist() for ranks in found.ranked[name]] == [
+            [rank] for rank in by_hand
+        ]
+        assert [ranks.top[0] for ranks in found.ranked[name]] == best
+    assert [row["client"] for row in found.predictions()] == clients
+
+
+def test_a_failure_inside_a_batch_stands_in_its_own_place() -> None:
+    rows = {client: row for client, row in ROWS.items() if client not in ("p1", "p6")}
+    rows["p4"] = [np.nan] * 6
+    broken = Batched("broken", rows, 4)
+    found = evaluate([broken, Table("sound", ROWS)], MANY, CATALOGUE, resamples=100, seed=0)
+    assert [ranks.failed for ranks in found.ranked["broken"]] == [
+        place in (1, 4, 6) for place in range(7)
+    ]
+    for ranks, exact in zip(found.ranked["broken"], found.ranked["sound"], strict=True):
+        if ranks.failed:
+            assert (ranks.ranks.realistic.tolist(), ranks.top) == ([6], ())
+        else:
+            assert ranks.ranks.realistic.tolist() == exact.ranks.realistic.tolist()
+            assert ranks.top == exact.top
+    assert found.results()["failures"] == {"broken": 3, "sound": 0}
 
 
 def test_bad_queries_are_refused_before_anything_is_scored() -> None:

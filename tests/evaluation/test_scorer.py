@@ -5,15 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue, Item
-from pkgllm.errors import DataError
+from pkgllm.errors import DataError, LeakError, ModelError, PkgllmError
 from pkgllm.evaluation.ranks import Ranks
 from pkgllm.evaluation.scorer import (
     ClientQueries,
     RankedClient,
+    Ranker,
     Scorer,
     candidate_mask,
     gold_columns,
-    rank_query,
+    rank_queries,
 )
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
@@ -56,55 +57,106 @@ def test_what_cannot_be_asked_names_the_client(
 
 
 class Fixed:
-    """Gives every client the same scores."""
+    """Gives each client the scores of its name."""
 
     name = "fixed"
 
-    def __init__(self, *scores: float) -> None:
-        self.row = np.array(scores)
+    def __init__(self, **rows: Sequence[float]) -> None:
+        self.rows = rows
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        return np.stack([self.row for _ in queries])
+        found = []
+        for query in queries:
+            if query.client not in self.rows:
+                raise ModelError(f"client {query.client!r}: the prompt is too long")
+            found.append(self.rows[query.client])
+        return np.array(found)
 
 
 class Shortcut(Fixed):
     """Has an opinion of its own about ranks, which nobody could get from its scores."""
 
+    clients_at_once = 3
+
     def rank(
         self,
-        query: ClientQueries,
+        queries: Sequence[ClientQueries],
         candidates: NDArray[np.bool_],
-        gold: NDArray[np.int64],
+        gold: Sequence[NDArray[np.int64]],
         *,
         top_k: int,
-    ) -> RankedClient:
-        place = np.full(len(gold), 40 + top_k)
-        return RankedClient(Ranks(place, place), np.flatnonzero(candidates)[:top_k], num_fed=7)
+    ) -> list[RankedClient | PkgllmError]:
+        found: list[RankedClient | PkgllmError] = []
+        for row, columns in zip(candidates, gold, strict=True):
+            place = np.full(len(columns), 40 + top_k)
+            found.append(RankedClient(Ranks(place, place), np.flatnonzero(row)[:top_k], num_fed=7))
+        return found
 
 
-def ranked(scorer: Scorer, top_k: int = 2) -> RankedClient:
-    query = ClientQueries("p", True, graph_of("b"), ("d", "a"))
-    candidates = candidate_mask(CATALOGUE, query)
-    return rank_query(scorer, query, candidates, gold_columns(CATALOGUE, query), top_k=top_k)
+QUERIES = (
+    ClientQueries("p", True, graph_of("b"), ("d", "a")),
+    ClientQueries("q", True, graph_of(), ("c",)),
+)
+
+
+def ranked(scorer: Scorer, top_k: int = 2) -> Sequence[RankedClient | PkgllmError]:
+    return rank_queries(
+        scorer,
+        QUERIES,
+        np.stack([candidate_mask(CATALOGUE, query) for query in QUERIES]),
+        [gold_columns(CATALOGUE, query) for query in QUERIES],
+        top_k=top_k,
+    )
+
+
+def sound(found: RankedClient | PkgllmError) -> RankedClient:
+    assert isinstance(found, RankedClient)
+    return found
 
 
 def test_a_scorer_is_ranked_by_its_scores() -> None:
-    found = ranked(Fixed(3.0, 9.0, 2.0, 1.0))
+    p, q = map(sound, ranked(Fixed(p=[3, 9, 2, 1], q=[0, 1, 2, 3])))
     # Candidates a c d; d stands behind c, with a filtered; a stands before c.
-    assert found.ranks.realistic.tolist() == [2, 1]
-    assert found.top.tolist() == [0, 2]
-    assert found.num_fed == 0
+    assert p.ranks.realistic.tolist() == [2, 1]
+    assert p.top.tolist() == [0, 2]
+    # Candidates a b c d; c stands behind d.
+    assert q.ranks.realistic.tolist() == [2]
+    assert q.top.tolist() == [3, 2]
+    assert (p.num_fed, q.num_fed) == (0, 0)
 
 
 def test_a_scorer_that_can_rank_is_asked_to() -> None:
-    found = ranked(Shortcut(3.0, 9.0, 2.0, 1.0))
-    assert found.ranks.realistic.tolist() == [42, 42]
-    assert (found.top.tolist(), found.num_fed) == ([0, 2], 7)
+    shortcut = Shortcut(p=[3, 9, 2, 1], q=[0, 1, 2, 3])
+    assert isinstance(shortcut, Ranker)
+    assert not isinstance(Fixed(), Ranker)
+    p, q = map(sound, ranked(shortcut))
+    assert p.ranks.realistic.tolist() == [42, 42]
+    assert q.ranks.realistic.tolist() == [42]
+    assert (p.top.tolist(), p.num_fed) == ([0, 2], 7)
 
 
-def test_unusable_scores_are_refused() -> None:
-    with pytest.raises(DataError, match="a candidate's score is NaN"):
-        ranked(Fixed(np.nan, 9.0, 2.0, 1.0))
+def test_a_client_without_usable_scores_fails_alone() -> None:
+    p, q = ranked(Fixed(p=[np.nan, 9, 2, 1], q=[0, 1, 2, 3]))
+    assert isinstance(p, DataError)
+    assert str(p) == "a candidate's score is NaN"
+    assert sound(q).top.tolist() == [3, 2]
+    p, q = ranked(Fixed(p=[3, 9, 2, 1]))
+    assert sound(p).top.tolist() == [0, 2]
+    assert isinstance(q, ModelError)
+    assert str(q) == "client 'q': the prompt is too long"
+    # Column b is no candidate of p.
+    p, _ = ranked(Fixed(p=[3, np.nan, 2, 1], q=[0, 1, 2, 3]))
+    assert sound(p).top.tolist() == [0, 2]
+
+
+def test_a_leak_and_a_programmers_mistake_are_raised() -> None:
+    class Leaking(Fixed):
+        def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+            raise LeakError("item 'a' stands in the prompt")
+
+    with pytest.raises(LeakError, match="item 'a' stands in the prompt"):
+        ranked(Leaking())
     with pytest.raises(ValueError, match=r"'fixed' must have shape \(1, 4\), got \(1, 2\)"):
-        ranked(Fixed(1.0, 2.0))
-    assert ranked(Fixed(3.0, np.nan, 2.0, 1.0)).top.tolist() == [0, 2]
+        ranked(Fixed(p=[1, 2], q=[1, 2]))
+    with pytest.raises(ValueError, match="argument 3 is shorter"):
+        rank_queries(Fixed(p=[1] * 4), QUERIES, np.ones((2, 4), dtype=bool), [], top_k=1)

@@ -16,9 +16,8 @@ catalogues = st.lists(
 )
 
 
-def trie_of(sequences: list[list[int]], chunk_tokens: int = 512) -> CatalogueTrie:
-    names = [f"film {column}" for column in range(len(sequences))]
-    return CatalogueTrie(sequences, names=names, chunk_tokens=chunk_tokens)
+def trie_of(sequences: list[list[int]]) -> CatalogueTrie:
+    return CatalogueTrie(sequences, names=[f"film {column}" for column in range(len(sequences))])
 
 
 def path(trie: CatalogueTrie, node: int) -> list[int]:
@@ -38,38 +37,54 @@ def test_every_column_ends_at_the_node_that_spells_its_title(sequences: list[lis
     assert trie.longest_input == max(len(title) for title in sequences) - 1
 
 
+@given(catalogues)
+def test_the_first_nodes_are_what_titles_begin_with(sequences: list[list[int]]) -> None:
+    trie = trie_of(sequences)
+    tokens = trie.tokens[trie.first_nodes].tolist()
+    assert tokens == sorted({title[0] for title in sequences})
+    assert (trie.depths[trie.first_nodes] == 0).all()
+
+
+@given(catalogues)
+def test_inputs_by_depth_are_all_inputs_once_and_in_order(sequences: list[list[int]]) -> None:
+    trie = trie_of(sequences)
+    assert len(trie.inputs_by_depth) == trie.longest_input
+    for depth, nodes in enumerate(trie.inputs_by_depth):
+        assert (trie.depths[nodes] == depth).all()
+        assert (np.diff(nodes) > 0).all()
+    assert np.sort(np.concatenate(trie.inputs_by_depth)).tolist() == trie.inputs.tolist()
+
+
+@given(catalogues)
+def test_the_path_of_an_input_is_its_beginning_node_by_node(sequences: list[list[int]]) -> None:
+    trie = trie_of(sequences)
+    assert trie.paths.shape == (len(trie), trie.longest_input)
+    for node in trie.inputs:
+        depth = trie.depths[node]
+        nodes, rest = trie.paths[node, : depth + 1], trie.paths[node, depth + 1 :]
+        assert trie.tokens[nodes].tolist() == path(trie, int(node))
+        assert trie.parents[nodes].tolist() == [-1, *nodes[:-1]]
+        assert nodes[-1] == node
+        assert (rest == -1).all()
+    terminators = np.setdiff1d(np.arange(len(trie)), trie.inputs)
+    assert (trie.paths[terminators] == -1).all()
+
+
 @given(catalogues, st.data())
-def test_a_chunk_attends_to_whole_paths_and_predicts_all_children(
+def test_children_stand_in_the_order_of_the_nodes_asked_for(
     sequences: list[list[int]], data: st.DataObject
 ) -> None:
     trie = trie_of(sequences)
-    # Any inputs in any three heaps, parents before children: earlier, carried, asked.
-    heap_of = data.draw(
-        st.lists(st.integers(0, 2), min_size=len(trie.inputs), max_size=len(trie.inputs)).map(
-            np.array
-        )
+    # Any nodes in any order, also terminators, which have none, and some of them twice.
+    nodes = np.array(
+        data.draw(st.lists(st.integers(0, len(trie) - 1), max_size=12)), dtype=np.int64
     )
-    asked = trie.inputs[heap_of == 2]
-    above = trie.ancestors(asked)
-    earlier = above[heap_of[np.searchsorted(trie.inputs, above)] == 0]
-    carried = np.setdiff1d(above, [*earlier, *asked])
-    chunk = trie.chunk(asked, carried=carried, earlier=earlier)
-    columns = np.concatenate([earlier, carried, asked])
-    assert chunk.num_carried == len(carried)
-    assert chunk.input_ids.tolist() == trie.tokens[[*carried, *asked]].tolist()
-    for row, node in enumerate([*carried, *asked]):
-        visible = sorted(columns[chunk.visible[row]].tolist())
-        # The row's whole path, itself last: nothing missing, nothing else.
-        assert trie.tokens[visible].tolist() == path(trie, int(node))
-        assert chunk.depths[row] == len(visible) - 1
-    children = [np.flatnonzero(trie.parents == node).tolist() for node in asked]
-    assert chunk.child_nodes.tolist() == [child for group in children for child in group]
-    assert chunk.child_tokens.tolist() == trie.tokens[chunk.child_nodes].tolist()
-    assert np.diff(chunk.child_offsets).tolist() == [len(group) for group in children]
-    assert (
-        chunk.child_rows.tolist()
-        == np.repeat(np.arange(len(asked)), np.diff(chunk.child_offsets)).tolist()
-    )
+    children, offsets = trie.children(nodes)
+    assert offsets[0] == 0
+    assert offsets[-1] == len(children)
+    for place, node in enumerate(nodes):
+        expected = np.flatnonzero(trie.parents == node).tolist()
+        assert children[offsets[place] : offsets[place + 1]].tolist() == expected
 
 
 @given(catalogues)
@@ -104,28 +119,18 @@ def test_the_nodes_that_lead_to_columns_spell_the_beginnings_of_their_titles(
     assert len(found) == len(expected)
 
 
-def test_ancestors_are_found_once() -> None:
-    # Nodes: 1, 1-2, 1-2-3, 1-2-3-0, 1-2-4, 1-2-4-0, 5, 5-0.
-    trie = trie_of([[1, 2, 3, 0], [1, 2, 4, 0], [5, 0]])
-    assert trie.ancestors(np.array([2, 4])).tolist() == [0, 1]
-    assert trie.ancestors(np.array([3, 7])).tolist() == [0, 1, 2, 6]
-    assert trie.ancestors(np.array([0, 6])).tolist() == []
-    assert trie.ancestors(trie.first_nodes[:0]).tolist() == []
-
-
 @pytest.mark.parametrize("nothing", [[], [0]])
 def test_a_title_that_tokenises_to_nothing_is_named(nothing: list[int]) -> None:
     with pytest.raises(DataError, match="title 'Empty': a title must have at least one token"):
         CatalogueTrie([[1, 0], nothing], names=["Heat (1995)", "Empty"])
 
 
-@pytest.mark.parametrize(
-    ("names", "chunk_tokens", "message"),
-    [
-        (["a", "b"], 4, "got 1 titles and 2 names"),
-        (["a"], 0, "chunk_tokens must be at least 1, got 0"),
-    ],
-)
-def test_wrong_arguments_are_refused(names: list[str], chunk_tokens: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        CatalogueTrie([[1, 0]], names=names, chunk_tokens=chunk_tokens)
+@pytest.mark.parametrize("names", [[], ["a", "b"]])
+def test_every_title_needs_a_name(names: list[str]) -> None:
+    with pytest.raises(ValueError, match=f"got 1 titles and {len(names)} names"):
+        CatalogueTrie([[1, 0]], names=names)
+
+
+def test_an_empty_catalogue_is_refused() -> None:
+    with pytest.raises(ValueError, match="got 0 titles and 0 names"):
+        CatalogueTrie([], names=[])

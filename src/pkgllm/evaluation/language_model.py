@@ -1,22 +1,25 @@
 """A language model as a scorer: the exact log-probability of every title of the catalogue."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from peft import PeftModel
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from pkgllm.errors import ModelError
-from pkgllm.evaluation.prompt_reader import PromptReader
+from pkgllm.errors import ModelError, PkgllmError
+from pkgllm.evaluation.branches import Branches
+from pkgllm.evaluation.memory import keep_freed_memory, plan_memory
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.trie_reader import TrieReader
 from pkgllm.evaluation.trie_search import TIE_NATS, TrieSearch
 from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.lm.decoder import Decoder
+
+GIBIBYTE = 2**30
 
 
 class LanguageModelScorer:
@@ -24,10 +27,12 @@ class LanguageModelScorer:
 
     .. math:: s(t) = \sum_i \log p(t_i \mid \text{prompt}, t_1 \ldots t_{i-1})
 
-    in nats, without any length normalisation. The prompt goes through the model once; its cached
-    keys and values serve all chunks of the trie. The result equals one forward pass for each title
-    up to rounding; log-probabilities are taken in float32 and added up in float64. Ranks are taken
-    from the part of the trie that decides them.
+    in nats, without any length normalisation. The prompt goes through the model once; its keys and
+    values serve the whole trie. The result equals one forward pass for each title up to rounding;
+    log-probabilities are taken in float32 and added up in float64. Ranks are taken from the part of
+    the trie that decides them.
+
+    The model's parameters are read when :meth:`scores` or :meth:`rank` begins.
 
     Args:
         name: The model's name in results.
@@ -35,12 +40,13 @@ class LanguageModelScorer:
         prompt_ids: Token ids of a graph's prompt, up to the point where a title begins.
         trie: The catalogue, tokenised for this model.
         max_positions: Longest sequence the model was made for, tokens.
-        context: Entered around all forward passes. ``policy.disable_adapter`` gives the base model
-            that lies under a policy.
+        longest_prompt: Longest prompt that will be asked for, tokens; what memory is planned for.
+        memory_budget: Bytes that ranking may take beside the model's parameters.
+        with_adapter: Whether the adapter counts; without it the base model under it is ranked.
 
     Raises:
-        ModelError: If the model has a layer without full attention, where a mask over the trie
-            would not mean what it says.
+        ModelError: If the model is of a type that cannot be ranked (:class:`Decoder`), or the
+            budget is too small.
     """
 
     def __init__(
@@ -51,20 +57,31 @@ class LanguageModelScorer:
         trie: CatalogueTrie,
         *,
         max_positions: int,
-        context: Callable[[], AbstractContextManager[object]] = nullcontext,
+        longest_prompt: int | None = None,
+        memory_budget: int = 2 * GIBIBYTE,
+        with_adapter: bool = True,
     ) -> None:
         self.name = name
-        self._model = _causal_model(model)
+        self._model = model
         self._prompt_ids = prompt_ids
         self._trie = trie
         self._max_positions = max_positions
-        self._context = context
-        layer_types = set(getattr(self._model.config, "layer_types", None) or ["full_attention"])
-        if layer_types != {"full_attention"}:
-            raise ModelError(
-                f"model {name!r}: every layer must have full attention to rank a catalogue, got "
-                f"{', '.join(sorted(layer_types))}; choose another base model"
-            )
+        self._with_adapter = with_adapter
+        self._branches: Branches | None = None
+        decoder = Decoder(model, with_adapter=with_adapter)
+        if decoder.device.type == "cpu":
+            keep_freed_memory()
+        self._plan = plan_memory(
+            decoder,
+            trie,
+            longest_prompt=longest_prompt or max_positions - trie.longest_input,
+            budget=memory_budget,
+        )
+
+    @property
+    def clients_at_once(self) -> int:
+        """Clients that are ranked together."""
+        return self._plan.clients
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
         """Score the whole catalogue for each client.
@@ -76,76 +93,94 @@ class LanguageModelScorer:
             ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
                 a title's probability is no number.
         """
-        everything = np.ones(len(self._trie.terminal_nodes), dtype=bool)
-        found = np.empty((len(queries), len(everything)))
-        with self._ready():
-            for row, query in enumerate(queries):
-                search = self._search(query)
-                search.visit(everything)
-                found[row] = search.scores
-        return found
+        num_columns = len(self._trie.terminal_nodes)
+        found = [np.empty((0, num_columns))]
+        for start in range(0, len(queries), self.clients_at_once):
+            part = queries[start : start + self.clients_at_once]
+            prompts = [self._prompt(query) for query in part]
+            with torch.inference_mode():
+                search = self._search(part, prompts)
+                search.visit(np.ones((len(part), num_columns), dtype=bool))
+            for error in search.errors.values():
+                raise error
+            found.append(search.scores)
+        return np.concatenate(found)
 
     def rank(
         self,
-        query: ClientQueries,
+        queries: Sequence[ClientQueries],
         candidates: NDArray[np.bool_],
-        gold: NDArray[np.int64],
+        gold: Sequence[NDArray[np.int64]],
         *,
         top_k: int,
-    ) -> RankedClient:
-        """Rank one client's held-out items exactly, from no more of the trie than that needs.
+    ) -> list[RankedClient | PkgllmError]:
+        """Rank held-out items exactly, from no more of the trie than that needs.
 
         Candidates whose scores differ by no more than :data:`TIE_NATS` count as tied, because what
         else goes through the model with a title changes how its score is rounded. In bfloat16 it
         changes more than that, with or without this shortcut.
-
-        Raises:
-            ModelError: As :meth:`scores` does.
         """
-        with self._ready():
-            search = self._search(query)
-            search.visit_what_matters(candidates, gold, top_k=top_k)
-        return RankedClient(
-            ranks=rank_gold(search.scores, candidates, gold, tolerance=TIE_NATS),
-            top=best_columns(search.scores, candidates, top_k),
-            num_fed=search.num_fed,
+        found: list[RankedClient | PkgllmError] = []
+        for start in range(0, len(queries), self.clients_at_once):
+            part = slice(start, start + self.clients_at_once)
+            found += self._rank_at_once(queries[part], candidates[part], gold[part], top_k)
+        return found
+
+    def _rank_at_once(
+        self,
+        queries: Sequence[ClientQueries],
+        candidates: NDArray[np.bool_],
+        gold: Sequence[NDArray[np.int64]],
+        top_k: int,
+    ) -> list[RankedClient | PkgllmError]:
+        found: dict[int, RankedClient | PkgllmError] = {}
+        prompts: dict[int, Sequence[int]] = {}
+        for place, query in enumerate(queries):
+            try:
+                prompts[place] = self._prompt(query)
+            except ModelError as error:
+                found[place] = error
+        if prompts:
+            places = list(prompts)
+            with torch.inference_mode():
+                search = self._search([queries[p] for p in places], list(prompts.values()))
+                search.visit_what_matters(
+                    candidates[places], [gold[p] for p in places], top_k=top_k
+                )
+            scores = search.scores
+            for row, place in enumerate(places):
+                found[place] = search.errors.get(row) or RankedClient(
+                    ranks=rank_gold(
+                        scores[row], candidates[place], gold[place], tolerance=TIE_NATS
+                    ),
+                    top=best_columns(scores[row], candidates[place], top_k),
+                    num_fed=int(search.num_fed[row]),
+                )
+        return [found[place] for place in range(len(queries))]
+
+    def _search(
+        self, queries: Sequence[ClientQueries], prompts: Sequence[Sequence[int]]
+    ) -> TrieSearch:
+        decoder = Decoder(self._model, with_adapter=self._with_adapter)
+        if self._branches is None:
+            self._branches = Branches(decoder, capacity=self._plan.capacity)
+        self._branches.decoder = decoder
+        branches = self._branches
+        return TrieSearch(
+            self._trie,
+            TrieReader(branches, prompts, logits_at_once=self._plan.logits),
+            where=[f"client {query.client!r}, model {self.name!r}" for query in queries],
+            rows_at_once=self._plan.rows,
         )
 
-    @contextmanager
-    def _ready(self) -> Iterator[None]:
-        with torch.inference_mode(), _evaluation_mode(self._model), self._context():
-            yield
-
-    def _search(self, query: ClientQueries) -> TrieSearch:
-        reader = PromptReader(self._model, self._prompt(query))
-        return TrieSearch(self._trie, reader, where=f"client {query.client!r}, model {self.name!r}")
-
-    def _prompt(self, query: ClientQueries) -> Tensor:
+    def _prompt(self, query: ClientQueries) -> Sequence[int]:
         ids = list(self._prompt_ids(query.graph))
-        needed = len(ids) + self._trie.longest_input
-        if not ids or needed > self._max_positions:
+        longest = self._max_positions - self._trie.longest_input
+        if not 1 <= len(ids) <= longest:
             raise ModelError(
-                f"client {query.client!r}: the prompt must have 1 to "
-                f"{self._max_positions - self._trie.longest_input} tokens, so that the longest "
-                f"title ({self._trie.longest_input} tokens) fits into the {self._max_positions} "
-                f"positions of model {self.name!r}; got {len(ids)}; lower prompt.max_tokens"
+                f"client {query.client!r}: the prompt must have 1 to {longest} tokens, so that the "
+                f"longest title ({self._trie.longest_input} tokens) fits into the "
+                f"{self._max_positions} positions of model {self.name!r}; got {len(ids)}; lower "
+                "prompt.max_tokens"
             )
-        return torch.tensor([ids], device=self._model.device)
-
-
-def _causal_model(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """Return the causal language model; PEFT has put the adapter into its layers."""
-    found = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(found, PreTrainedModel)
-    return found
-
-
-@contextmanager
-def _evaluation_mode(model: PreTrainedModel) -> Iterator[None]:
-    # In training mode dropout is on, and gradient checkpointing refuses a cache.
-    was_training = model.training
-    model.train(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)
+        return ids

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pkgllm.evaluation.scorer import ClientQueries, RankedClient, Scorer, rank_query
+from pkgllm.errors import PkgllmError
+from pkgllm.evaluation.scorer import ClientQueries, RankedClient, Scorer, rank_queries
 
 
 class PerClientScorer:
@@ -29,14 +30,25 @@ class PerClientScorer:
             rows.append(self._scorer.scores([query]))
         return np.concatenate(rows)
 
+    @property
+    def clients_at_once(self) -> int:
+        """One, because one model is ready at a time."""
+        return 1
+
     def rank(
         self,
-        query: ClientQueries,
+        queries: Sequence[ClientQueries],
         candidates: NDArray[np.bool_],
-        gold: NDArray[np.int64],
+        gold: Sequence[NDArray[np.int64]],
         *,
         top_k: int,
-    ) -> RankedClient:
-        """Rank one client's held-out items with its own model."""
-        self._select(query.client)
-        return rank_query(self._scorer, query, candidates, gold, top_k=top_k)
+    ) -> list[RankedClient | PkgllmError]:
+        """Rank each client's held-out items with its own model."""
+        found: list[RankedClient | PkgllmError] = []
+        for place, query in enumerate(queries):
+            self._select(query.client)
+            part = slice(place, place + 1)
+            found += rank_queries(
+                self._scorer, queries[part], candidates[part], gold[part], top_k=top_k
+            )
+        return found

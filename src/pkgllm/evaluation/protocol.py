@@ -7,15 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.errors import DataError, LeakError, PkgllmError
+from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.ranks import worst_ranks
 from pkgllm.evaluation.results import TOP_K, ClientRanks, Evaluation
 from pkgllm.evaluation.scorer import (
     ClientQueries,
+    RankedClient,
+    Ranker,
     Scorer,
     candidate_mask,
     gold_columns,
-    rank_query,
+    rank_queries,
 )
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ def evaluate(
     *,
     resamples: int,
     seed: int,
+    training_likes: NDArray[np.float64] | None = None,
     on_client: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Rank every held-out item with every model.
@@ -41,6 +44,8 @@ def evaluate(
         catalogue: The items that compete.
         resamples: Bootstrap resamples behind each interval.
         seed: The run's seed.
+        training_likes: How many training clients like each item, in column order, for what is
+            measured of lists. Shape ``(len(catalogue),)``.
         on_client: Called with the client's id when all models have ranked for it.
 
     Raises:
@@ -58,37 +63,47 @@ def evaluate(
         raise ValueError("at least one scorer must be given, got none")
     if not clients:
         raise DataError("there is no client to evaluate: every one was left out")
-    masks = [candidate_mask(catalogue, query) for query in queries]
+    masks = np.stack([candidate_mask(catalogue, query) for query in queries])
+    gold = [gold_columns(catalogue, query) for query in queries]
+    at_once = max(s.clients_at_once if isinstance(s, Ranker) else 1 for s in scorers)
     ranked: dict[str, list[ClientRanks]] = {name: [] for name in names}
-    for query, mask in zip(queries, masks, strict=True):
+    for start in range(0, len(queries), at_once):
+        part = slice(start, start + at_once)
         for scorer in scorers:
-            ranked[scorer.name].append(_rank_client(scorer, query, catalogue, mask))
+            answers = rank_queries(scorer, queries[part], masks[part], gold[part], top_k=TOP_K)
+            ranked[scorer.name] += [
+                _client_ranks(scorer.name, queries[at], catalogue, masks[at], gold[at], answer)
+                for at, answer in enumerate(answers, start)
+            ]
         if on_client is not None:
-            on_client(query.client)
+            for query in queries[part]:
+                on_client(query.client)
     return Evaluation(
         queries=tuple(queries),
         num_candidates=tuple(int(mask.sum()) for mask in masks),
         ranked={name: tuple(found) for name, found in ranked.items()},
+        catalogue=catalogue,
+        training_likes=training_likes,
         resamples=resamples,
         seed=seed,
     )
 
 
-def _rank_client(
-    scorer: Scorer, query: ClientQueries, catalogue: Catalogue, candidates: NDArray[np.bool_]
+def _client_ranks(
+    name: str,
+    query: ClientQueries,
+    catalogue: Catalogue,
+    candidates: NDArray[np.bool_],
+    gold: NDArray[np.int64],
+    found: RankedClient | PkgllmError,
 ) -> ClientRanks:
-    gold = gold_columns(catalogue, query)
-    try:
-        found = rank_query(scorer, query, candidates, gold, top_k=TOP_K)
-    except LeakError:
-        raise
-    except PkgllmError as error:
+    if isinstance(found, PkgllmError):
         logger.warning(
             "%s: the %d queries of client %r count as misses: %s",
-            scorer.name,
+            name,
             len(query.held_out),
             query.client,
-            error,
+            found,
         )
         return ClientRanks(worst_ranks(candidates, gold), (), failed=True)
     top = tuple(catalogue.items[column].id for column in found.top)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.errors import DataError
+from pkgllm.errors import DataError, LeakError, PkgllmError
 from pkgllm.evaluation.ranks import Ranks, best_columns, rank_gold
 from pkgllm.graph.personal_graph import PersonalGraph
 
@@ -57,51 +57,77 @@ class RankedClient:
 class Ranker(Protocol):
     """A scorer that can rank without scoring every item."""
 
+    @property
+    def clients_at_once(self) -> int:
+        """Clients that are best ranked together."""
+        ...
+
     def rank(
         self,
-        query: ClientQueries,
+        queries: Sequence[ClientQueries],
         candidates: NDArray[np.bool_],
-        gold: NDArray[np.int64],
+        gold: Sequence[NDArray[np.int64]],
         *,
         top_k: int,
-    ) -> RankedClient:
+    ) -> Sequence[RankedClient | PkgllmError]:
         """Rank the gold columns as :func:`rank_gold` does, and find the ``top_k`` best candidates.
 
-        Both are exact. Arguments as for :func:`rank_query`.
+        Both are exact. Arguments and result as for :func:`rank_queries`.
         """
         ...
 
 
-def rank_query(
+def rank_queries(
+    scorer: Scorer,
+    queries: Sequence[ClientQueries],
+    candidates: NDArray[np.bool_],
+    gold: Sequence[NDArray[np.int64]],
+    *,
+    top_k: int,
+) -> Sequence[RankedClient | PkgllmError]:
+    """Rank some clients' held-out items, by the scorer's own shortcut where it has one.
+
+    Args:
+        scorer: The model.
+        queries: What is asked.
+        candidates: True where a column competes. Shape ``(len(queries), len(catalogue))``.
+        gold: For each client, columns of its held-out items, all of them candidates.
+        top_k: Length of the list of best candidates.
+
+    Returns:
+        For each client what the model makes of it, or why it gave no usable score.
+
+    Raises:
+        LeakError: If the scorer finds one.
+        ValueError: If the scores have a wrong shape, or :func:`rank_gold` refuses the columns.
+    """
+    if isinstance(scorer, Ranker):
+        return scorer.rank(queries, candidates, gold, top_k=top_k)
+    return [
+        _rank_by_scores(scorer, query, mask, columns, top_k)
+        for query, mask, columns in zip(queries, candidates, gold, strict=True)
+    ]
+
+
+def _rank_by_scores(
     scorer: Scorer,
     query: ClientQueries,
     candidates: NDArray[np.bool_],
     gold: NDArray[np.int64],
-    *,
     top_k: int,
-) -> RankedClient:
-    """Rank one client's held-out items, by the scorer's own shortcut where it has one.
-
-    Args:
-        scorer: The model.
-        query: What is asked.
-        candidates: True where a column competes. Shape ``(len(catalogue),)``.
-        gold: Columns of the held-out items, all of them candidates. Shape ``(held_out,)``.
-        top_k: Length of the list of best candidates.
-
-    Raises:
-        DataError: If a candidate's score is NaN.
-        ValueError: If the scores have a wrong shape, or :func:`rank_gold` refuses the columns.
-    """
-    if isinstance(scorer, Ranker):
-        return scorer.rank(query, candidates, gold, top_k=top_k)
-    scores = scorer.scores([query])
+) -> RankedClient | PkgllmError:
+    try:
+        scores = scorer.scores([query])
+    except LeakError:
+        raise
+    except PkgllmError as error:
+        return error
     if scores.shape != (1, len(candidates)):
         raise ValueError(
             f"scores of {scorer.name!r} must have shape {(1, len(candidates))}, got {scores.shape}"
         )
     if np.isnan(scores[0, candidates]).any():
-        raise DataError("a candidate's score is NaN")
+        return DataError("a candidate's score is NaN")
     return RankedClient(
         ranks=rank_gold(scores[0], candidates, gold),
         top=best_columns(scores[0], candidates, top_k),

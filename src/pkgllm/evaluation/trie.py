@@ -1,44 +1,12 @@
-"""The catalogue as a token trie, and the chunks of it that a language model is fed.
-
-Titles that begin alike share their beginning, so a node is computed once. A chunk is a set of nodes
-that are fed together after a prompt: each attends to the prompt and to its own ancestors, and its
-position is the prompt's length plus its depth.
-"""
+"""The catalogue as a token trie: titles that begin alike share their beginning."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.errors import DataError
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Nodes that go through the model together.
-
-    The ancestors of each stand in the chunk too, or were fed since the prompt.
-    """
-
-    input_ids: NDArray[np.int64]
-    """Shape ``(inputs,)``."""
-    depths: NDArray[np.int64]
-    """Tokens between the prompt and each input. Shape ``(inputs,)``."""
-    visible: NDArray[np.bool_]
-    """True where the row's node attends to the column's: its ancestors and itself. The columns are
-    what was fed since the prompt, then the chunk. Shape ``(inputs, earlier + inputs)``."""
-    num_carried: int
-    """Leading inputs that are only attended to; the rows that predict are the ones after them."""
-    child_offsets: NDArray[np.int64]
-    """Children of predicting row ``r`` are ``child_offsets[r]:child_offsets[r + 1]`` below."""
-    child_rows: NDArray[np.int64]
-    """Predicting row of each child, ascending. Shape ``(children,)``."""
-    child_tokens: NDArray[np.int64]
-    """Token to look up in that row's distribution. Shape ``(children,)``."""
-    child_nodes: NDArray[np.int64]
-    """Node that the token leads to. Shape ``(children,)``."""
 
 
 class CatalogueTrie:
@@ -48,13 +16,10 @@ class CatalogueTrie:
         sequences: Token ids of each column's title, ending with the terminator. Columns may share
             a sequence; they then share a node and tie.
         names: Surface form of each column, for messages.
-        chunk_tokens: Most nodes that stand after the prompt at once; one path from the root is
-            never cut, so a longer title takes as many as it has.
 
     Raises:
         DataError: If a title tokenises to nothing, so that only its terminator is left.
-        ValueError: If there are not as many names as sequences, none at all, or ``chunk_tokens`` is
-            not positive.
+        ValueError: If there are not as many names as sequences, or none at all.
 
     Example:
         >>> trie = CatalogueTrie([[5, 7, 0], [5, 0], [8, 0]], names=["a b", "a", "c"])
@@ -64,22 +29,17 @@ class CatalogueTrie:
         ([4, 2, 4, 4, 6, 6], [3, 1, 5], [0, 2, 4])
     """
 
-    def __init__(
-        self, sequences: Sequence[Sequence[int]], *, names: Sequence[str], chunk_tokens: int = 512
-    ) -> None:
+    def __init__(self, sequences: Sequence[Sequence[int]], *, names: Sequence[str]) -> None:
         if not sequences or len(sequences) != len(names):
             raise ValueError(
                 f"every title needs a name, got {len(sequences)} titles and {len(names)} names"
             )
-        if chunk_tokens < 1:
-            raise ValueError(f"chunk_tokens must be at least 1, got {chunk_tokens}")
         for sequence, name in zip(sequences, names, strict=True):
             if len(sequence) < 2:
                 raise DataError(
                     f"title {name!r}: a title must have at least one token before its terminator, "
                     "got none; rename the item or choose a base model whose tokenizer knows it"
                 )
-        self.chunk_tokens = chunk_tokens
         self._build([tuple(sequence) for sequence in sequences])
 
     def _build(self, sequences: Sequence[tuple[int, ...]]) -> None:
@@ -146,43 +106,35 @@ class CatalogueTrie:
         before = np.concatenate([[0], np.cumsum(counts)])
         return before[self.ends] > before[:-1]
 
-    def ancestors(self, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return all nodes above the given ones, each once, in depth-first order."""
-        found = [np.empty(0, dtype=np.int64)]
-        while len(nodes):
-            nodes = np.unique(self.parents[nodes])
-            nodes = nodes[nodes >= 0]
-            found.append(nodes)
-        return np.unique(np.concatenate(found))
+    @cached_property
+    def inputs_by_depth(self) -> tuple[NDArray[np.int64], ...]:
+        """Inputs of each depth, from 0, in depth-first order."""
+        depths = self.depths[self.inputs]
+        return tuple(self.inputs[depths == depth] for depth in range(self.longest_input))
 
-    def chunk(
-        self,
-        nodes: NDArray[np.int64],
-        *,
-        carried: NDArray[np.int64],
-        earlier: NDArray[np.int64],
-    ) -> Chunk:
-        """Put nodes together for one pass through the model.
+    @cached_property
+    def paths(self) -> NDArray[np.int32]:
+        """Ancestors of each input by their depth, and itself, last; -1 beyond.
 
-        Args:
-            nodes: Inputs that are asked for their children.
-            carried: Inputs that are only attended to, for lack of being fed earlier.
-            earlier: What was fed since the prompt, in that order.
+        Shape ``(nodes, longest_input)``; rows of terminators hold nothing.
         """
-        rows = np.concatenate([carried, nodes])
-        columns = np.concatenate([earlier, rows])
-        start, stop = self._child_offsets[nodes], self._child_offsets[nodes + 1]
-        child_nodes = self._children[joined_ranges(start, stop)]
-        return Chunk(
-            input_ids=self.tokens[rows],
-            depths=self.depths[rows],
-            visible=(columns <= rows[:, None]) & (rows[:, None] < self.ends[columns]),
-            num_carried=len(carried),
-            child_offsets=np.concatenate([[0], np.cumsum(stop - start)]),
-            child_rows=np.repeat(np.arange(len(nodes)), stop - start),
-            child_tokens=self.tokens[child_nodes],
-            child_nodes=child_nodes,
-        )
+        found = np.full((len(self), self.longest_input), -1, dtype=np.int32)
+        for depth, nodes in enumerate(self.inputs_by_depth):
+            if depth:
+                found[nodes] = found[self.parents[nodes]]
+            found[nodes, depth] = nodes
+        return found
+
+    def children(self, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the children of some nodes and where each node's begin among them.
+
+        Returns:
+            Children in the order of their parents, shape ``(children,)``, and offsets so that those
+            of ``nodes[i]`` are ``offsets[i]:offsets[i + 1]``, shape ``(len(nodes) + 1,)``.
+        """
+        starts, stops = self._child_offsets[nodes], self._child_offsets[nodes + 1]
+        offsets = np.concatenate([[0], np.cumsum(stops - starts)])
+        return self._children[_joined_ranges(starts, stops)], offsets
 
     @cached_property
     def _children(self) -> NDArray[np.int64]:
@@ -195,11 +147,11 @@ class CatalogueTrie:
         return np.searchsorted(self.parents[self._children], np.arange(len(self) + 1))
 
 
-def joined_ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
+def _joined_ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the whole numbers of several ranges, one range after another.
 
     Example:
-        >>> joined_ranges(np.array([2, 7, 7]), np.array([4, 7, 9])).tolist()
+        >>> _joined_ranges(np.array([2, 7, 7]), np.array([4, 7, 9])).tolist()
         [2, 3, 7, 8]
     """
     counts = stops - starts

@@ -1,9 +1,10 @@
-"""Titles' scores from a trie, computed only where they can matter.
+"""Titles' scores from a trie, for several clients at once, computed only where they can matter.
 
 Log-probabilities are at most 0, so scores only fall along a path: a subtree whose beginning already
 lies below a floor holds no title above it and need not be visited.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.trie import CatalogueTrie, Chunk, joined_ranges
+from pkgllm.evaluation.trie import CatalogueTrie
 
 TIE_NATS = 1e-4
 """Titles whose scores differ by no more count as tied: another batch shape rounds differently."""
@@ -19,191 +20,289 @@ TIE_NATS = 1e-4
 _MARGIN_NATS = 10 * TIE_NATS
 """How far a floor lies below the score that it protects, so that nothing tied with it is lost."""
 
-_NATS_PER_TOKEN = 1.5
-"""What a further token may cost for its node to be fed before it is known to lie above the floor;
-only the speed depends on it."""
-
 _WIDTH_PER_TITLE = 2
-"""Width of the beam that looks for a first floor, per title of the list that is asked for; only the
-speed depends on it, as long as it is at least 1."""
+"""Nodes to go on from at a time per title of a list whose floor is not known yet; only the speed
+depends on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Nodes that go through the model together, ordered by client."""
+
+    clients: NDArray[np.int64]
+    """Shape ``(rows,)``."""
+    input_ids: NDArray[np.int64]
+    """Shape ``(rows,)``."""
+    depths: NDArray[np.int64]
+    """Tokens between the prompt and each. Shape ``(rows,)``."""
+    path: NDArray[np.int64]
+    """Slots of each node's ancestors by their depth, and of itself, last; -1 beyond. A slot is a
+    place in the order of feeding, these rows included. Shape ``(rows, longest)``."""
+    child_tokens: NDArray[np.int64]
+    """Tokens to look up in the rows' distributions, row by row. Shape ``(children,)``."""
+    child_offsets: NDArray[np.int64]
+    """Row ``r`` has the children ``child_offsets[r]:child_offsets[r + 1]``."""
 
 
 class Reader(Protocol):
-    """A model that has read a prompt, and is fed pieces of titles after it."""
+    """A model that has read one prompt per client, and is fed pieces of titles after them."""
+
+    @property
+    def capacity(self) -> int:
+        """Slots: nodes that can be attended to at once, over all clients."""
+        ...
 
     def first_log_probs(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the log-probabilities of tokens right after the prompt, shape ``(tokens,)``."""
+        """Return log-probabilities of tokens after each prompt, shape ``(clients, tokens)``."""
         ...
 
-    def feed(self, chunk: Chunk) -> NDArray[np.float32]:
-        """Feed a chunk after all that was fed, and return its children's log-probabilities."""
+    def feed(self, rows: Rows) -> NDArray[np.float32]:
+        """Feed rows into the next slots and return their children's log-probabilities."""
         ...
 
-    def forget(self) -> None:
-        """Go back to the prompt's end."""
+    def forget(self, num_kept: int) -> None:
+        """Free all slots but the first ones."""
         ...
 
 
 class TrieSearch:
-    """The scores of a catalogue's titles after one prompt, as far as they have been visited.
+    """The scores of a catalogue's titles after each client's prompt, as far as they were visited.
 
     Args:
         trie: The catalogue.
-        reader: Has read the prompt.
-        where: Begins error messages.
+        reader: Has read one prompt per client.
+        where: Begins error messages, one for each client.
+        rows_at_once: Most nodes that go through the model in one pass.
+
+    Raises:
+        ValueError: If the reader cannot hold the longest title.
     """
 
-    def __init__(self, trie: CatalogueTrie, reader: Reader, *, where: str) -> None:
+    def __init__(
+        self, trie: CatalogueTrie, reader: Reader, *, where: Sequence[str], rows_at_once: int
+    ) -> None:
+        if reader.capacity < trie.longest_input:
+            raise ValueError(
+                f"the longest title takes {trie.longest_input} slots, got {reader.capacity}"
+            )
+        self.errors: dict[int, ModelError] = {}
+        """What went wrong, by client; such a client is not visited further."""
+        self.num_fed = np.zeros(len(where), dtype=np.int64)
+        """Nodes that went through the model for each client, each as often as it did."""
         self._trie = trie
         self._reader = reader
         self._where = where
-        self._first = reader.first_log_probs(trie.tokens[trie.first_nodes])
-        self._sums = np.full(len(trie), -np.inf)
-        self.num_fed = 0
-        """Nodes that went through the model, each as often as it did."""
+        self._rows_at_once = rows_at_once
+        shape = (len(where), len(trie))
+        self._sums = np.full(shape, -np.inf)
+        self._sums[:, trie.first_nodes] = reader.first_log_probs(trie.tokens[trie.first_nodes])
+        self._fed = np.zeros(shape, dtype=bool)
+        self._slots = np.full(shape, -1, dtype=np.int64)
+        self._num_slots = 0
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """Log-probability of each title and terminator in nats; -inf where it was not visited.
 
-        Shape ``(columns,)``.
+        Shape ``(clients, columns)``.
         """
-        return self._sums[self._trie.terminal_nodes]
+        return self._sums[:, self._trie.terminal_nodes]
 
     def visit_what_matters(
-        self, candidates: NDArray[np.bool_], gold: NDArray[np.int64], *, top_k: int
+        self,
+        candidates: NDArray[np.bool_],
+        gold: Sequence[NDArray[np.int64]],
+        *,
+        top_k: int,
     ) -> None:
         """Visit the candidates that decide the ranks of gold columns, and the ``top_k`` best.
 
-        Those are the ones that score at least as high as the worst gold column. Afterwards their
-        scores are exact, and any other candidate, visited or not, has a score below them.
+        Those are the ones that score at least as high as a client's worst gold column. Afterwards
+        their scores are exact, and any other candidate, visited or not, has a score below them.
 
         Args:
-            candidates: True where a column competes. Shape ``(columns,)``.
-            gold: Columns of the held-out items, all of them candidates. Shape ``(held_out,)``.
+            candidates: True where a column competes. Shape ``(clients, columns)``.
+            gold: For each client, columns of the held-out items, all of them candidates.
             top_k: Length of the list of best candidates.
-
-        Raises:
-            ModelError: As :meth:`visit` does.
         """
         is_gold = np.zeros_like(candidates)
-        is_gold[gold] = True
+        for client, columns in enumerate(gold):
+            is_gold[client, columns] = True
         self.visit(is_gold)
-        worst_gold = float(self.scores[gold].min(initial=np.inf))
-        self.visit(candidates, floor=worst_gold)
-        if np.count_nonzero(self.scores[candidates] >= worst_gold) < top_k:
-            # The k-th best of any titles is a floor; likely ones make it a high one.
-            self.visit(candidates, width=_WIDTH_PER_TITLE * top_k)
-            self.visit(candidates, floor=_kth_best(self.scores[candidates], top_k))
+        floors = np.where(is_gold, self.scores, np.inf).min(axis=1)
+        self.visit(candidates, floors=floors)
+        reached = (candidates & (self.scores >= floors[:, None])).sum(axis=1)
+        self._visit_best(candidates, np.flatnonzero(reached < top_k).tolist(), top_k)
 
     def visit(
-        self, columns: NDArray[np.bool_], *, floor: float = -np.inf, width: int | None = None
+        self, columns: NDArray[np.bool_], *, floors: NDArray[np.float64] | None = None
     ) -> None:
-        """Visit the titles of columns that score high enough; all of them unless told otherwise.
+        """Visit all titles of some columns, or those that score at least a client's floor.
 
         Args:
-            columns: True where the title is asked for. Shape ``(columns,)``.
-            floor: Lowest score that matters, in nats.
-            width: Go on from no more nodes than this at a time, the best ones, as a beam does. So
-                many titles are visited at least, but not always the best.
-
-        Raises:
-            ModelError: If the log-probability of a node on the way to such a title is NaN.
+            columns: Shape ``(clients, columns)``.
+            floors: Nats, shape ``(clients,)``.
         """
-        trie = self._trie
-        wanted = trie.leads_to(columns)
-        aim = _Aim(wanted, trie.inputs[wanted[trie.inputs]], floor - _MARGIN_NATS, width)
-        self._note(trie.first_nodes, self._first, aim)
-        parts = [trie.first_nodes[wanted[trie.first_nodes]]]
-        while parts:
-            parts.extend(self._visit_below(parts.pop(), aim))
+        wanted = self._paths_to(columns)
+        lowest = np.full(len(wanted), -np.inf) if floors is None else floors - _MARGIN_NATS
+        num_kept = self._num_slots
+        for first, stop, needed in self._parts(wanted, self._reader.capacity - num_kept):
+            if self._num_slots + needed > self._reader.capacity:
+                # No slot is kept any more where a single pass needed them all.
+                self._forget(min(num_kept, self._num_slots))
+            for nodes in self._trie.inputs_by_depth:
+                nodes = nodes[slice(*np.searchsorted(nodes, [first, stop]))]
+                promising = self._sums[:, nodes] >= lowest[:, None]
+                clients, at = np.nonzero(promising & wanted[:, nodes] & ~self._fed[:, nodes])
+                below = self._below(clients, nodes[at], wanted)
+                # What is left fits into one pass, which costs less than one for each depth.
+                if len(below[1]) <= self._rows_at_once:
+                    self._feed(*below, wanted)
+                else:
+                    self._feed(clients, nodes[at], wanted)
 
-    def _visit_below(self, frontier: NDArray[np.int64], aim: "_Aim") -> list[NDArray[np.int64]]:
-        """Visit all below some nodes, or return them in parts when that is too much at once."""
-        trie = self._trie
-        carried, fed = trie.ancestors(frontier), np.empty(0, dtype=np.int64)
-        try:
-            while len(frontier := self._promising(frontier, aim)):
-                room = trie.chunk_tokens - len(fed) - len(carried)
-                nodes = self._ahead(frontier, aim)
-                if len(nodes) > room:
-                    nodes = frontier
-                # A lone node goes in whatever its path takes, or it never would.
-                if len(nodes) > room and (len(fed) or len(nodes) > 1):
-                    return self._split(frontier, aim)
-                chunk = trie.chunk(nodes, carried=carried, earlier=fed)
-                self._note(chunk.child_nodes, self._reader.feed(chunk), aim)
-                self.num_fed += len(chunk.input_ids)
-                fed, carried = np.concatenate([fed, carried, nodes]), carried[:0]
-                below = np.setdiff1d(chunk.child_nodes, nodes)
-                frontier = below[np.isin(below, aim.inputs)]
-            return []
-        finally:
-            self._reader.forget()
+    def _parts(self, wanted: NDArray[np.bool_], room: int) -> Iterator[tuple[int, int, int]]:
+        """Yield ranges of nodes that hold whole subtrees, and how many slots each needs at most.
 
-    def _promising(self, nodes: NDArray[np.int64], aim: "_Aim") -> NDArray[np.int64]:
-        nodes = nodes[self._sums[nodes] >= aim.lowest]
-        if aim.width is not None and len(nodes) > aim.width:
-            best = np.argpartition(self._sums[nodes], -aim.width)[-aim.width :]
-            nodes = np.sort(nodes[best])
-        return nodes
+        A part needs no more than there is room for, unless it is a single subtree.
+        """
+        counts = np.zeros(len(self._trie) + 1, dtype=np.int64)
+        counts[self._trie.inputs + 1] = (wanted & ~self._fed).sum(axis=0)[self._trie.inputs]
+        before = np.cumsum(counts)
+        edges = [*self._trie.first_nodes.tolist(), len(self._trie)]
+        start = 0
+        for here, following in zip(edges[1:], [*edges[2:], None], strict=True):
+            if following is None or before[following] - before[start] > room:
+                yield start, here, int(before[here] - before[start])
+                start = here
 
-    def _ahead(self, frontier: NDArray[np.int64], aim: "_Aim") -> NDArray[np.int64]:
-        """Return the frontier and what lies so little below it that it may well be needed."""
-        trie = self._trie
-        if aim.width is not None:
-            return frontier
-        starts, stops = self._subtrees(frontier, aim)
-        nodes = aim.inputs[joined_ranges(starts, stops)]
-        if aim.lowest == -np.inf:
-            return nodes
-        deepest = trie.depths[frontier] + (self._sums[frontier] - aim.lowest) / _NATS_PER_TOKEN
-        return nodes[trie.depths[nodes] <= np.repeat(deepest, stops - starts)]
-
-    def _split(self, frontier: NDArray[np.int64], aim: "_Aim") -> list[NDArray[np.int64]]:
-        """Cut a frontier into parts that fit with all above and below them, or are one node."""
-        starts, stops = self._subtrees(frontier, aim)
-        needed = np.cumsum(stops - starts + self._trie.depths[frontier])
-        edges = [0]
-        while edges[-1] < len(frontier):
-            taken = int(needed[edges[-1] - 1]) if edges[-1] else 0
-            fitting = np.searchsorted(needed, taken + self._trie.chunk_tokens, side="right")
-            edges.append(max(int(fitting), edges[-1] + 1))
-        return np.split(frontier, edges[1:-1])
-
-    def _subtrees(
-        self, nodes: NDArray[np.int64], aim: "_Aim"
+    def _below(
+        self, clients: NDArray[np.int64], nodes: NDArray[np.int64], wanted: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return where each node's subtree starts and stops among the inputs."""
-        ends = self._trie.ends[nodes]
-        return np.searchsorted(aim.inputs, nodes), np.searchsorted(aim.inputs, ends)
+        """Return clients and nodes of all inputs from some nodes down that were not fed yet."""
+        edges = np.zeros((len(wanted), len(self._trie) + 1), dtype=np.int64)
+        np.add.at(edges, (clients, nodes), 1)
+        np.add.at(edges, (clients, self._trie.ends[nodes]), -1)
+        is_below = edges.cumsum(axis=1)[:, self._trie.inputs] > 0
+        inputs = self._trie.inputs
+        found, at = np.nonzero(is_below & wanted[:, inputs] & ~self._fed[:, inputs])
+        return found, inputs[at]
 
-    def _note(self, nodes: NDArray[np.int64], log_probs: NDArray[np.float32], aim: "_Aim") -> None:
-        """Add the log-probabilities of nodes to their parents' sums, parents before children."""
-        trie = self._trie
-        if np.isnan(log_probs[aim.wanted[nodes]]).any():
-            raise ModelError(
-                f"{self._where}: log-probabilities of titles must be numbers, got NaN; the model "
-                "may have diverged, or its dtype may be too narrow for it"
+    def _visit_best(self, candidates: NDArray[np.bool_], clients: list[int], top_k: int) -> None:
+        """Go on from the best nodes until nothing left can be among the ``top_k`` best titles."""
+        wanted = self._paths_to(candidates)
+        is_input = np.zeros(len(self._trie), dtype=bool)
+        is_input[self._trie.inputs] = True
+        width = _WIDTH_PER_TITLE * top_k
+        while clients:
+            found: list[tuple[int, NDArray[np.int64]]] = []
+            for client in clients:
+                sums, scores = self._sums[client], self.scores[client, candidates[client]]
+                lowest = _kth_best(scores, top_k) - _MARGIN_NATS
+                is_open = wanted[client] & is_input & ~self._fed[client]
+                nodes = np.flatnonzero(is_open & (sums >= lowest) & (sums > -np.inf))
+                if len(nodes) > width:
+                    nodes = np.sort(nodes[np.argpartition(sums[nodes], -width)[-width:]])
+                if len(nodes) and client not in self.errors:
+                    found.append((client, nodes))
+            clients = [client for client, _ in found]
+            if found:
+                repeated = [np.full(len(nodes), client) for client, nodes in found]
+                nodes = np.concatenate([nodes for _, nodes in found])
+                self._feed(np.concatenate(repeated), nodes, wanted)
+
+    def _paths_to(self, columns: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        wanted = np.stack([self._trie.leads_to(row) for row in columns])
+        # Also what was met beside an earlier path, when nobody asked for it.
+        for client in np.flatnonzero((np.isnan(self._sums) & wanted).any(axis=1)):
+            self._fail(int(client))
+        wanted[list(self.errors)] = False
+        return wanted
+
+    def _feed(
+        self, clients: NDArray[np.int64], nodes: NDArray[np.int64], wanted: NDArray[np.bool_]
+    ) -> None:
+        """Feed nodes that were not fed yet, and note their children's sums."""
+        num_parts = -(-len(nodes) // self._rows_at_once)
+        for part in np.array_split(np.arange(len(nodes)), max(num_parts, 1)):
+            if len(part):
+                self._feed_at_once(clients[part], nodes[part], wanted)
+
+    def _feed_at_once(
+        self, clients: NDArray[np.int64], nodes: NDArray[np.int64], wanted: NDArray[np.bool_]
+    ) -> None:
+        absent = self._absent_ancestors(clients, nodes)
+        if self._num_slots + len(absent[1]) + len(nodes) > self._reader.capacity:
+            self._forget(0)
+            absent = self._absent_ancestors(clients, nodes)
+        if len(absent[1]) + len(nodes) > self._reader.capacity:
+            middle = len(nodes) // 2
+            self._feed_at_once(clients[:middle], nodes[:middle], wanted)
+            self._feed_at_once(clients[middle:], nodes[middle:], wanted)
+            return
+        for depth in np.unique(self._trie.depths[absent[1]]):
+            at = self._trie.depths[absent[1]] == depth
+            self._push(absent[0][at], absent[1][at], nodes[:0], np.zeros(at.sum() + 1, np.int64))
+        children, offsets = self._trie.children(nodes)
+        log_probs = self._push(clients, nodes, children, offsets)
+        counts = np.diff(offsets)
+        owners, depths = np.repeat(clients, counts), np.repeat(self._trie.depths[nodes], counts)
+        # A child may be fed in the same pass, and its sum must stand before its own children's.
+        for depth in np.unique(depths):
+            at = depths == depth
+            parents = self._trie.parents[children[at]]
+            self._sums[owners[at], children[at]] = self._sums[owners[at], parents] + log_probs[at]
+        self._fed[clients, nodes] = True
+        broken = np.isnan(log_probs) & wanted[owners, children]
+        for client in np.unique(owners[broken]):
+            self._fail(int(client))
+            wanted[client] = False
+
+    def _absent_ancestors(
+        self, clients: NDArray[np.int64], nodes: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return clients and nodes of the ancestors that neither a slot nor these rows hold."""
+        above = self._trie.paths[nodes].astype(np.int64)
+        held = self._slots[clients[:, None], above] >= 0
+        rows, at = np.nonzero((above >= 0) & ~held)
+        size = len(self._trie)
+        keys = np.setdiff1d(clients[rows] * size + above[rows, at], clients * size + nodes)
+        return keys // size, keys % size
+
+    def _push(
+        self,
+        clients: NDArray[np.int64],
+        nodes: NDArray[np.int64],
+        children: NDArray[np.int64],
+        child_offsets: NDArray[np.int64],
+    ) -> NDArray[np.float32]:
+        """Feed nodes whose ancestors are all held; return their children's log-probabilities."""
+        self._slots[clients, nodes] = self._num_slots + np.arange(len(nodes))
+        depths = self._trie.depths[nodes]
+        above = self._trie.paths[nodes, : depths.max() + 1].astype(np.int64)
+        self.num_fed += np.bincount(clients, minlength=len(self.num_fed))
+        self._num_slots += len(nodes)
+        return self._reader.feed(
+            Rows(
+                clients=clients,
+                input_ids=self._trie.tokens[nodes],
+                depths=depths,
+                path=np.where(above >= 0, self._slots[clients[:, None], above], -1),
+                child_tokens=self._trie.tokens[children],
+                child_offsets=child_offsets,
             )
-        for depth in np.unique(trie.depths[nodes]):
-            at = trie.depths[nodes] == depth
-            above = self._sums[trie.parents[nodes[at]]] if depth else 0.0
-            self._sums[nodes[at]] = above + log_probs[at]
+        )
 
+    def _forget(self, num_kept: int) -> None:
+        self._slots[self._slots >= num_kept] = -1
+        self._num_slots = num_kept
+        self._reader.forget(num_kept)
 
-@dataclass(frozen=True, slots=True)
-class _Aim:
-    """What a visit is after."""
-
-    wanted: NDArray[np.bool_]
-    """Nodes on the path of a title that is asked for. Shape ``(nodes,)``."""
-    inputs: NDArray[np.int64]
-    """Those of them that predict another node, in depth-first order."""
-    lowest: float
-    """Sum, in nats, below which a node and all below it do not matter."""
-    width: int | None
-    """Nodes to go on from at a time, the best ones; None for all."""
+    def _fail(self, client: int) -> None:
+        self.errors[client] = ModelError(
+            f"{self._where[client]}: log-probabilities of titles must be numbers, got NaN; the "
+            "model may have diverged, or its dtype may be too narrow for it"
+        )
 
 
 def _kth_best(scores: NDArray[np.float64], k: int) -> float:

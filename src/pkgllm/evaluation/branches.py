@@ -1,0 +1,183 @@
+"""A language model that has read several prompts and is fed branches that continue them.
+
+Prompts are read once. Each token fed afterwards continues one prompt along one branch: it attends
+to that prompt, to the tokens before it on its branch, and to itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pkgllm.lm.decoder import Decoder
+from pkgllm.lm.projection import linear
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Tokens that continue prompts, ordered by prompt.
+
+    Every array is an int64 tensor on the model's device.
+    """
+
+    input_ids: Tensor
+    """Shape ``(rows,)``."""
+    depths: Tensor
+    """Tokens between the prompt and each. Shape ``(rows,)``."""
+    bounds: tuple[int, ...]
+    """Rows ``bounds[p]:bounds[p + 1]`` continue prompt ``p``."""
+    path: Tensor
+    """Slots of the tokens before each on its branch and of itself; a slot is a place in the order
+    of feeding, these rows included. Shorter branches are filled up with any slot in use whose
+    keys and values are finite, or their own. Shape ``(rows, longest)``."""
+    missing: Tensor | None
+    """True where ``path`` is filled up, or None where nothing is. Shape ``(rows, longest)``."""
+
+
+class Branches:
+    """Keeps keys and values of the prompts that are being continued, and of what continues them.
+
+    Args:
+        decoder: The model.
+        capacity: Most tokens that are kept beside the prompts.
+    """
+
+    def __init__(self, decoder: Decoder, *, capacity: int) -> None:
+        self.decoder = decoder
+        self.capacity = capacity
+        self.num_fed = 0
+        """Slots in use."""
+        self._prompts: list[list[tuple[Tensor, Tensor]]] = []
+        """Keys ``(heads, tokens, head_dim)`` and values ``(heads, head_dim, tokens)``, by layer."""
+        # Allocated once: asking the system for fresh memory in each pass costs more than the pass.
+        self._slots = torch.empty(
+            decoder.num_layers,
+            capacity,
+            2,
+            decoder.num_key_value_heads,
+            decoder.head_dim,
+            dtype=decoder.dtype,
+            device=decoder.device,
+        )
+
+    def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Forget everything, read prompts, and return each one's last hidden state.
+
+        Args:
+            prompts: Token ids, none empty.
+
+        Returns:
+            Shape ``(len(prompts), hidden)``.
+        """
+        self.num_fed = 0
+        self._prompts = []
+        last = []
+        for prompt in prompts:
+            kept: list[tuple[Tensor, Tensor]] = []
+            self._prompts.append(kept)
+
+            def attention(
+                layer: int,
+                query: Tensor,
+                key: Tensor,
+                value: Tensor,
+                kept: list[tuple[Tensor, Tensor]] = kept,
+            ) -> Tensor:
+                kept.append((key.transpose(0, 1).contiguous(), value.permute(1, 2, 0).contiguous()))
+                seen = F.scaled_dot_product_attention(
+                    query.transpose(0, 1)[None],
+                    key.transpose(0, 1)[None],
+                    value.transpose(0, 1)[None],
+                    is_causal=True,
+                    scale=1.0,
+                    enable_gqa=True,
+                )
+                return seen[0].transpose(0, 1)
+
+            ids = torch.tensor(prompt, device=self.decoder.device)
+            positions = torch.arange(len(prompt), device=self.decoder.device)
+            last.append(self.decoder.hidden(ids, positions, attention)[-1])
+        return torch.stack(last)
+
+    def feed(self, rows: Continuation) -> Tensor:
+        """Feed tokens into the next slots and return their last hidden states.
+
+        Returns:
+            Shape ``(rows, hidden)``.
+
+        Raises:
+            ValueError: If there are fewer free slots than tokens.
+        """
+        start, stop = self.num_fed, self.num_fed + len(rows.input_ids)
+        if stop > self.capacity:
+            raise ValueError(f"{stop} tokens do not fit into {self.capacity} slots")
+
+        def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            slots = self._slots[layer]
+            slots[start:stop, 0] = key
+            slots[start:stop, 1] = value
+            return self._attend(layer, query, rows)
+
+        positions = rows.depths.clone()
+        for prompt, (first, last) in enumerate(pairwise(rows.bounds)):
+            positions[first:last] += self._prompts[prompt][0][0].shape[1]
+        hidden = self.decoder.hidden(rows.input_ids, positions, attention)
+        self.num_fed = stop
+        return hidden
+
+    def forget(self, num_kept: int) -> None:
+        """Free all slots but the first ones."""
+        self.num_fed = num_kept
+
+    def _attend(self, layer: int, query: Tensor, rows: Continuation) -> Tensor:
+        """Attend to the prompt and to the branch apart, and join the two by their log-sums."""
+        groups = query.view(len(query), self.decoder.num_key_value_heads, -1, query.shape[-1])
+        seen, log_sums = self._attend_to_prompts(layer, groups, rows.bounds)
+        # Selecting whole slots and multiplying head by head spares copies that cost more than both.
+        branch = self._slots[layer].flatten(1).index_select(0, rows.path.flatten())
+        branch = branch.view(*rows.path.shape, *self._slots.shape[2:])
+        for head in range(groups.shape[1]):
+            keys, values = branch[:, :, 0, head], branch[:, :, 1, head]
+            scores = torch.bmm(groups[:, head], keys.transpose(1, 2)).float()
+            if rows.missing is not None:
+                scores.masked_fill_(rows.missing[:, None], -torch.inf)
+            shares = torch.cat((log_sums[:, head], scores), dim=-1).softmax(dim=-1)
+            shares = shares.to(values.dtype)
+            prompt, own = shares[..., :1], torch.bmm(shares[..., 1:], values)
+            seen[:, head] = torch.addcmul(own, prompt, seen[:, head])
+        return seen.view_as(query)
+
+    def _attend_to_prompts(
+        self, layer: int, groups: Tensor, bounds: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Return what each row sees of its prompt, and the log of its weights' sum.
+
+        Args:
+            layer: From 0.
+            groups: Queries by the key they share, ``(rows, key_value_heads, group, head_dim)``.
+            bounds: Rows of each prompt.
+
+        Returns:
+            Shapes ``(rows, key_value_heads, group, head_dim)`` and, float32,
+            ``(rows, key_value_heads, group, 1)``.
+        """
+        seen = torch.empty_like(groups)
+        log_sums = groups.new_empty(*groups.shape[:-1], 1, dtype=torch.float32)
+        for prompt, (start, stop) in enumerate(pairwise(bounds)):
+            if start == stop:
+                continue
+            keys, values = self._prompts[prompt][layer]
+            for head in range(len(keys)):
+                part = groups[start:stop, head]
+                scores = linear(part.reshape(-1, part.shape[-1]), keys[head]).float()
+                weights = scores.softmax(dim=-1)
+                # The greatest weight tells the sum without another pass of exponentials.
+                log_sum = scores.amax(dim=-1) - weights.amax(dim=-1).log_()
+                log_sums[start:stop, head] = log_sum.view(*part.shape[:-1], 1)
+                seen[start:stop, head] = linear(weights.to(values.dtype), values[head]).view_as(
+                    part
+                )
+        return seen, log_sums

@@ -1,0 +1,146 @@
+"""Linear maps of a decoder outside of training: base layer and adapter in one, in the fastest way.
+
+Source of the adapter's term: Hu et al. 2021, arXiv:2106.09685, eq. 3.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+Activation = Literal["none", "swish"]
+Pointwise = Callable[[Tensor, Tensor, Tensor | None, str, list[object], str], Tensor]
+PointwiseBinary = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]
+
+
+def _onednn() -> tuple[Pointwise, PointwiseBinary] | None:
+    # In float32 oneDNN takes the widest vectors a CPU has, whoever made it; torch's default library
+    # takes half of them on an AMD one and is then half as fast. Torch compiles to these two itself.
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return None
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return None if operator is None else (operator, operator.binary)
+
+
+_ONEDNN = _onednn()
+
+
+def linear(
+    rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none"
+) -> Tensor:
+    """Return ``rows @ weight.T + bias``, and its activation, by the fastest way there is.
+
+    Args:
+        rows: Shape ``(rows, in)``.
+        weight: Shape ``(out, in)``.
+        bias: Shape ``(out,)``.
+        activation: Is applied last.
+    """
+    if _ONEDNN is not None and _fits_onednn(rows, weight):
+        return _ONEDNN[0](rows, weight, bias, activation, [], "")
+    mapped = F.linear(rows, weight, bias)
+    return F.silu(mapped) if activation == "swish" else mapped
+
+
+def _fits_onednn(rows: Tensor, weight: Tensor) -> bool:
+    return rows.device.type == "cpu" and weight.dtype == torch.float32
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    r"""Map rows as a linear layer does, with the adapter that it carries.
+
+    .. math:: y = x W^T + b + s \, (x A^T) B^T
+
+    A float32 layer takes the adapter into its matrix, which leaves one product; adding it to
+    bfloat16 numbers would round most of it away, so there it stays apart, in float32.
+    """
+
+    weight: Tensor
+    """Shape ``(out, in)``."""
+    bias: Tensor | None
+    adapter: tuple[Tensor, Tensor, float] | None
+    """``A`` of shape ``(lora_rank, in)``, ``B`` of shape ``(out, lora_rank)``, and the scale."""
+
+    @classmethod
+    def of(cls, layer: nn.Module, *, with_adapter: bool) -> "Projection":
+        """Return the map of a linear layer or of one that PEFT has wrapped.
+
+        Args:
+            layer: Its parameters are used as they are, or copied where an adapter is taken in.
+            with_adapter: Whether its active LoRA adapter counts.
+        """
+        if not isinstance(layer, LoraLayer):
+            return cls(cast(Tensor, layer.weight), cast("Tensor | None", layer.bias), None)
+        base = layer.get_base_layer()
+        plain = cls.of(base, with_adapter=False)
+        (name,) = layer.active_adapters
+        if not with_adapter or name not in layer.lora_A:
+            return plain
+        first = cast(Tensor, layer.lora_A[name].weight)
+        second = cast(Tensor, layer.lora_B[name].weight)
+        scale = float(layer.scaling[name])
+        if plain.weight.dtype != torch.float32:
+            return cls(plain.weight, plain.bias, (first, second, scale))
+        merged = torch.addmm(plain.weight, second.float(), first.float(), alpha=scale)
+        return cls(merged, plain.bias, None)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Projection"]) -> "Projection":
+        """Return one map whose results are those of several of the same rows, side by side.
+
+        Their parameters are copied.
+
+        Raises:
+            ValueError: If only some of them have a bias.
+        """
+        biases = [part.bias for part in parts if part.bias is not None]
+        if len(biases) not in (0, len(parts)):
+            raise ValueError(f"all parts or none must have a bias, got {len(biases)} that have one")
+        return cls(
+            torch.cat([part.weight for part in parts]),
+            torch.cat(biases) if biases else None,
+            _joined_adapters(parts) if any(part.adapter for part in parts) else None,
+        )
+
+    def __call__(self, rows: Tensor, activation: Activation = "none") -> Tensor:
+        """Map rows of shape ``(rows, in)`` to ``(rows, out)``, then apply the activation."""
+        if self.adapter is None:
+            return linear(rows, self.weight, self.bias, activation)
+        mapped = self._map(rows)
+        return F.silu(mapped) if activation == "swish" else mapped
+
+    def times(self, rows: Tensor, other: Tensor) -> Tensor:
+        """Map rows and multiply the result by another of its shape."""
+        if _ONEDNN is not None and _fits_onednn(rows, self.weight):
+            return _ONEDNN[1](rows, other, self.weight, self.bias, "mul")
+        return self._map(rows) * other
+
+    def plus(self, rows: Tensor, other: Tensor) -> Tensor:
+        """Map rows and add another tensor of the result's shape."""
+        if _ONEDNN is not None and _fits_onednn(rows, self.weight):
+            return _ONEDNN[1](rows, other, self.weight, self.bias, "add")
+        return self._map(rows) + other
+
+    def _map(self, rows: Tensor) -> Tensor:
+        mapped = F.linear(rows, self.weight, self.bias)
+        if self.adapter is None:
+            return mapped
+        first, second, scale = self.adapter
+        added = F.linear(F.linear(rows.to(first.dtype), first), second) * scale
+        return mapped + added.to(mapped.dtype)
+
+
+def _joined_adapters(parts: Sequence[Projection]) -> tuple[Tensor, Tensor, float]:
+    firsts, seconds = [], []
+    for part in parts:
+        rows, columns = part.weight.shape
+        nothing = part.weight.new_empty(0, columns), part.weight.new_empty(rows, 0), 1.0
+        first, second, scale = part.adapter or nothing
+        firsts.append(first.float())
+        seconds.append(second.float() * scale)
+    return torch.cat(firsts), torch.block_diag(*seconds), 1.0  # type: ignore[no-untyped-call]

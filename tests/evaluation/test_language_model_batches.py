@@ -1,0 +1,124 @@
+import gc
+import tracemalloc
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pkgllm.errors import ModelError
+from pkgllm.evaluation.branches import Branches, Continuation
+from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.memory import MemoryPlan
+from pkgllm.evaluation.scorer import RankedClient
+from tiny_decoders import tiny_decoder
+from tiny_ranking import TERMINATOR, asked, everyone, least_budget, scorer_of, sound, trie_of
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return tiny_decoder(seed=3)
+
+
+GRID = [[first, second, TERMINATOR] for first in range(1, 9) for second in range(1, 9)]
+TEN = {
+    f"p{place}": [(7 * place + step) % 60 for step in range(1 + 5 * place)] for place in range(10)
+}
+
+
+def ranked(scorer: LanguageModelScorer, clients: Sequence[str]) -> list[RankedClient]:
+    """Rank GRID for some of TEN, each with columns of its own held out and left out."""
+    places = [int(client[1:]) for client in clients]
+    candidates = np.ones((len(places), len(GRID)), dtype=bool)
+    for row, place in enumerate(places):
+        candidates[row, 3 + place :: 11] = False
+    gold = [np.array([place, place + 20]) for place in places]
+    found = scorer.rank([asked(client) for client in clients], candidates, gold, top_k=10)
+    return [sound(answer) for answer in found]
+
+
+def assert_same(found: Sequence[RankedClient], expected: Sequence[RankedClient]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.ranks.optimistic.tolist() == other.ranks.optimistic.tolist()
+        assert one.ranks.pessimistic.tolist() == other.ranks.pessimistic.tolist()
+        assert one.top.tolist() == other.top.tolist()
+
+
+def test_clients_together_are_ranked_as_each_alone(model: PreTrainedModel) -> None:
+    scorer = scorer_of(model, TEN, trie_of(GRID))
+    # Ten clients are more than go through at once, so the last ones follow after the first.
+    assert scorer.clients_at_once == 8
+    together = ranked(scorer, list(TEN))
+    assert len({tuple(answer.top.tolist()) for answer in together}) == 10
+    assert_same([ranked(scorer, [client])[0] for client in TEN], together)
+    assert_same(ranked(scorer, list(TEN)[::-1]), together[::-1])
+    scores = scorer.scores(everyone(TEN))
+    alone = np.concatenate([scorer.scores([asked(client)]) for client in TEN])
+    np.testing.assert_allclose(scores, alone, atol=1e-4)
+
+
+def test_memory_changes_nothing_but_how_much_goes_through_at_once(model: PreTrainedModel) -> None:
+    trie = trie_of(GRID)
+    expected = ranked(scorer_of(model, TEN, trie), list(TEN))
+    clients_at_once = set()
+    for times in (1, 2, 4, 8):
+        budget = times * least_budget(model, trie)
+        scorer = scorer_of(model, TEN, trie, memory_budget=budget)
+        clients_at_once.add(scorer.clients_at_once)
+        assert_same(ranked(scorer, list(TEN)), expected)
+    assert min(clients_at_once) == 1
+    assert len(clients_at_once) > 1
+
+
+def test_a_budget_that_is_too_small_is_refused_at_once(model: PreTrainedModel) -> None:
+    with pytest.raises(
+        ModelError,
+        match=r"evaluation\.memory_gib must be at least 0\.001 to rank with prompts of 62 ",
+    ):
+        scorer_of(model, TEN, trie_of(GRID), memory_budget=1000)
+    with pytest.raises(ModelError, match="with prompts of 30 tokens, got"):
+        scorer_of(model, TEN, trie_of(GRID), memory_budget=1000, longest_prompt=30)
+
+
+def held_bytes() -> int:
+    """Return the size of all tensors, numpy arrays and other objects that exist."""
+    gc.collect()
+    storages: dict[int, int] = {}
+    for found in gc.get_objects():
+        if issubclass(type(found), Tensor):
+            storage = found.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+    return sum(storages.values()) + tracemalloc.get_traced_memory()[0]
+
+
+def test_memory_does_not_grow_with_the_number_of_clients(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = MemoryPlan(clients=2, rows=400, logits=50, capacity=144)
+    monkeypatch.setattr("pkgllm.evaluation.language_model.plan_memory", lambda *_, **__: plan)
+    held: list[int] = []
+    feed = Branches.feed
+
+    def watched(branches: Branches, rows: Continuation) -> Tensor:
+        if branches.num_fed == 0:
+            held.append(held_bytes())
+        return feed(branches, rows)
+
+    monkeypatch.setattr(Branches, "feed", watched)
+    # The same two prompts in every batch.
+    prompts = {f"p{place}": [1 + place % 2] * 60 for place in range(16)}
+    scorer = scorer_of(model, prompts, trie_of(GRID))
+    everything, gold = np.ones((16, len(GRID)), dtype=bool), [np.array([0])] * 16
+    tracemalloc.start()
+    try:
+        scorer.rank(everyone(prompts), everything, gold, top_k=5)
+    finally:
+        tracemalloc.stop()
+    _, second, *_, last = held
+    assert len(held) == 8
+    # Keys and values of a prompt: 2 layers, 2 heads of 8 numbers. What the last batch holds beside
+    # the second one's is ranks and lists of twelve clients.
+    key_values = 60 * 2 * 2 * 2 * 8 * 4
+    assert second > 2 * key_values
+    assert last - second < 12 * key_values / 4

@@ -1,0 +1,61 @@
+"""What the training clients like, in catalogue columns: all that simple baselines learn from."""
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.errors import DataError
+from pkgllm.graph.personal_graph import PersonalGraph
+
+
+class TrainingLikes:
+    """The liked items of each training client: the rows of a sparse matrix of zeros and ones.
+
+    Args:
+        catalogue: The items, in column order.
+        clients: For each training client, the ids of what it likes; an id counts once.
+
+    Raises:
+        DataError: If a liked item is not in the catalogue.
+
+    Example:
+        >>> from pkgllm.corpora.catalogue import Item
+        >>> films = Catalogue([Item("1", "Heat (1995)"), Item("2", "Ran (1985)")])
+        >>> TrainingLikes(films, [["2"], ["2", "1"]]).matrix().tolist()
+        [[0.0, 1.0], [1.0, 1.0]]
+    """
+
+    def __init__(self, catalogue: Catalogue, clients: Iterable[Collection[str]]) -> None:
+        self.catalogue = catalogue
+        self.columns: tuple[NDArray[np.int64], ...] = tuple(
+            np.array(sorted(self._column(item) for item in set(liked)), dtype=np.int64)
+            for liked in clients
+        )
+        """Columns of what each client likes, ascending."""
+        self.counts: NDArray[np.int64] = np.zeros(len(catalogue), dtype=np.int64)
+        """How many clients like each item, shape ``(catalogue,)``."""
+        for columns in self.columns:
+            self.counts[columns] += 1
+
+    def matrix(self) -> NDArray[np.float64]:
+        """Return 1 where a client likes an item, else 0, shape ``(clients, catalogue)``."""
+        found = np.zeros((len(self.columns), len(self.catalogue)))
+        for row, columns in zip(found, self.columns, strict=True):
+            row[columns] = 1.0
+        return found
+
+    def liked_columns(self, graph: PersonalGraph) -> NDArray[np.int64]:
+        """Return the columns of what a graph likes, ascending; other items have none."""
+        index = self.catalogue.index_by_id
+        liked = (fact.tail for fact in graph.with_relation("liked"))
+        return np.array(sorted(index[item] for item in liked if item in index), dtype=np.int64)
+
+    def _column(self, item: str) -> int:
+        if item not in self.catalogue:
+            raise DataError(
+                f"training likes: the liked item {item!r} is not in the catalogue of "
+                f"{len(self.catalogue)} items; take both from one corpus"
+            )
+        return self.catalogue.index_by_id[item]

@@ -1,0 +1,131 @@
+"""The models that an evaluation compares: a run's own, its base, and the baselines."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+
+from pkgllm.baselines.controls import ConstantScorer, PromptCopy, RandomScorer
+from pkgllm.baselines.ease import Ease
+from pkgllm.baselines.item_knn import ItemKnn
+from pkgllm.baselines.likes import TrainingLikes
+from pkgllm.baselines.popularity import Popularity
+from pkgllm.config import schema
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
+from pkgllm.evaluation.language_model import GIBIBYTE, LanguageModelScorer
+from pkgllm.evaluation.per_client import PerClientScorer
+from pkgllm.evaluation.scorer import Scorer
+from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.experiment.assembly import Population
+from pkgllm.experiment.modes import client_adapter
+from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.preferences.prompts import PromptWriter
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The models of a run, ready to be ranked."""
+
+    run: Path
+    """The folder that holds the adapters."""
+    base: BaseModel
+    policy: PeftModel
+    writer: PromptWriter
+    liked: Sequence[Collection[str]]
+    """Items that each training client likes, in the facts that it trains on."""
+
+
+def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
+    """Return the catalogue as a model reads it."""
+    sequences = [writer.completion_ids(name) for name in catalogue.names]
+    return CatalogueTrie(sequences, names=catalogue.names)
+
+
+def make_scorers(
+    config: schema.Experiment, ranked: Ranked, population: Population, likes: TrainingLikes
+) -> tuple[Scorer, ...]:
+    """Return what is ranked: the tuned model first, which the others are compared with.
+
+    Raises:
+        ModelError: If the base model cannot be ranked, or memory does not suffice.
+    """
+    catalogue, writer = population.corpus.catalogue, ranked.writer
+    trie = make_trie(writer, catalogue)
+
+    def language_model(name: str, *, with_adapter: bool) -> LanguageModelScorer:
+        return LanguageModelScorer(
+            name,
+            ranked.policy,
+            lambda graph: writer.write(graph).token_ids,
+            trie,
+            max_positions=ranked.base.max_positions,
+            longest_prompt=config.prompt.max_tokens,
+            memory_budget=int(config.evaluation.memory_gib * GIBIBYTE),
+            with_adapter=with_adapter,
+        )
+
+    policy = language_model("tuned", with_adapter=True)
+    reference = language_model("base", with_adapter=False)
+    if config.evaluation.score == "policy_reference_ratio":
+        tuned: Scorer = RatioScorer(policy, reference)
+        base: Scorer = reference
+    else:
+        tuned, base = (_scored(s, config.evaluation.score, trie) for s in (policy, reference))
+    if config.mode.name == "local":
+        tuned = PerClientScorer(tuned, own_adapter(ranked, population))
+    choice = config.evaluation.baselines
+    return (
+        tuned,
+        base,
+        *(_baseline(name, choice, likes, config.seed) for name in dict.fromkeys(choice.names)),
+    )
+
+
+def _scored(scorer: LanguageModelScorer, score: str, trie: CatalogueTrie) -> Scorer:
+    match score:
+        case "mean":
+            return MeanScorer(scorer, trie.depths[trie.terminal_nodes] + 1)
+        case "pmi":
+            return PmiScorer(scorer)
+        case _:
+            return scorer
+
+
+def training_likes(ranked: Ranked, catalogue: Catalogue) -> TrainingLikes:
+    """Return what the baselines learn from; another folder's catalogue may lack some items."""
+    return TrainingLikes(
+        catalogue, [[item for item in liked if item in catalogue] for liked in ranked.liked]
+    )
+
+
+def own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]:
+    """Return what loads a client's own adapter, and a fresh one for a client that has none."""
+    fresh = adapter_state(ranked.policy)
+    # Another folder's clients may have the ids of those who trained.
+    trained = {split.client for split in population.in_training}
+
+    def select(client: str) -> None:
+        folder = client_adapter(ranked.run, client)
+        own = client in trained and folder.is_dir()
+        load_adapter_state(ranked.policy, read_adapter_state(folder) if own else fresh)
+
+    return select
+
+
+def _baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
+    match name:
+        case "popularity":
+            return Popularity(likes)
+        case "item_knn":
+            return ItemKnn(likes, neighbours=choice.neighbours, shrinkage=choice.shrinkage)
+        case "ease":
+            return Ease(likes, l2=choice.l2)
+        case "random":
+            return RandomScorer(likes.catalogue, seed)
+        case "constant":
+            return ConstantScorer(likes.catalogue)
+        case _:
+            return PromptCopy(likes.catalogue)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import bootstrap  # type: ignore[import-untyped]  # scipy ships no types
 
 from pkgllm.evaluation import statistics
-from pkgllm.evaluation.statistics import bootstrap_ratios
+from pkgllm.evaluation.statistics import bootstrap_ratios, ratio, spread_over_clients
 
 
 def test_resamples_equal_a_plain_loop_over_the_same_draws() -> None:
@@ -97,6 +97,77 @@ def test_paired_columns_share_their_resamples(
     assert [found.value, found.low, found.high] == pytest.approx([shift] * 3, abs=1e-9)
 
 
+def test_columns_may_have_counts_of_their_own() -> None:
+    generator = np.random.default_rng(2)
+    sums = generator.random((9, 3))
+    counts = generator.integers(1, 6, size=(9, 3)).astype(float)
+    together = bootstrap_ratios(sums, counts, resamples=200, generator=np.random.default_rng(4))
+    for column in range(3):
+        alone = bootstrap_ratios(
+            sums[:, [column]],
+            counts[:, column],
+            resamples=200,
+            generator=np.random.default_rng(4),
+        )
+        assert together.values[column] == pytest.approx(alone.values[0])
+        assert together.resampled is not None
+        assert alone.resampled is not None
+        np.testing.assert_allclose(together.resampled[:, column], alone.resampled[:, 0])
+    np.testing.assert_allclose(together.values, sums.sum(axis=0) / counts.sum(axis=0))
+
+
+def test_a_resample_of_clients_with_nothing_to_count_is_zero() -> None:
+    # Of two clients one counts nothing in the first column, and nobody in the second.
+    found = bootstrap_ratios(
+        np.array([[2.0, 0.0], [0.0, 0.0]]),
+        np.array([[4.0, 0.0], [0.0, 0.0]]),
+        resamples=100,
+        generator=np.random.default_rng(0),
+    )
+    assert found.values.tolist() == [0.5, 0.0]
+    assert found.resampled is not None
+    assert set(found.resampled[:, 0]) == {0.5, 0.0}
+    assert set(found.resampled[:, 1]) == {0.0}
+
+
+def test_nothing_over_nothing_is_zero() -> None:
+    upper, lower = np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([[2.0], [0.0]])
+    assert ratio(upper[:1], lower[:1]).tolist() == [[0.5, 0.0]]
+    assert ratio(np.zeros((1, 2)), lower[1:]).tolist() == [[0.0, 0.0]]
+
+
+def test_a_spread_done_by_hand() -> None:
+    # Eleven clients: percentiles fall on clients, and a tenth of them is rounded up to two.
+    values = np.array([10.0, 0.0, 2.0, 1.0, 3.0, 4.0, 9.0, 5.0, 6.0, 8.0, 7.0])
+    found = spread_over_clients(values)
+    assert (found.p10, found.p25, found.p50, found.p75, found.p90) == (1, 2.5, 5, 7.5, 9)
+    assert found.worst_decile == 0.5
+    # Squares of -5 to 5 sum to 110, over ten.
+    assert found.sd == pytest.approx(np.sqrt(11))
+
+
+def test_a_spread_of_one_client_has_no_deviation_and_of_none_is_refused() -> None:
+    found = spread_over_clients(np.array([0.25]))
+    assert (found.p10, found.p90, found.worst_decile, found.sd) == (0.25, 0.25, 0.25, None)
+    with pytest.raises(ValueError, match="at least one client"):
+        spread_over_clients(np.array([]))
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=60).map(np.array))
+def test_a_spread_is_in_order_whatever_the_order_of_clients(
+    values: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> None:
+    found = spread_over_clients(values)
+    percentiles = [found.p10, found.p25, found.p50, found.p75, found.p90]
+    # Interpolation and means of equal values may differ from them by rounding.
+    assert (np.diff(percentiles) >= -1e-12).all()
+    assert values.min() - 1e-12 <= found.worst_decile <= np.mean(values) + 1e-12
+    assert spread_over_clients(np.sort(values)[::-1]).worst_decile == pytest.approx(
+        found.worst_decile
+    )
+    assert found.p50 == pytest.approx(np.median(values))
+
+
 def test_a_single_client_has_no_interval() -> None:
     found = bootstrap_ratios(
         np.array([[1.0, 0.5]]), np.array([4.0]), resamples=100, generator=np.random.default_rng(0)
@@ -115,7 +186,11 @@ def test_a_single_client_has_no_interval() -> None:
     [
         (np.zeros((0, 1)), np.zeros(0), 10, "at least one client"),
         (np.zeros((2, 1)), np.ones(3), 10, r"got \(2, 1\) and \(3,\)"),
-        (np.zeros((2, 1)), np.array([1.0, 0.0]), 10, "counts must be positive, got 0"),
+        (np.zeros((2, 2)), np.ones((2, 1)), 10, r"got \(2, 2\) and \(2, 1\)"),
+        (np.zeros(2), np.ones(2), 10, r"got \(2,\) and \(2,\)"),
+        (np.zeros((2, 1)), np.array([1.0, -1.0]), 10, "counts must not be negative, got -1"),
+        (np.zeros((2, 1)), np.array([1.0, np.nan]), 10, "counts must not be negative, got nan"),
+        (np.ones((2, 1)), np.array([1.0, 0.0]), 10, "a sum over a count of 0 must be 0 itself"),
         (np.zeros((2, 1)), np.ones(2), 0, "resamples must be at least 1, got 0"),
     ],
 )

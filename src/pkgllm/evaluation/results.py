@@ -4,21 +4,30 @@ Top-level numbers are micro means (every query counts alike); macro means count 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.evaluation.beyond_accuracy import ListMeasures
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.ranks import Ranks
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.evaluation.statistics import RatioBootstrap, bootstrap_ratios
+from pkgllm.evaluation.statistics import (
+    RatioBootstrap,
+    bootstrap_ratios,
+    ratio,
+    spread_over_clients,
+)
 from pkgllm.randomness import stream
 
 TOP_K = 10
 """Length of the lists of best candidates."""
+DECILE_METRICS = ("hits@10", "mrr")
+"""Metrics whose distribution over clients is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +50,9 @@ class Evaluation:
     """For each client, before the other held-out items are filtered."""
     ranked: Mapping[str, tuple[ClientRanks, ...]]
     """For each model, in the order given; one entry per client."""
+    catalogue: Catalogue
+    training_likes: NDArray[np.float64] | None
+    """How many training clients like each item, in column order, where that is known."""
     resamples: int
     seed: int
 
@@ -50,19 +62,24 @@ class Evaluation:
         ``models.<model>.<metric>`` holds ``value``, ``low`` and ``high``, and
         ``paired.<a>-<b>.<metric>`` holds ``difference`` (a minus b), ``low`` and ``high``. The
         interval is None where one client stands alone. The same two stand under ``macro`` (all
-        clients alike), ``seen`` and ``unseen`` (clients in or out of training, micro). ``ties`` is
-        the mean of pessimistic minus optimistic rank, ``failures`` the number of clients for whom
-        a model gave no score.
+        clients alike: the mean over clients of each client's own value), ``seen`` and ``unseen``
+        (clients in or out of training, micro). ``deciles.<model>.<metric>`` holds the
+        :class:`Spread` of the clients' own values, and ``beyond_accuracy.<model>`` the measures of
+        :class:`BeyondAccuracy`, over all clients' lists. ``ties`` is the mean of pessimistic minus
+        optimistic rank, ``failures`` the number of clients for whom a model gave no score.
         """
         everyone = np.arange(len(self.queries))
         seen = np.array([query.seen_in_training for query in self.queries])
-        counted = self._counted(everyone)
+        sums, counts = self._client_terms()
+        own = ratio(sums, counts)
         return {
-            **counted,
-            **self._tables(everyone, macro=False),
-            "macro": self._tables(everyone, macro=True),
-            "seen": self._group(everyone[seen]),
-            "unseen": self._group(everyone[~seen]),
+            **self._counted(everyone),
+            **self._tables(sums, counts),
+            "macro": self._tables(own, np.ones(len(own))),
+            "seen": self._group(sums, counts, everyone[seen]),
+            "unseen": self._group(sums, counts, everyone[~seen]),
+            "deciles": self._deciles(own),
+            "beyond_accuracy": self._beyond_accuracy(),
             "ties": {name: _mean_tie(ranked) for name, ranked in self.ranked.items()},
             "failures": {
                 name: sum(client.failed for client in ranked)
@@ -88,31 +105,64 @@ class Evaluation:
                 },
             }
 
-    def _group(self, clients: NDArray[np.int64]) -> dict[str, Any]:
+    def _client_terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sum both terms of every metric over each client's queries.
+
+        Returns:
+            Twice the shape ``(clients, columns)``, the columns model by model, metric by metric.
+        """
+        sizes = np.array([len(query.held_out) for query in self.queries])
+        starts = np.cumsum(sizes) - sizes
+        # An item is ranked among the candidates without the client's other held-out ones.
+        num_ranked = np.repeat(np.array(self.num_candidates) - sizes + 1, sizes)
+        terms = [
+            metric(np.concatenate([client.ranks.realistic for client in ranked]), num_ranked)
+            for ranked in self.ranked.values()
+            for metric in METRICS.values()
+        ]
+        return (
+            np.add.reduceat(np.column_stack([found.upper for found in terms]), starts),
+            np.add.reduceat(np.column_stack([found.lower for found in terms]), starts),
+        )
+
+    def _group(
+        self, sums: NDArray[np.float64], counts: NDArray[np.float64], clients: NDArray[np.int64]
+    ) -> dict[str, Any]:
         if not len(clients):
             return {"queries": 0, "clients": 0, "models": {}, "paired": {}}
-        return {**self._counted(clients), **self._tables(clients, macro=False)}
+        return {**self._counted(clients), **self._tables(sums[clients], counts[clients])}
 
     def _counted(self, clients: NDArray[np.int64]) -> dict[str, int]:
         num_queries = sum(len(self.queries[client].held_out) for client in clients)
         return {"queries": num_queries, "clients": len(clients)}
 
-    def _tables(self, clients: NDArray[np.int64], *, macro: bool) -> dict[str, Any]:
-        counts = np.array([len(self.queries[client].held_out) for client in clients], dtype=float)
-        sums = np.column_stack(
-            [
-                [metric(ranked[client].ranks.realistic).sum() for client in clients]
-                for ranked in self.ranked.values()
-                for metric in METRICS.values()
-            ]
-        )
+    def _tables(self, sums: NDArray[np.float64], counts: NDArray[np.float64]) -> dict[str, Any]:
         ratios = bootstrap_ratios(
-            sums / counts[:, None] if macro else sums,
-            np.ones_like(counts) if macro else counts,
-            resamples=self.resamples,
-            generator=stream(self.seed, "bootstrap"),
+            sums, counts, resamples=self.resamples, generator=stream(self.seed, "bootstrap")
         )
         return _named(ratios, tuple(self.ranked))
+
+    def _deciles(self, own: NDArray[np.float64]) -> dict[str, Any]:
+        metrics = list(METRICS)
+        return {
+            name: {
+                metric: asdict(
+                    spread_over_clients(own[:, len(metrics) * place + metrics.index(metric)])
+                )
+                for metric in DECILE_METRICS
+            }
+            for place, name in enumerate(self.ranked)
+        }
+
+    def _beyond_accuracy(self) -> dict[str, Any]:
+        profiles = [
+            [fact.tail for fact in query.graph.with_relation("liked")] for query in self.queries
+        ]
+        measures = ListMeasures(profiles, self.catalogue, self.training_likes)
+        return {
+            name: asdict(measures.of([client.top for client in ranked]))
+            for name, ranked in self.ranked.items()
+        }
 
 
 def _named(ratios: RatioBootstrap, names: Sequence[str]) -> dict[str, Any]:

@@ -1,35 +1,28 @@
-"""The results of an evaluation as tables: for the terminal (rich) and as Markdown."""
+"""The results of an evaluation as tables: for the terminal (rich) and as Markdown.
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, zip_longest
+Differences stand against the first model only; the results hold those of every pair.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-_HEADINGS = {"hits@1": "Hits@1", "hits@3": "Hits@3", "hits@10": "Hits@10", "mrr": "MRR"}
-_ONE_LINE_WIDTH = 118
-"""Terminal columns from which a value and its interval fit on one line."""
-
-_Label = tuple[str, ...]
-"""A row's name in parts that may stand on lines of their own: a model, or two to compare."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Cell:
-    value: str
-    interval: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """One table in words: a title, the first column's heading, and rows of a name and cells."""
-
-    title: str
-    heading: str
-    rows: tuple[tuple[_Label, tuple[_Cell, ...]], ...]
+from pkgllm.report.blocks import (
+    METRIC_HEADINGS,
+    Block,
+    Cell,
+    counted,
+    in_parts,
+    list_block,
+    metrics_block,
+    overall,
+    parts,
+    spread_blocks,
+)
 
 
 def terminal_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Table]:
@@ -37,46 +30,80 @@ def terminal_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Table
 
     Args:
         results: As made by ``Evaluation.results``.
-        width: Columns of the terminal; in a narrow one the intervals stand below the values.
+        width: Columns of the terminal; where it is too narrow, the ends of an interval stand below
+            each other.
     """
-    wide = width >= _ONE_LINE_WIDTH
-    between, padding = (" ", (0, 1, 0, 0)) if wide else ("\n", (0, 0, 0, 0))
-    for block in _overall(results):
-        table = _empty_table(block.title, (block.heading,), padding)
-        for label, cells in block.rows:
-            values = (f"{cell.value}{between}{cell.interval}".rstrip() for cell in cells)
-            table.add_row(between.join(label), *values)
-        yield table
+    for block in overall(results):
+        yield estimate_table(block, width)
+    yield plain_table(list_block(results))
     yield _short_table(results)
+
+
+def estimate_table(block: Block, width: int) -> Table:
+    """Return values above their intervals, which take one line where all of them fit so."""
+    rows = [
+        ["\n".join(label), *(_below(cell, ", ") for cell in cells)] for label, cells in block.rows
+    ]
+    if _width([block.headings, *rows]) > width:
+        rows = [
+            ["\n".join(label), *(_below(cell, ",\n ") for cell in cells)]
+            for label, cells in block.rows
+        ]
+    table = _empty_table(block.title, block.headings)
+    for label, *written in rows:
+        table.add_row(Text(label), *(_dim_below(text) for text in written))
+    return table
+
+
+def _below(cell: Cell, between: str) -> str:
+    """Write a value above its interval, digits below digits."""
+    return f" {cell.value}\n[{cell.low}{between}{cell.high}]" if cell.low else cell.value
+
+
+def _dim_below(text: str) -> Text:
+    value, *interval = text.splitlines(keepends=True)
+    return Text.assemble(value, ("".join(interval), "dim"))
+
+
+def _width(rows: Sequence[Sequence[str]]) -> int:
+    """Return the columns that rows take in a terminal, one of them free between two cells."""
+    columns = zip(*rows, strict=True)
+    widths = [max(len(line) for cell in column for line in cell.splitlines()) for column in columns]
+    return sum(widths) + len(widths) - 1
+
+
+def plain_table(block: Block) -> Table:
+    """Return a block of values without intervals, the words of a heading below each other."""
+    table = _empty_table(block.title, [heading.replace(" ", "\n") for heading in block.headings])
+    for label, cells in block.rows:
+        table.add_row(Text("\n".join(label)), *(cell.value for cell in cells))
+    return table
 
 
 def _short_table(results: Mapping[str, Any]) -> Table:
     """Return the values of every part below each other, without their intervals."""
-    table = _empty_table("In parts, without intervals", ("clients", "model"), (0, 1, 0, 0))
-    for name, title, part in _parts(results):
-        counted = (
-            _counted(part).split(", ") if name != "macro" else ["mean of the", "clients' means"]
-        )
-        rows = _models(part, title).rows
-        for beside, row in zip_longest((name, *counted), rows, fillvalue=None):
+    headings = ("clients", "model", *METRIC_HEADINGS.values())
+    table = _empty_table("In parts, without intervals", headings)
+    for name, title, part in parts(results):
+        beside = counted(part).split(", ") if name != "macro" else ["mean of the", "clients' own"]
+        rows = metrics_block(part, title).rows
+        for first, row in zip_longest((name, *beside), rows, fillvalue=None):
             label, cells = row or ((), ())
-            table.add_row(beside, *label, *(cell.value for cell in cells))
+            table.add_row(first, *map(Text, label), *(cell.value for cell in cells))
         table.add_section()
     return table
 
 
-def _empty_table(title: str, headings: Sequence[str], padding: tuple[int, int, int, int]) -> Table:
+def _empty_table(title: str, headings: Sequence[str]) -> Table:
     table = Table(
         title=f"\n{title}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         show_edge=False,
-        padding=padding,
+        padding=0,
     )
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for heading in _HEADINGS.values():
-        table.add_column(heading, no_wrap=True)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, overflow="fold", no_wrap=place > 0)
     return table
 
 
@@ -85,6 +112,11 @@ def remarks(results: Mapping[str, Any]) -> tuple[str, ...]:
     found = ["[low, high]: 95 % cluster bootstrap interval by client."]
     if results["clients"] == 1:
         found = ["One client only, so no interval can be given."]
+    found += [
+        "adj.MRR: 0 for a random order, 1 when every held-out item stands first.",
+        "Beyond accuracy: the 10 best items of every client, an empty list where a model failed; "
+        "the tail is what stands outside the fewest items that hold 80 % of the training likes.",
+    ]
     found += [
         f"{name}: no score for {count} of {results['clients']} clients, whose queries all count as "
         "misses."
@@ -116,83 +148,34 @@ def markdown_table(results: Mapping[str, Any], *, title: str, notes: Sequence[st
         title: The section's heading.
         notes: Lines for the list at its end, before the remarks on failures and ties.
     """
+    return markdown_section(title, _blocks(results), (*notes, *remarks(results)))
+
+
+def markdown_section(title: str, blocks: Iterable[Block], notes: Sequence[str]) -> str:
+    """Return blocks as one Markdown section.
+
+    Args:
+        title: The section's heading.
+        blocks: Its tables, each below its title.
+        notes: Lines for the list at its end.
+    """
     lines = [f"## {title}"]
-    for block in _blocks(results):
-        headings = [block.heading, *_HEADINGS.values()]
-        lines += ["", f"**{block.title}**", "", _line(headings), _line(["---"] * len(headings))]
+    for block in blocks:
+        lines += ["", f"**{block.title}**", "", _line(block.headings)]
+        lines.append(_line(["---"] * len(block.headings)))
         lines += [
             _line([" ".join(label), *(f"{cell.value} {cell.interval}".rstrip() for cell in cells)])
             for label, cells in block.rows
         ]
-    lines += ["", *(f"- {note}" for note in (*notes, *remarks(results)))]
+    lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
-def _blocks(results: Mapping[str, Any]) -> Iterator[_Block]:
-    yield from _overall(results)
-    for _, title, part in _parts(results):
-        yield _models(part, title)
-        if part["paired"]:
-            yield _paired(part, f"Paired differences, {title[0].lower()}{title[1:]}")
-
-
-def _overall(results: Mapping[str, Any]) -> Iterator[_Block]:
-    yield _models(results, f"All clients: {_counted(results)}")
-    if results["paired"]:
-        yield _paired(results, "Paired differences, all clients")
-
-
-def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield name, title and numbers of the parts that hold anybody."""
-    for name, title in (("seen", "Clients seen in training"), ("unseen", "Unseen clients")):
-        if results[name]["clients"]:
-            yield name, f"{title}: {_counted(results[name])}", results[name]
-    yield "macro", "Macro: mean over clients of each client's mean", results["macro"]
-
-
-def _models(part: Mapping[str, Any], title: str) -> _Block:
-    rows = tuple(
-        ((name,), tuple(_cell(metrics[key], "value") for key in _HEADINGS))
-        for name, metrics in part["models"].items()
-    )
-    return _Block(title, "model", rows)
-
-
-def _paired(part: Mapping[str, Any], title: str) -> _Block:
-    rows = tuple(
-        (
-            (first, f"- {second}"),
-            tuple(
-                _cell(part["paired"][f"{first}-{second}"][key], "difference") for key in _HEADINGS
-            ),
-        )
-        for first, second in combinations(part["models"], 2)
-    )
-    return _Block(title, "difference", rows)
-
-
-def _cell(found: Mapping[str, float | None], key: str) -> _Cell:
-    value = found[key]
-    assert value is not None
-    sign = "+" if key == "difference" else ""
-    if found["low"] is None or found["high"] is None:
-        return _Cell(_number(value, sign), "")
-    return _Cell(_number(value, sign), f"[{_number(found['low'])}, {_number(found['high'])}]")
-
-
-def _number(value: float, sign: str = "") -> str:
-    """Write four digits after the point and none before it that say nothing: ``.0943``."""
-    # Adding 0.0 turns the minus of a rounded zero into nothing.
-    text = f"{round(value, 4) + 0.0:{sign}.4f}"
-    return text.replace("0.", ".", 1) if abs(value) < 0.99995 else text
-
-
-def _counted(part: Mapping[str, Any]) -> str:
-    clients, queries = part["clients"], part["queries"]
-    return (
-        f"{clients:,} {'client' if clients == 1 else 'clients'}, "
-        f"{queries:,} {'query' if queries == 1 else 'queries'}"
-    )
+def _blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+    yield from overall(results)
+    yield list_block(results)
+    yield from spread_blocks(results)
+    yield from in_parts(results)
 
 
 def _line(cells: Sequence[str]) -> str:

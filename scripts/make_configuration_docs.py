@@ -50,7 +50,7 @@ def _table(heading: str, section: type[Section], level: str) -> Iterator[str]:
     yield "| key | takes | default | meaning |"
     yield "|---|---|---|---|"
     for key, field in section.model_fields.items():
-        meaning = field.description or _meaning(key, field)
+        meaning = " ".join((field.description or _meaning(key, field)).split())
         yield f"| `{key}` | {describe(field)} | {_default(field)} | {_markdown(meaning)} |"
     yield ""
 

@@ -35,6 +35,7 @@ COMMANDS = sorted(leaves(typer.main.get_command(app)))
 
 def test_the_commands() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
+        "compare",
         "config check",
         "config show",
         "data build",
@@ -84,7 +85,7 @@ def test_train_leaves_a_whole_run_and_prints_its_numbers(
     assert done.code == 0, done.err
     run = workplace / "runs" / "mine"
     results = read_json(run / "results.json")
-    assert list(results["models"]) == ["tuned", "base", "popularity"]
+    assert list(results["models"]) == ["tuned", "base", "popularity", "item_knn", "ease"]
     assert results["clients"] == len(CLIENTS)
     predictions = [json.loads(line) for line in (run / "predictions.jsonl").open()]
     assert sorted(row["client"] for row in predictions) == sorted(CLIENTS)

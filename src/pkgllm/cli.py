@@ -4,7 +4,7 @@ import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from click import ClickException, UsageError
@@ -90,6 +90,7 @@ def train(
 
 @app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
 def evaluate(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     data: Annotated[
         Path | None,
@@ -103,16 +104,87 @@ def evaluate(
             help="Folder to make for the results; the next number in RUN/evaluations if absent.",
         ),
     ] = None,
+    protocol: Annotated[
+        Literal["exact", "lists", "all", "legacy", "legacy-leak"],
+        typer.Option(
+            "--protocol",
+            "-p",
+            help="exact: rank the whole catalogue. lists: let the models write lists. all: both. "
+            "The others give inflated numbers, to show how far: legacy scores the lists of an "
+            "earlier evaluation in a published way, legacy-leak asks with the answers in the "
+            "prompts.",
+        ),
+    ] = "exact",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override one key of evaluation: evaluation.max_clients=null. Repeatable."
+        ),
+    ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            help="The lists.jsonl that legacy scores; the newest in RUN/evaluations if absent."
+        ),
+    ] = None,
 ) -> None:
-    """Rank a run's clients again, or other people.
+    """Evaluate a run again, on its own clients or on other people.
 
     RUN is the folder of a finished run.
     """
+    if protocol != "legacy" and answers is not None:
+        raise UsageError("--answers goes with --protocol legacy only.", context)
+    if protocol == "legacy" and overrides:
+        raise UsageError(
+            "--set does not go with --protocol legacy, whose answers are written already.", context
+        )
     progress = _progress()
 
     from pkgllm.experiment import jobs
 
-    _show(jobs.evaluate_run(run, progress, data=data, output=output))
+    if protocol == "legacy":
+        _show(jobs.rescore_answers(run, answers=answers, data=data, output=output))
+        return
+    for report in jobs.evaluate_run(
+        run, progress, data=data, output=output, protocol=protocol, overrides=overrides or []
+    ):
+        _show(report)
+
+
+@app.command(epilog=_example("pkgllm compare runs/fedkto runs/feddpo --metric mrr -o both.md"))
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", hidden=True)],
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option("--metric", "-m", help="Such as mrr. Repeatable; hits@10 and mrr if absent."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File to write as well, in Markdown or JSON."),
+    ] = None,
+) -> None:
+    """Compare runs that were asked the same, and test the differences.
+
+    RUN... are the folders of finished runs, or of evaluations of them.
+    """
+    from rich.console import Console
+
+    from pkgllm.experiment import comparison
+    from pkgllm.report.comparison import comparison_remarks, comparison_tables, comparison_title
+    from pkgllm.report.tables import remarks_table
+
+    if output is not None:
+        comparison.check_output(output)
+    results = comparison.compare(runs, metrics or comparison.COMPARED_METRICS)
+    console = Console()
+    console.print(comparison_title(results), style="bold", highlight=False, markup=False)
+    for table in comparison_tables(results, width=console.width):
+        console.print(table)
+    console.print()
+    console.print(remarks_table(comparison_remarks(results)))
+    if output is not None:
+        comparison.write_comparison(results, output)
+        typer.echo(f"\nwritten to {output}")
 
 
 @config_app.command("check", epilog=_example("pkgllm config check mine.yaml --set seed=1"))
@@ -187,16 +259,23 @@ def _progress() -> "TerminalProgress":
 def _show(report: "Report") -> None:
     from rich.console import Console
 
+    from pkgllm.report.legacy import legacy_remarks, legacy_tables
+    from pkgllm.report.lists import list_remarks, list_tables
     from pkgllm.report.tables import remarks, remarks_table, terminal_tables
 
+    tables, tell = {
+        "results": (terminal_tables, remarks),
+        "lists": (list_tables, list_remarks),
+        "legacy": (legacy_tables, legacy_remarks),
+    }[report.name]
     console = Console()
     console.print(report.title, style="bold", highlight=False)
-    for table in terminal_tables(report.results, width=console.width):
+    for table in tables(report.results, width=console.width):
         console.print(table)
     console.print()
-    console.print(remarks_table((*report.notes, *remarks(report.results))))
-    typer.echo(f"\nall tables: {report.folder / 'results.md'}")
-    typer.echo(f"as JSON:    {report.folder / 'results.json'}")
+    console.print(remarks_table((*report.notes, *tell(report.results))))
+    typer.echo(f"\nall tables: {report.folder / f'{report.name}.md'}")
+    typer.echo(f"as JSON:    {report.folder / f'{report.name}.json'}")
 
 
 def main() -> None:
@@ -217,7 +296,7 @@ def main() -> None:
         if not _out_of_memory(error):
             raise
         _end(
-            "out of memory; lower evaluation.chunk_tokens, training.groups_per_step, "
+            "out of memory; lower evaluation.memory_gib, training.groups_per_step, "
             "prompt.max_tokens or adapter.lora_rank, or choose a smaller base model",
             1,
         )

@@ -2,14 +2,15 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import PeftModel
-from tiny_corpus import CLIENTS, tiny_experiment, write_corpus
+from run_files import MODES, Finished, files_below, predictions, read_json
+from tiny_corpus import CLIENTS, tiny_experiment
 
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
@@ -17,7 +18,6 @@ from pkgllm.errors import DataError, LeakError
 from pkgllm.experiment import jobs
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
 from pkgllm.experiment.jobs import build_data, evaluate_run, train
-from pkgllm.experiment.ranking import Report
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import attach_adapter
@@ -28,13 +28,10 @@ from pkgllm.progress import Silent
 from pkgllm.runs import RunFolder
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
-METRICS = {"hits@1", "hits@3", "hits@10", "mrr"}
-MODELS = ("tuned", "base", "popularity")
-MODES: Mapping[str, dict[str, Any]] = {
-    "federated": {"name": "federated", "rounds": 2, "cohort_size": 2},
-    "centralized": {"name": "centralized", "rounds": 2, "cohort_size": 2},
-    "local": {"name": "local", "rounds": 2},
-}
+pytest_plugins = ["finished_runs"]
+
+METRICS = {"hits@1", "hits@3", "hits@10", "hits@50", "mrr", "adjusted_mrr", "ndcg@10"}
+MODELS = ("tuned", "base", "popularity", "item_knn", "ease")
 FILES = {
     "config.yaml",
     "provenance.json",
@@ -46,66 +43,6 @@ FILES = {
     "results.json",
     "results.md",
 }
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
-
-
-@pytest.fixture(scope="module")
-def other_data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    """Other people with the same ids."""
-    return write_corpus(tmp_path_factory.mktemp("other"), make_dialogue, write_redial, seed=5)
-
-
-Finished = tuple[Experiment, Path, Report]
-
-
-@pytest.fixture(scope="module")
-def run_in(
-    tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_base_folder: Path
-) -> Callable[[str], Finished]:
-    """Train once in a mode; nobody changes the files of these runs."""
-
-    @cache
-    def run(mode: str) -> Finished:
-        config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode])
-        path = tmp_path_factory.mktemp("run") / mode
-        return config, path, train(config, path, Silent())
-
-    return run
-
-
-@pytest.fixture(params=sorted(MODES))
-def finished(request: pytest.FixtureRequest, run_in: Callable[[str], Finished]) -> Finished:
-    """A run in each mode."""
-    return run_in(request.param)
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def predictions(path: Path) -> list[dict[str, Any]]:
-    lines = (path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_every_mode_writes_a_whole_run(finished: Finished) -> None:
@@ -133,9 +70,12 @@ def test_the_results_have_the_promised_form(finished: Finished) -> None:
     assert tuple(results["models"]) == MODELS
     for model in MODELS:
         assert set(results["models"][model]) == METRICS
-        for found in results["models"][model].values():
-            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1
-    assert set(results["paired"]) == {"tuned-base", "tuned-popularity", "base-popularity"}
+        for metric, found in results["models"][model].items():
+            low, value, high = found["low"], found["value"], found["high"]
+            assert low <= value <= high <= 1
+            assert low >= 0 or metric == "adjusted_mrr"
+        assert set(results["deciles"][model]) == {"hits@10", "mrr"}
+    assert list(results["paired"]) == [f"{one}-{two}" for one, two in combinations(MODELS, 2)]
     for pair, metrics in results["paired"].items():
         first, second = pair.split("-")
         for metric, found in metrics.items():
@@ -204,7 +144,7 @@ def test_another_seed_gives_another_adapter(
 def test_evaluating_a_run_again_gives_its_own_numbers(finished: Finished, tmp_path: Path) -> None:
     _, path, report = finished
     before = files_below(path)
-    again = evaluate_run(path, Silent(), output=tmp_path / "again")
+    (again,) = evaluate_run(path, Silent(), output=tmp_path / "again")
     assert files_below(path) == before
     assert again.results == report.results
     assert (again.title, again.notes) == (report.title, report.notes)
@@ -217,7 +157,7 @@ def test_evaluations_are_numbered_below_the_run(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(run_in("federated")[1], run)
-    names = [evaluate_run(run, Silent()).folder for _ in range(2)]
+    names = [report.folder for _ in range(2) for report in evaluate_run(run, Silent())]
     assert names == [run / "evaluations" / "001", run / "evaluations" / "002"]
 
 
@@ -225,7 +165,8 @@ def test_the_clients_of_another_folder_are_all_unseen(
     finished: Finished, other_data: Path, tmp_path: Path
 ) -> None:
     config, path, _ = finished
-    report = evaluate_run(path, Silent(), data=other_data.parent, output=tmp_path / "others")
+    output = tmp_path / "others"
+    (report,) = evaluate_run(path, Silent(), data=other_data.parent, output=output)
     assert (report.results["clients"], report.results["unseen"]["clients"]) == (12, 12)
     rows = predictions(tmp_path / "others")
     assert not any(row["seen_in_training"] for row in rows)

@@ -1,6 +1,5 @@
 """From sections of the configuration to the objects they describe."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from pkgllm.corpora.hub import read_hub
 from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
 from pkgllm.corpora.splits import ClientSplit, split_corpus
 from pkgllm.errors import ConfigError, DataError
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group, GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
@@ -37,11 +36,12 @@ class Population:
         """The clients that train."""
         return tuple(split for split in self.splits if split.seen_in_training)
 
-    def liked_in_training(self) -> Mapping[str, int]:
-        """Count the training clients that like each item, in the facts that they train on."""
-        return Counter(
-            fact.tail for s in self.in_training for fact in s.train_graph.with_relation("liked")
-        )
+    def liked_in_training(self) -> list[list[str]]:
+        """Return what each training client likes, in the facts that it trains on."""
+        return [
+            [fact.tail for fact in split.train_graph.with_relation("liked")]
+            for split in self.in_training
+        ]
 
 
 def read_corpus(config: schema.Experiment) -> Corpus:
@@ -173,13 +173,15 @@ def make_queries(
 def audit_queries(
     queries: Sequence[ClientQueries], writer: PromptWriter, catalogue: Catalogue, part: str
 ) -> int:
-    """Audit every evaluation prompt; return how many facts did not fit into them.
+    """Audit every query and its prompt; return how many facts did not fit into the prompts.
 
     Raises:
         LeakError: If a prompt holds an item that is asked for.
+        DataError: If a query cannot be asked: :func:`candidate_mask` says when.
     """
     left_out = 0
     for query in queries:
+        candidate_mask(catalogue, query)
         prompt = writer.write(query.graph)
         audit_prompt(prompt, query.held_out, catalogue, place=f"{part} prompt")
         left_out += prompt.facts_left_out

@@ -1,17 +1,19 @@
 """What the commands do: train, evaluate, build the data."""
 
 import json
-from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from peft import PeftModel
 
 from pkgllm.config.load import dump_config, load_config
+from pkgllm.config.overrides import parse_override
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.splits import split_digest
-from pkgllm.errors import DataError, ModelError, RunError
+from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
@@ -23,8 +25,18 @@ from pkgllm.experiment.assembly import (
     read_corpus,
     read_other_corpus,
 )
+from pkgllm.experiment.legacy import (
+    ANSWERS,
+    LEAKY_SAMPLES,
+    leaky_prompts,
+    newest_answers,
+    read_answers,
+    write_legacy,
+)
+from pkgllm.experiment.listing import ListAsker, write_lists
 from pkgllm.experiment.modes import check_cohort, train_policy
-from pkgllm.experiment.ranking import Ranked, Report, rank
+from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
+from pkgllm.experiment.scorers import Ranked
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import attach_adapter, load_adapter
 from pkgllm.lm.base_model import BaseModel, load_base_model
@@ -33,7 +45,11 @@ from pkgllm.randomness import torch_seed
 from pkgllm.runs import RunFolder, provenance
 
 LIKED = "liked_in_training.json"
-"""Training clients that like each item: what the popularity baseline knows."""
+"""What each training client likes: all that the simple baselines learn from."""
+
+Protocol = Literal["exact", "lists", "all", "legacy-leak"]
+"""``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
+``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
 
 
 def train(config: Experiment, path: Path, progress: Progress) -> Report:
@@ -69,16 +85,23 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     run.write_text("config.yaml", dump_config(config))
     run.write_json("provenance.json", _provenance(config, population, base))
     run.write_json("split.json", _split(population))
-    run.write_json(LIKED, liked)
+    run.write_json(LIKED, {"clients": liked})
     train_policy(config, policy, base, groups, run, progress)
     ranked = Ranked(run.path, base, policy, writer, liked)
-    return rank(config, ranked, population, queries, run, progress, facts_left_out=facts_left_out)
+    task = Task(config, ranked, population, queries, facts_left_out)
+    return write_ranks(task, rank(task, progress), run)
 
 
 def evaluate_run(
-    path: Path, progress: Progress, *, data: Path | None = None, output: Path | None = None
-) -> Report:
-    """Rank a finished run's model again, on its own clients or on those of another folder.
+    path: Path,
+    progress: Progress,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    protocol: Protocol = "exact",
+    overrides: Sequence[str] = (),
+) -> tuple[Report, ...]:
+    """Ask a finished run's models again, for its own clients or for those of another folder.
 
     Args:
         path: The run folder.
@@ -86,9 +109,16 @@ def evaluate_run(
         data: Another folder in ReDial's format, whose clients were all unseen in training.
         output: Folder to make for the results; the next number below ``RUN/evaluations`` when
             absent.
+        protocol: What is asked.
+        overrides: Values of ``evaluation`` to set over those of the run, each ``KEY=VALUE``.
+
+    Returns:
+        What each protocol found, the ranks first.
 
     Raises:
         RunError: If the folder holds no finished training, or the output exists.
+        ConfigError: If an override is wrong or outside ``evaluation``, or a list does not fit into
+            the base model.
         DataError: If the data are not those that the run was trained on, and no others are given.
         ModelError: If the base model is not the one that the adapter was trained on.
         PkgllmError: If anything else that the run needs cannot be used.
@@ -96,12 +126,11 @@ def evaluate_run(
     run = RunFolder.open(
         path, needed=("config.yaml", "provenance.json", "split.json", LIKED, "adapter")
     )
-    config = load_config(str(run.config))
+    _check_evaluation_only(overrides)
+    config = load_config(str(run.config), overrides)
+    population = _population(config, data)
     if data is None:
-        population = populate(config, read_corpus(config))
         _check_same_split(run, population)
-    else:
-        population = populate(config, read_other_corpus(config, data), all_unseen=True)
     base = _load_base(config)
     _check_same_base(run, base)
     policy: PeftModel = load_adapter(base.model, run.adapter)
@@ -110,15 +139,78 @@ def evaluate_run(
     catalogue = population.corpus.catalogue
     check_room(config.prompt, writer, base, catalogue)
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    liked = Counter(_read_json(run.path / LIKED))
+    ranked = Ranked(run.path, base, policy, writer, _read_liked(run.path / LIKED))
+    task = Task(config, ranked, population, queries, facts_left_out)
+    asker = None
+    if protocol != "exact":
+        prompts = (
+            leaky_prompts(population, queries, writer, config.evaluation.part)
+            if protocol == "legacy-leak"
+            else [writer.write(query.graph) for query in queries]
+        )
+        asker = ListAsker(config, ranked, population, queries, prompts)
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
     written.write_json("provenance.json", _provenance(config, population, base))
-    ranked = Ranked(run.path, base, policy, writer, liked)
-    return rank(
-        config, ranked, population, queries, written, progress, facts_left_out=facts_left_out
-    )
+    if asker is not None and protocol == "legacy-leak":
+        lists = asker.ask(LEAKY_SAMPLES, progress)
+        return (write_legacy(config, population, queries, lists, written, leaky=True),)
+    evaluation = rank(task, progress)
+    reports = [write_ranks(task, evaluation, written)] if protocol != "lists" else []
+    if asker is not None:
+        reports.append(write_lists(task, asker, evaluation, written, progress))
+    return tuple(reports)
+
+
+def rescore_answers(
+    path: Path,
+    *,
+    answers: Path | None = None,
+    data: Path | None = None,
+    output: Path | None = None,
+) -> Report:
+    """Score the written lists of an earlier evaluation in the published, inflated way.
+
+    No model is loaded. The same answers are scored honestly beside.
+
+    Args:
+        path: The run folder.
+        answers: The ``lists.jsonl`` to score; of the run's newest evaluation that has one when
+            absent.
+        data: The folder that was given as ``data`` when the lists were written.
+        output: As for :func:`evaluate_run`.
+
+    Raises:
+        RunError: If there are no answers, they are damaged or of other clients, or the output
+            exists.
+        DataError: If the data are not those that the answers were written for.
+        PkgllmError: If anything else that is needed cannot be used.
+    """
+    run = RunFolder.open(path)
+    if answers is None:
+        answers = newest_answers(run.path)
+    elif answers.name != ANSWERS or not answers.is_file():
+        raise RunError(
+            f"--answers {answers}: must be a file {ANSWERS} that pkgllm evaluate --protocol lists "
+            "wrote"
+        )
+    source = RunFolder.open(answers.parent, needed=("config.yaml", "provenance.json"))
+    config = load_config(str(source.config))
+    population = _population(config, data)
+    digests = _read_json(source.provenance).get("digests")
+    if not isinstance(digests, dict) or digests.get("split") != split_digest(population.splits):
+        raise DataError(
+            f"{answers}: the answers were written for other data; name those people with --data, "
+            "as then, or restore the data"
+        )
+    queries = make_queries(config, population, everybody=data is not None)
+    lists = read_answers(answers, queries, k=config.evaluation.lists.k)
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
+    written.write_text("config.yaml", dump_config(config))
+    digests = {**digests, "answers": sha256(answers.read_bytes()).hexdigest()}
+    written.write_json("provenance.json", provenance(seed=config.seed, digests=digests))
+    return write_legacy(config, population, queries, lists, written, leaky=False)
 
 
 def build_data(config: Experiment, output: Path, progress: Progress) -> int:
@@ -139,6 +231,22 @@ def build_data(config: Experiment, output: Path, progress: Progress) -> int:
             advance()
     written.write_json("split.json", _split(population))
     return len(population.splits)
+
+
+def _check_evaluation_only(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        change = parse_override(text)
+        if change.path[0] != "evaluation" or len(change.path) == 1:
+            raise ConfigError(
+                f"{change.place}: only the keys of evaluation can be set once a run is trained, "
+                "for example --set evaluation.max_clients=null"
+            )
+
+
+def _population(config: Experiment, data: Path | None) -> Population:
+    if data is None:
+        return populate(config, read_corpus(config))
+    return populate(config, read_other_corpus(config, data), all_unseen=True)
 
 
 def _load_base(config: Experiment) -> BaseModel:
@@ -195,6 +303,13 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise RunError(f"{path}: cannot be read as JSON: {error}; train the run again") from error
     if not isinstance(found, dict):
         raise RunError(f"{path}: must hold a JSON object; train the run again")
+    return found
+
+
+def _read_liked(path: Path) -> list[list[str]]:
+    found = _read_json(path).get("clients")
+    if not isinstance(found, list) or not all(isinstance(liked, list) for liked in found):
+        raise RunError(f"{path}: must list what each training client likes; train the run again")
     return found
 
 

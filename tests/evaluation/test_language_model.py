@@ -19,6 +19,7 @@ from tiny_decoders import MAX_POSITIONS, VOCABULARY, tiny_decoder, with_random_a
 from tiny_ranking import TERMINATOR, asked, everyone, least_budget, scorer_of, sound, trie_of
 
 KINDS = ("flat", "even", "plain", "sharp")
+GRID = [[first, second, TERMINATOR] for first in range(1, 6) for second in range(1, 6)]
 
 
 def brute_force(
@@ -146,6 +147,19 @@ def test_the_surer_the_model_the_less_is_fed(models: dict[str, PreTrainedModel])
     assert share["flat"] >= 1
 
 
+def test_titles_that_only_rounding_tells_apart_tie() -> None:
+    model = tiny_decoder(seed=3)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(2e-6)  # type: ignore[no-untyped-call]
+    scorer = scorer_of(model, {"p": [5, 6]}, trie_of(GRID))
+    scores = scorer.scores([asked("p")])[0]
+    assert 0 < np.ptp(scores) < TIE_NATS / 2
+    everything, gold = np.ones((1, len(GRID)), dtype=bool), [np.array([scores.argmax()])]
+    (found,) = scorer.rank([asked("p")], everything, gold, top_k=1)
+    assert sound(found).ranks.optimistic.tolist() == [1]
+    assert sound(found).ranks.pessimistic.tolist() == [len(GRID)]
+
+
 def test_a_model_that_has_diverged_is_named() -> None:
     broken = tiny_decoder(seed=4)
     with torch.no_grad():
@@ -167,23 +181,22 @@ def test_a_client_whose_scores_are_no_numbers_fails_alone(where: str) -> None:
     with torch.no_grad():
         broken.get_input_embeddings().weight[40] = torch.nan
     sequences = [[40, 3, TERMINATOR], *GRID]
-    prompts = {"p": [5, 6], "q": [40 if where == "prompt" else 4, 6, 7], "r": [5] * 9}
+    # The first client's nodes come first, so that others' slots lie beside what is no number.
+    prompts = {"q": [40 if where == "prompt" else 4, 6, 7], "p": [5, 6], "r": [5] * 9}
     candidates = np.ones((3, len(sequences)), dtype=bool)
     # Only q is asked for the title that goes through token 40.
-    candidates[[0, 2], 0] = False
+    candidates[1:, 0] = False
+    gold = [np.array([0 if where == "title" else 3]), np.array([5, 9]), np.array([1])]
     scorer = scorer_of(broken, prompts, trie_of(sequences))
-    gold = [np.array([5, 9])] * 3
-    if where == "title":
-        gold[1] = np.array([0])
-    found = scorer.rank(everyone(prompts), candidates, gold, top_k=5)
-    assert isinstance(found[1], ModelError)
-    assert str(found[1]).startswith("client 'q', model 'base'")
-    for place, client in ((0, "p"), (2, "r")):
+    failed, *others = scorer.rank(everyone(prompts), candidates, gold, top_k=5)
+    assert isinstance(failed, ModelError)
+    assert str(failed).startswith("client 'q', model 'base'")
+    for place, (client, answer) in enumerate(zip("pr", others, strict=True), 1):
         exact = brute_force(broken, prompts[client], sequences)
+        found = sound(answer)
         expected = rank_gold(exact, candidates[place], gold[place], tolerance=TIE_NATS)
-        answer = sound(found[place])
-        assert answer.ranks.realistic.tolist() == expected.realistic.tolist()
-        assert answer.top.tolist() == best_columns(exact, candidates[place], 5).tolist()
+        assert found.ranks.realistic.tolist() == expected.realistic.tolist()
+        assert found.top.tolist() == best_columns(exact, candidates[place], 5).tolist()
 
 
 def test_a_catalogue_of_all_titles_up_to_a_length_has_at_most_probability_one(
@@ -202,9 +215,6 @@ def test_no_client_gives_no_rows(model: PreTrainedModel) -> None:
     scorer = scorer_of(model, {}, trie_of([[1, 2, TERMINATOR], [3, TERMINATOR]]))
     assert scorer.scores([]).shape == (0, 2)
     assert scorer.rank([], np.ones((0, 2), dtype=bool), [], top_k=1) == []
-
-
-GRID = [[first, second, TERMINATOR] for first in range(1, 6) for second in range(1, 6)]
 
 
 def test_each_client_is_ranked_with_its_own_model(models: dict[str, PreTrainedModel]) -> None:

@@ -81,6 +81,22 @@ def test_a_budget_that_is_too_small_is_refused_at_once(model: PreTrainedModel) -
         scorer_of(model, TEN, trie_of(GRID), memory_budget=1000, longest_prompt=30)
 
 
+def test_a_client_that_fails_does_not_move_what_others_are_asked_for(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One node at a time, so that nothing is visited that was not asked for.
+    plan = MemoryPlan(clients=3, rows=1, logits=1, capacity=9)
+    monkeypatch.setattr("pkgllm.evaluation.language_model.plan_memory", lambda *_, **__: plan)
+    scorer = scorer_of(model, {"p": [5, 6], "q": [], "r": [7]}, trie_of(GRID))
+    scores = scorer.scores([asked("r")])[0]
+    best, worst = np.array([scores.argmax()]), np.array([scores.argmin()])
+    everything = np.ones((3, len(GRID)), dtype=bool)
+    queries = [asked(client) for client in "pqr"]
+    _, failed, last = scorer.rank(queries, everything, [best, best, worst], top_k=1)
+    assert isinstance(failed, ModelError)
+    assert sound(last).ranks.realistic.tolist() == [len(GRID)]
+
+
 def held_bytes() -> int:
     """Return the size of all tensors, numpy arrays and other objects that exist."""
     gc.collect()

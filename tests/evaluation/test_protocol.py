@@ -182,7 +182,11 @@ def test_every_client_is_reported_as_it_is_done() -> None:
     assert done == ["p", "q"]
 
 
-MANY = tuple(asked(f"p{place}", "abcdef"[place % 6]) for place in range(7))
+# The later ones have seen one or two items, which are no candidates then.
+MANY = tuple(
+    asked(f"p{place}", "abcdef"[place % 6], visible="abcdefabc"[place + 1 : place + 1 + place // 3])
+    for place in range(7)
+)
 ROWS = {
     query.client: np.random.default_rng(place).permutation(6).astype(float).tolist()
     for place, query in enumerate(MANY)
@@ -199,35 +203,41 @@ def test_scorers_with_and_without_batches_are_asked_side_by_side() -> None:
     clients = [query.client for query in MANY]
     assert three.batches == two.batches == [clients[:3], clients[3:6], clients[6:]]
     assert done == clients
-    # One gold item each, no ties: the rank is the number of scores at least as high.
-    by_hand = [
-        float(sum(score >= ROWS[f"p{place}"][place % 6] for score in ROWS[f"p{place}"]))
-        for place in range(7)
-    ]
-    best = [CATALOGUE.items[int(np.argmax(ROWS[client]))].id for client in clients]
+    by_hand, best = [], []
+    for query in MANY:
+        scores = {
+            item.id: score
+            for item, score in zip(CATALOGUE.items, ROWS[query.client], strict=True)
+            if item.id not in query.graph.tails
+        }
+        # One gold item each, no ties: the rank is the number of scores at least as high.
+        by_hand.append([sum(score >= scores[query.held_out[0]] for score in scores.values())])
+        best.append(max(scores, key=scores.__getitem__))
     for name in ("three", "two", "plain"):
-        assert [ranks.ranks.realistic.tolist() for ranks in found.ranked[name]] == [
-            [rank] for rank in by_hand
-        ]
+        assert [ranks.ranks.realistic.tolist() for ranks in found.ranked[name]] == by_hand
         assert [ranks.top[0] for ranks in found.ranked[name]] == best
     assert [row["client"] for row in found.predictions()] == clients
 
 
-def test_a_failure_inside_a_batch_stands_in_its_own_place() -> None:
+def test_a_failure_inside_a_batch_stands_in_its_own_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     rows = {client: row for client, row in ROWS.items() if client not in ("p1", "p6")}
     rows["p4"] = [np.nan] * 6
     broken = Batched("broken", rows, 4)
-    found = evaluate([broken, Table("sound", ROWS)], MANY, CATALOGUE, resamples=100, seed=0)
-    assert [ranks.failed for ranks in found.ranked["broken"]] == [
-        place in (1, 4, 6) for place in range(7)
-    ]
-    for ranks, exact in zip(found.ranked["broken"], found.ranked["sound"], strict=True):
-        if ranks.failed:
-            assert (ranks.ranks.realistic.tolist(), ranks.top) == ([6], ())
-        else:
-            assert ranks.ranks.realistic.tolist() == exact.ranks.realistic.tolist()
-            assert ranks.top == exact.top
+    with caplog.at_level(logging.WARNING):
+        found = evaluate([broken, Table("sound", ROWS)], MANY, CATALOGUE, resamples=100, seed=0)
+    # Behind all candidates: six items but for those that were seen.
+    worst = {1: 6, 4: 5, 6: 4}
+    pairs = zip(found.ranked["broken"], found.ranked["sound"], strict=True)
+    for place, (ranks, exact) in enumerate(pairs):
+        assert ranks.failed == (place in worst)
+        expected = [worst[place]] if ranks.failed else exact.ranks.realistic.tolist()
+        assert ranks.ranks.realistic.tolist() == expected
+        assert ranks.top == (() if ranks.failed else exact.top)
     assert found.results()["failures"] == {"broken": 3, "sound": 0}
+    named = [message.split("'")[1] for message in caplog.messages]
+    assert named == ["p1", "p4", "p6"]
 
 
 def test_bad_queries_are_refused_before_anything_is_scored() -> None:

@@ -325,6 +325,20 @@ def test_what_fits_into_one_pass_takes_one() -> None:
     assert case.reader.num_passes == 1
 
 
+def test_a_title_just_below_the_gold_one_still_ties_with_it() -> None:
+    class Near(TableReader):
+        def log_prob(self, client: int, beginning: tuple[int, ...], token: int) -> float:
+            return {1: -1.0, 2: -1.0 - TIE_NATS / 2, 3: -1.0 - 2 * TIE_NATS}.get(token, 0.0)
+
+    # The first is held out; the others are decided by a node with more to come below it.
+    titles = [[1, TERMINATOR], [2, 4, TERMINATOR], [3, 4, TERMINATOR]]
+    search = Case(titles, trie_of(titles), Near([0], 0.0, rows_at_once=1)).search()
+    everything, gold = np.ones((1, 3), dtype=bool), np.array([0])
+    search.visit_what_matters(everything, [gold], top_k=0)
+    ranks = rank_gold(search.scores[0], everything[0], gold, tolerance=TIE_NATS)
+    assert (ranks.optimistic.tolist(), ranks.pessimistic.tolist()) == ([1], [2])
+
+
 def test_a_title_of_probability_zero_ranks_last() -> None:
     class Impossible(TableReader):
         def log_prob(self, client: int, beginning: tuple[int, ...], token: int) -> float:

@@ -210,3 +210,20 @@ def test_the_empty_think_block_belongs_to_the_prompt(tiny_base_folder: Path) -> 
     assert decoded == prompt.text
     completion = thinking.decode(list(writer.completion_ids("Heat (1995)")))
     assert completion == "Heat (1995)<|im_end|>"
+
+
+@pytest.mark.parametrize("mark", ["-", "*", "•"])
+def test_a_mark_ends_the_prompt_and_is_followed_by_a_spaced_title(
+    tokenizer: PreTrainedTokenizerBase, mark: str
+) -> None:
+    plain, marked = writer_for(tokenizer), writer_for(tokenizer, answer_mark=mark)
+    graph = PersonalGraph("p", (Fact("liked", "1", "Heat (1995)", Moment(0, 0), SAID),))
+    prompt = marked.write(graph)
+    assert prompt.text == plain.write(graph).text + mark
+    assert tokenizer.decode(list(prompt.token_ids)) == prompt.text
+    answer = [*marked.completion_ids("Ran (1985)")[:-1], *marked.separator_ids]
+    assert tokenizer.decode(answer) == f" Ran (1985)\n{mark}"
+    assert tokenizer.decode(list(plain.separator_ids)) == "\n"
+    # The mark counts against the budget.
+    tight = writer_for(tokenizer, answer_mark=mark, max_tokens=len(prompt.token_ids) - 1)
+    assert tight.write(graph).facts_left_out == 1

@@ -105,6 +105,9 @@ class Prompt(Section):
     """Longest prompt, tokens; older facts are left out to fit, liked ones last, and counted."""
     request: str = "Recommend movies to me."
     """What the person asks."""
+    answer_mark: Annotated[str, Field(pattern=r"^\S*$")] = ""
+    """What stands before each title of an answer, ``-`` for example, where the base model was
+    trained on lists that have it; the prompt then ends with it. Empty for none."""
 
 
 class Negatives(Section):

@@ -196,6 +196,7 @@ def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
         instruction=choice.instruction,
         request=choice.request,
         max_tokens=choice.max_tokens,
+        answer_mark=choice.answer_mark,
     )
 
 

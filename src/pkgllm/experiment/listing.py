@@ -70,9 +70,7 @@ class ListAsker:
         self._tokenizer = ranked.base.tokenizer
         self._trie = make_trie(ranked.writer, self._catalogue)
         self._linker = TitleLinker(self._catalogue)
-        line_break = self._tokenizer("\n", add_special_tokens=False)["input_ids"]
-        assert isinstance(line_break, list)
-        self._separator: list[int] = line_break
+        self._separator = ranked.writer.separator_ids
         _check_room(self._choice, prompts, ranked.base.max_positions, self._longest_list())
         select = own_adapter(ranked, population) if config.mode.name == "local" else None
         self._models = tuple(

@@ -103,6 +103,9 @@ class PromptWriter:
         instruction: First line of the system message; empty for none.
         request: What the person asks.
         max_tokens: Longest prompt, tokens.
+        answer_mark: Stands before each title of an answer, ``-`` for example; a prompt then ends
+            with it, and a title begins with a space. A base model that was trained on such lists
+            does not expect a title without it.
     """
 
     def __init__(
@@ -113,11 +116,13 @@ class PromptWriter:
         instruction: str,
         request: str,
         max_tokens: int,
+        answer_mark: str = "",
     ) -> None:
         self.form = form
         self.instruction = instruction
         self.request = request
         self.max_tokens = max_tokens
+        self.answer_mark = answer_mark
         self._tokenizer = tokenizer
         assert isinstance(tokenizer.eos_token_id, int)
         self._terminator = tokenizer.eos_token_id
@@ -148,9 +153,12 @@ class PromptWriter:
 
     def completion_ids(self, name: str) -> tuple[int, ...]:
         """Return the tokens of an item's name followed by the terminator."""
-        ids = self._tokenizer(name, add_special_tokens=False)["input_ids"]
-        assert isinstance(ids, list)
-        return (*ids, self._terminator)
+        return (*self._ids(f" {name}" if self.answer_mark else name), self._terminator)
+
+    @property
+    def separator_ids(self) -> tuple[int, ...]:
+        """Tokens between two titles of one answer."""
+        return self._ids(f"\n{self.answer_mark}")
 
     def _largest_fit(self, graph: PersonalGraph, ranked: Sequence[Fact]) -> int:
         low, high = 0, len(ranked)
@@ -176,6 +184,10 @@ class PromptWriter:
             messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
         )
         assert isinstance(text, str)
+        text += self.answer_mark
+        return text, self._ids(text)
+
+    def _ids(self, text: str) -> tuple[int, ...]:
         ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         assert isinstance(ids, list)
-        return text, tuple(ids)
+        return tuple(ids)

@@ -265,3 +265,21 @@ def test_what_cannot_be_compared_is_refused() -> None:
         evaluate([GOOD], [QUERIES[0]] * 2, CATALOGUE, resamples=100, seed=0)
     with pytest.raises(ValueError, match=r"scores of 'short' must have shape \(1, 6\)"):
         evaluated(Table("short", {"p": [1.0], "q": [1.0]}))
+
+
+def test_a_ranker_that_forgets_a_client_is_refused() -> None:
+    class Forgetful(Batched):
+        def rank(
+            self,
+            queries: Sequence[ClientQueries],
+            candidates: NDArray[np.bool_],
+            gold: Sequence[NDArray[np.int64]],
+            *,
+            top_k: int,
+        ) -> Sequence[RankedClient | PkgllmError]:
+            return super().rank(queries, candidates, gold, top_k=top_k)[1:]
+
+    queries = [asked("p", "a"), asked("q", "b")]
+    rows = {"p": range(6), "q": range(6)}
+    with pytest.raises(ValueError, match="'f' must answer for 2 clients, got 1 answers"):
+        evaluate([Forgetful("f", rows, 2)], queries, CATALOGUE, resamples=100, seed=0)

@@ -71,6 +71,11 @@ def evaluate(
         part = slice(start, start + at_once)
         for scorer in scorers:
             answers = rank_queries(scorer, queries[part], masks[part], gold[part], top_k=TOP_K)
+            if len(answers) != len(queries[part]):
+                raise ValueError(
+                    f"{scorer.name!r} must answer for {len(queries[part])} clients, got "
+                    f"{len(answers)} answers"
+                )
             ranked[scorer.name] += [
                 _client_ranks(scorer.name, queries[at], catalogue, masks[at], gold[at], answer)
                 for at, answer in enumerate(answers, start)

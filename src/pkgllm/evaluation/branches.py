@@ -37,31 +37,51 @@ class Continuation:
     """True where ``path`` is filled up, or None where nothing is. Shape ``(rows, longest)``."""
 
 
+class SlotMemory:
+    """Room for the keys and values of branches, for models that use it one after the other.
+
+    It is kept between uses: asking the system for fresh memory costs more than many a pass.
+    """
+
+    def __init__(self) -> None:
+        self._slots: Tensor | None = None
+
+    def slots(self, decoder: Decoder, capacity: int) -> Tensor:
+        """Return room for a decoder's keys and values of ``capacity`` tokens.
+
+        Returns:
+            Shape ``(layers, capacity, 2, key_value_heads, head_dim)``, of the decoder's dtype and
+            on its device; what it holds means nothing.
+        """
+        shape = (decoder.num_layers, capacity, 2, decoder.num_key_value_heads, decoder.head_dim)
+        like = decoder.dtype, decoder.device
+        found = self._slots
+        if found is None or found.shape != shape or (found.dtype, found.device) != like:
+            self._slots = None
+            found = torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
+            self._slots = found
+        return found
+
+
 class Branches:
     """Keeps keys and values of the prompts that are being continued, and of what continues them.
 
     Args:
         decoder: The model.
         capacity: Most tokens that are kept beside the prompts.
+        memory: Where they are kept; what another model kept there is lost.
     """
 
-    def __init__(self, decoder: Decoder, *, capacity: int) -> None:
+    def __init__(
+        self, decoder: Decoder, *, capacity: int, memory: SlotMemory | None = None
+    ) -> None:
         self.decoder = decoder
         self.capacity = capacity
         self.num_fed = 0
         """Slots in use."""
         self._prompts: list[list[tuple[Tensor, Tensor]]] = []
         """Keys ``(heads, tokens, head_dim)`` and values ``(heads, head_dim, tokens)``, by layer."""
-        # Allocated once: asking the system for fresh memory in each pass costs more than the pass.
-        self._slots = torch.empty(
-            decoder.num_layers,
-            capacity,
-            2,
-            decoder.num_key_value_heads,
-            decoder.head_dim,
-            dtype=decoder.dtype,
-            device=decoder.device,
-        )
+        self._slots = (memory or SlotMemory()).slots(decoder, capacity)
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """Forget everything, read prompts, and return each one's last hidden state.

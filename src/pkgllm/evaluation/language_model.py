@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError, PkgllmError
-from pkgllm.evaluation.branches import Branches
+from pkgllm.evaluation.branches import Branches, SlotMemory
 from pkgllm.evaluation.memory import keep_freed_memory, plan_memory
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
@@ -43,6 +43,7 @@ class LanguageModelScorer:
         longest_prompt: Longest prompt that will be asked for, tokens; what memory is planned for.
         memory_budget: Bytes that ranking may take beside the model's parameters.
         with_adapter: Whether the adapter counts; without it the base model under it is ranked.
+        memory: Is used instead of memory of its own, by scorers that rank one after the other.
 
     Raises:
         ModelError: If the model is of a type that cannot be ranked (:class:`Decoder`), or the
@@ -60,6 +61,7 @@ class LanguageModelScorer:
         longest_prompt: int | None = None,
         memory_budget: int = 2 * GIBIBYTE,
         with_adapter: bool = True,
+        memory: SlotMemory | None = None,
     ) -> None:
         self.name = name
         self._model = model
@@ -67,7 +69,7 @@ class LanguageModelScorer:
         self._trie = trie
         self._max_positions = max_positions
         self._with_adapter = with_adapter
-        self._branches: Branches | None = None
+        self._memory = SlotMemory() if memory is None else memory
         decoder = Decoder(model, with_adapter=with_adapter)
         if decoder.device.type == "cpu":
             keep_freed_memory()
@@ -162,10 +164,7 @@ class LanguageModelScorer:
         self, queries: Sequence[ClientQueries], prompts: Sequence[Sequence[int]]
     ) -> TrieSearch:
         decoder = Decoder(self._model, with_adapter=self._with_adapter)
-        if self._branches is None:
-            self._branches = Branches(decoder, capacity=self._plan.capacity)
-        self._branches.decoder = decoder
-        branches = self._branches
+        branches = Branches(decoder, capacity=self._plan.capacity, memory=self._memory)
         return TrieSearch(
             self._trie,
             TrieReader(branches, prompts, logits_at_once=self._plan.logits),

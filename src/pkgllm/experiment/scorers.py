@@ -14,6 +14,7 @@ from pkgllm.baselines.popularity import Popularity
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
+from pkgllm.evaluation.branches import SlotMemory
 from pkgllm.evaluation.language_model import GIBIBYTE, LanguageModelScorer
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.scorer import Scorer
@@ -54,6 +55,7 @@ def make_scorers(
     """
     catalogue, writer = population.corpus.catalogue, ranked.writer
     trie = make_trie(writer, catalogue)
+    memory = SlotMemory()
 
     def language_model(name: str, *, with_adapter: bool) -> LanguageModelScorer:
         return LanguageModelScorer(
@@ -65,6 +67,7 @@ def make_scorers(
             longest_prompt=config.prompt.max_tokens,
             memory_budget=int(config.evaluation.memory_gib * GIBIBYTE),
             with_adapter=with_adapter,
+            memory=memory,
         )
 
     policy = language_model("tuned", with_adapter=True)

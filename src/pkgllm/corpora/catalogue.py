@@ -1,5 +1,6 @@
 """The catalogue: every item that can be recommended, with what is publicly known of it."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,19 @@ class Item:
     """The surface form, unique in its catalogue: ``Title (Year)`` for a film."""
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Public facts by relation: for films ``genre``, ``director``, ``writer``, ``star``."""
+
+
+_YEAR = re.compile(r"\s*\(\d{4}\)\s*(?:\[[^\]]*\])?$")
+
+
+def bare_title(name: str) -> str:
+    """Return a surface form without its year, and without the id that tells it apart.
+
+    Example:
+        >>> bare_title("The Last Harbour (1995)"), bare_title("Signs (2002) [1]")
+        ('The Last Harbour', 'Signs')
+    """
+    return _YEAR.sub("", name)
 
 
 def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.catalogue import Catalogue, bare_title
 
 _MARK = re.compile(r"^(?:\*\s+|[-+•‣·\N{EN DASH}\N{EM DASH}]\s*|\(?\d{1,3}[.):]\s*)")
 _CLOSING_BY_OPENING = {
@@ -24,7 +24,6 @@ _CLOSING_BY_OPENING = {
     "`": "`",
 }
 _QUOTES = "".join({*_CLOSING_BY_OPENING, *_CLOSING_BY_OPENING.values(), " "})
-_YEAR = re.compile(r"\s*\(\d{4}\)\s*(?:\[[^\]]*\])?$")
 
 
 def answer_lines(text: str) -> tuple[str, ...]:
@@ -109,7 +108,7 @@ class TitleLinker:
         self._by_name = {item.name: item.id for item in catalogue}
         self._by_form = _unambiguous((_normal(item.name), item.id) for item in catalogue)
         self._by_title = _unambiguous(
-            (_YEAR.sub("", _normal(item.name)), item.id) for item in catalogue
+            (bare_title(_normal(item.name)), item.id) for item in catalogue
         )
 
     def link(self, line: str) -> str | None:

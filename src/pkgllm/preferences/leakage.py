@@ -7,22 +7,10 @@ the model will read, not the objects from which it was written.
 import re
 from collections.abc import Collection
 
-from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.catalogue import Catalogue, bare_title
 from pkgllm.errors import LeakError
 from pkgllm.graph.vocabulary import item_iri
 from pkgllm.preferences.prompts import Prompt
-
-_YEAR = re.compile(r"\s*\(\d{4}\)\s*(?:\[[^\]]*\])?$")
-
-
-def _bare_title(name: str) -> str:
-    """Return a name without its year.
-
-    Example:
-        >>> _bare_title("The Last Harbour (1995)")
-        'The Last Harbour'
-    """
-    return _YEAR.sub("", name)
 
 
 def _plain(text: str) -> str:
@@ -76,7 +64,7 @@ def audit_prompt(
     visible = [_plain(catalogue[item].name) for item in prompt.tails if item in catalogue]
     for item in sorted(held_out):
         name = catalogue[item].name
-        title = _bare_title(name)
+        title = bare_title(name)
         traces = [("its name", name, text), ("its IRI", item_iri(item), text)]
         if len(title.split()) > 1:
             traces.append(("its title", title, text))

@@ -21,20 +21,22 @@ from pkgllm.preferences.prompts import Prompt
 from pkgllm.training import objectives
 from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
-from pkgllm.training.sequential import score
+from pkgllm.training.sequential import reference_scorer, score
+
+Ids = tuple[int, ...]
 
 BETA = 0.7
-PROMPTS = [(5, 9, 11, 40), (6, 8), (30, 31, 32, 33, 34, 35), (77, 12, 5)]
-COMPLETIONS = [(20, 21, 2), (22, 2), (23, 24, 25, 26, 2), (90, 91, 2)]
-OTHERS = [(50, 2), (51, 52, 53, 2), (54, 55, 2), (56, 2)]
+PROMPTS: list[Ids] = [(5, 9, 11, 40), (6, 8), (30, 31, 32, 33, 34, 35), (77, 12, 5)]
+COMPLETIONS: list[Ids] = [(20, 21, 2), (22, 2), (23, 24, 25, 26, 2), (90, 91, 2)]
+OTHERS: list[Ids] = [(50, 2), (51, 52, 53, 2), (54, 55, 2), (56, 2)]
 LABELS = [True, False, False, True]
 
 
-def a_prompt(ids: tuple[int, ...]) -> Prompt:
+def a_prompt(ids: Ids) -> Prompt:
     return Prompt("client", "", "", ids, frozenset(), 0)
 
 
-def a_completion(ids: tuple[int, ...], *, desirable: bool) -> Completion:
+def a_completion(ids: Ids, *, desirable: bool) -> Completion:
     return Completion("item", ids, desirable, "liked" if desirable else "uniform")
 
 
@@ -45,7 +47,10 @@ def our_loss_and_gradient(
         base.model, lora_rank=4, lora_alpha=8, target_modules="all-linear", seed=0
     )
     load_adapter_state(policy, adapter_state(theirs))
-    loss = objective.loss(score(policy, groups, objective, ReferenceCache(policy, "base")))
+    reference = ReferenceCache(
+        reference_scorer(policy), base_digest="base", memory_bytes=2**20, disk=None
+    )
+    loss = objective.loss(score(policy, groups, objective, reference))
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item(), gradients(policy)
 
@@ -151,26 +156,85 @@ def test_kto_and_apo_zero(
     assert_equal(our_loss, ours, their_loss.item(), gradients(trainer.model))
 
 
-def test_dpo(tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path) -> None:
-    rows = {"prompt": ["a", "b"], "chosen": ["c", "d"], "rejected": ["e", "f"]}
-    trainer = trl_trainer(DPOTrainer, DPOConfig(**settings(tmp_path)), tiny_base_folder, rows)
-    batch = DataCollatorForPreference(pad_token_id=0)(
-        [
-            {"prompt_ids": list(p), "chosen_ids": list(c), "rejected_ids": list(r)}
-            for p, c, r in zip(PROMPTS, COMPLETIONS, OTHERS, strict=True)
-        ]
-    )
-    their_loss = trainer._compute_loss(trainer.model, batch, False)
-    their_loss.backward()
+@pytest.mark.parametrize(
+    "objective",
+    [
+        objectives.dpo(beta=BETA, nll_weight=0.0),
+        objectives.dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
+        objectives.sdpo(beta=BETA, nll_weight=0.0),
+    ],
+    ids=["dpo", "dpo-matched", "sdpo"],
+)
+def test_dpo_on_one_pair_for_each_prompt(
+    objective: Objective, tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    trainer = dpo_trainer(tiny_base_folder, tmp_path)
+    their_loss = loss_of_pairs(trainer, list(zip(PROMPTS, COMPLETIONS, OTHERS, strict=True)))
 
     groups = [
         Group(a_prompt(p), (a_completion(c, desirable=True), a_completion(r, desirable=False)))
         for p, c, r in zip(PROMPTS, COMPLETIONS, OTHERS, strict=True)
     ]
-    our_loss, ours = our_loss_and_gradient(
-        tiny_base, trainer.model, groups, objectives.dpo(beta=BETA, nll_weight=0.0)
+    our_loss, ours = our_loss_and_gradient(tiny_base, trainer.model, groups, objective)
+    assert_equal(our_loss, ours, their_loss, gradients(trainer.model))
+
+
+def test_matched_dpo_on_two_pairs_for_each_prompt(
+    tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    first, second = PROMPTS[:2]
+    d, u = COMPLETIONS, OTHERS
+    trainer = dpo_trainer(tiny_base_folder, tmp_path)
+    their_loss = loss_of_pairs(
+        trainer,
+        [(first, d[0], u[0]), (first, d[1], u[1]), (second, d[2], u[2]), (second, d[3], u[3])],
     )
-    assert_equal(our_loss, ours, their_loss.item(), gradients(trainer.model))
+
+    over = (60, 61, 2)
+    groups = [
+        Group(
+            a_prompt(first),
+            (
+                a_completion(u[0], desirable=False),
+                a_completion(d[0], desirable=True),
+                a_completion(u[1], desirable=False),
+                a_completion(over, desirable=False),
+                a_completion(d[1], desirable=True),
+            ),
+        ),
+        Group(
+            a_prompt(second),
+            (
+                *(a_completion(ids, desirable=True) for ids in (d[2], d[3], over)),
+                *(a_completion(ids, desirable=False) for ids in (u[2], u[3])),
+            ),
+        ),
+    ]
+    our_loss, ours = our_loss_and_gradient(
+        tiny_base,
+        trainer.model,
+        groups,
+        objectives.dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
+    )
+    assert_equal(our_loss, ours, their_loss, gradients(trainer.model))
+
+
+def dpo_trainer(folder: Path, tmp_path: Path) -> Any:
+    rows = {"prompt": ["a", "b"], "chosen": ["c", "d"], "rejected": ["e", "f"]}
+    return trl_trainer(DPOTrainer, DPOConfig(**settings(tmp_path)), folder, rows)
+
+
+def loss_of_pairs(trainer: Any, pairs: list[tuple[Ids, Ids, Ids]]) -> float:
+    """TRL's loss of (prompt, desirable, undesirable) in one batch; leaves its gradient behind."""
+    batch = DataCollatorForPreference(pad_token_id=0)(
+        [
+            {"prompt_ids": list(p), "chosen_ids": list(c), "rejected_ids": list(r)}
+            for p, c, r in pairs
+        ]
+    )
+    loss = trainer._compute_loss(trainer.model, batch, False)
+    loss.backward()
+    return float(loss.detach())
 
 
 def assert_equal(

@@ -1,9 +1,15 @@
+from dataclasses import replace
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pkgllm.training import objectives
 from pkgllm.training.losses import dpo_loss, kto_loss
-from pkgllm.training.objectives import ScoredGroups
+from pkgllm.training.objectives import Objective, ScoredGroups, mean_over_groups
+
+nats = st.floats(-20, 20)
 
 
 def two_groups() -> ScoredGroups:
@@ -16,6 +22,40 @@ def two_groups() -> ScoredGroups:
         num_groups=2,
         mismatched_log_ratio=torch.tensor([0.5, 1.5]),
     )
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> ScoredGroups:
+    """Groups of any make-up, an empty one too, their completions in any order."""
+    num_groups = draw(st.integers(1, 4))
+    completions = draw(
+        st.lists(
+            st.tuples(st.integers(0, num_groups - 1), st.booleans(), nats, nats),
+            min_size=1,
+            max_size=14,
+        )
+    )
+    groups, desirable, policy, reference = zip(*completions, strict=True)
+    return ScoredGroups(
+        policy=torch.tensor(policy, dtype=torch.float64, requires_grad=True),
+        reference=torch.tensor(reference, dtype=torch.float64),
+        desirable=torch.tensor(desirable),
+        group_index=torch.tensor(groups),
+        num_groups=num_groups,
+        mismatched_log_ratio=torch.empty(0),
+    )
+
+
+def of_group(groups: ScoredGroups, group: int, *, desirable: bool) -> torch.Tensor:
+    """Log-ratios of one class in one group, in order."""
+    kept = (groups.group_index == group) & (groups.desirable == desirable)
+    return groups.log_ratio[kept]
+
+
+def loss_and_gradient(objective: Objective, groups: ScoredGroups) -> tuple[float, torch.Tensor]:
+    loss = objective.loss(groups)
+    (gradient,) = torch.autograd.grad(loss, groups.policy)
+    return loss.item(), gradient
 
 
 def test_every_group_counts_the_same() -> None:
@@ -35,17 +75,131 @@ def test_dpo_takes_every_pair_inside_a_group_and_none_across() -> None:
     assert loss.item() == pytest.approx(((within_first + within_second) / 2).item())
 
 
-def test_a_group_without_a_pair_counts_zero() -> None:
+@given(batches(), st.floats(0.01, 2))
+def test_matched_dpo_pairs_first_with_first(groups: ScoredGroups, beta: float) -> None:
+    expected = groups.policy.sum() * 0
+    for group in range(groups.num_groups):
+        winners = of_group(groups, group, desirable=True)
+        losers = of_group(groups, group, desirable=False)
+        pairs = list(zip(winners, losers, strict=False))
+        for winner, loser in pairs:
+            each = dpo_loss(winner, loser, beta=beta)
+            expected = expected + each / len(pairs) / groups.num_groups
+    (gradient,) = torch.autograd.grad(expected, groups.policy)
+    objective = objectives.dpo(beta=beta, nll_weight=0, pairs="matched")
+    loss, ours = loss_and_gradient(objective, groups)
+    assert loss == pytest.approx(expected.item(), rel=1e-9, abs=1e-12)
+    torch.testing.assert_close(ours, gradient)
+
+
+def test_matched_dpo_leaves_out_what_is_over() -> None:
     groups = two_groups()
-    alone = ScoredGroups(
-        policy=groups.policy[:1],
-        reference=groups.reference[:1],
-        desirable=groups.desirable[:1],
-        group_index=groups.group_index[:1],
-        num_groups=1,
-        mismatched_log_ratio=torch.empty(0),
+    ratio = groups.log_ratio
+    pairs = dpo_loss(ratio[[0, 4]], ratio[[1, 3]], beta=0.5)
+    matched = objectives.dpo(beta=0.5, nll_weight=0.25, pairs="matched")
+    # The likelihood term, 4, is that of every desirable completion.
+    assert matched.loss(groups).item() == pytest.approx(pairs.mean().item() + 0.25 * 4)
+
+
+@given(batches(), st.floats(0.01, 2))
+def test_sdpo_against_one_undesirable_completion_is_dpo(groups: ScoredGroups, beta: float) -> None:
+    first = [
+        index
+        for group in range(groups.num_groups)
+        for index in ((groups.group_index == group) & ~groups.desirable).nonzero()[:1, 0].tolist()
+    ]
+    kept = groups.desirable.clone()
+    kept[first] = True
+    fewer = replace(
+        groups,
+        policy=groups.policy.detach()[kept].requires_grad_(),
+        reference=groups.reference[kept],
+        desirable=groups.desirable[kept],
+        group_index=groups.group_index[kept],
     )
-    assert objectives.dpo(beta=0.5, nll_weight=0).loss(alone).item() == 0
+    soft, soft_gradient = loss_and_gradient(objectives.sdpo(beta=beta, nll_weight=0), fewer)
+    plain, plain_gradient = loss_and_gradient(objectives.dpo(beta=beta, nll_weight=0), fewer)
+    # The order of a sum may differ.
+    assert soft == pytest.approx(plain, rel=1e-12)
+    torch.testing.assert_close(soft_gradient, plain_gradient, rtol=1e-12, atol=1e-14)
+
+
+def test_sdpo_adds_the_likelihood_of_the_desirable_completions() -> None:
+    groups = two_groups()
+    plain = objectives.sdpo(beta=0.5, nll_weight=0).loss(groups).item()
+    weighted = objectives.sdpo(beta=0.5, nll_weight=0.25).loss(groups).item()
+    assert weighted == pytest.approx(plain + 0.25 * 4)
+
+
+def test_sdpo_is_mapped_over_batches_of_one_size() -> None:
+    groups, objective = two_groups(), objectives.sdpo(beta=0.5, nll_weight=0)
+
+    def loss(policy: torch.Tensor, desirable: torch.Tensor) -> torch.Tensor:
+        return objective.loss(replace(groups, policy=policy, desirable=desirable))
+
+    policies = torch.stack([groups.policy, groups.policy.flip(0), groups.policy * 2])
+    # The last batch has a group without a desirable and one without an undesirable completion.
+    desirable = torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool)
+    gradient_and_loss = torch.func.grad_and_value(loss)
+    gradients, losses = torch.vmap(gradient_and_loss)(policies, desirable)
+    for index in range(3):
+        alone = gradient_and_loss(policies[index], desirable[index])
+        torch.testing.assert_close((gradients[index], losses[index]), alone)
+
+
+def test_sdpo_reads_no_value_and_makes_nothing_on_another_device() -> None:
+    groups = two_groups()
+    # A meta tensor has a device and a shape but no values, so a shape that depends on them fails.
+    policy = groups.policy.to("meta").requires_grad_()
+    loss = objectives.sdpo(beta=0.5, nll_weight=0).loss(
+        replace(
+            groups,
+            policy=policy,
+            reference=groups.reference.to("meta"),
+            desirable=groups.desirable.to("meta"),
+            group_index=groups.group_index.to("meta"),
+        )
+    )
+    (gradient,) = torch.autograd.grad(loss, policy)
+    assert (loss.shape, loss.device.type, gradient.device.type) == ((), "meta", "meta")
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        objectives.dpo(beta=0.5, nll_weight=0),
+        objectives.dpo(beta=0.5, nll_weight=0, pairs="matched"),
+        objectives.sdpo(beta=0.5, nll_weight=0),
+    ],
+    ids=["dpo", "dpo-matched", "sdpo"],
+)
+@pytest.mark.parametrize("completion", [0, 1], ids=["desirable", "undesirable"])
+def test_a_group_without_a_pair_counts_zero(objective: Objective, completion: int) -> None:
+    groups = two_groups()
+    kept = [completion, 3, 4]
+    policy = groups.policy[kept].requires_grad_()
+    beside = replace(
+        groups,
+        policy=policy,
+        reference=groups.reference[kept],
+        desirable=groups.desirable[kept],
+        group_index=groups.group_index[kept],
+    )
+    loss, gradient = loss_and_gradient(objective, beside)
+    other = dpo_loss(groups.log_ratio[4], groups.log_ratio[3], beta=0.5).item()
+    assert loss == pytest.approx(other / 2)
+    assert gradient[0] == 0
+    assert (gradient[1:] != 0).all()
+
+
+def test_only_what_is_counted_enters_a_mean() -> None:
+    values = torch.tensor([1.0, 50.0, 3.0, torch.nan, 8.0], requires_grad=True)
+    counted = torch.tensor([True, False, True, False, True])
+    mean = mean_over_groups(values, torch.tensor([0, 0, 0, 1, 2]), 3, counted)
+    assert mean.item() == pytest.approx((2 + 0 + 8) / 3)
+    mean.backward()  # type: ignore[no-untyped-call]
+    assert values.grad is not None
+    assert values.grad.tolist() == pytest.approx([1 / 6, 0, 1 / 6, 0, 1 / 3])
 
 
 def test_likelihood_term_is_the_mean_over_desirable_completions() -> None:
@@ -65,5 +219,7 @@ def test_what_each_objective_asks_for() -> None:
     weights = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "nll_weight": 0.0}
     assert objectives.kto(**weights).needs_mismatched
     assert not objectives.apo_zero(**weights).needs_mismatched
-    assert objectives.dpo(beta=0.1, nll_weight=0).needs_reference
+    for pairwise in (objectives.dpo, objectives.sdpo):
+        assert pairwise(beta=0.1, nll_weight=0).needs_reference
+        assert not pairwise(beta=0.1, nll_weight=0).needs_mismatched
     assert not objectives.sft().needs_reference

@@ -101,6 +101,53 @@ def dpo_loss(desirable_log_ratio: Tensor, undesirable_log_ratio: Tensor, *, beta
     return -F.logsigmoid(beta * (desirable_log_ratio - undesirable_log_ratio))
 
 
+def sdpo_loss(
+    desirable_log_ratio: Tensor,
+    undesirable_log_ratio: Tensor,
+    same_group: Tensor,
+    *,
+    beta: float,
+) -> Tensor:
+    r"""Return the softmax direct preference loss: one desirable completion against several others.
+
+    With :math:`U` the undesirable completions of the example's group,
+
+    .. math:: \ell = -\log \sigma\Bigl(-\log \sum_{u \in U} \exp(\beta (r_u - r_D))\Bigr)
+                   = \log\Bigl(1 + \sum_{u \in U} \exp(\beta (r_u - r_D))\Bigr).
+
+    With one undesirable completion it is :func:`dpo_loss`; with none the sum is empty and the
+    loss 0.
+
+    Source: Chen et al. 2024, arXiv:2406.09215, the loss that the paper calls L_S-DPO.
+
+    Args:
+        desirable_log_ratio: Nats. Shape ``(examples,)``.
+        undesirable_log_ratio: Nats. Shape ``(undesirable,)``.
+        same_group: Which undesirable completions each example stands against. Shape
+            ``(examples, undesirable)``, bool.
+        beta: How strongly the policy is held to the reference; positive.
+
+    Returns:
+        Shape ``(examples,)``, at least 0.
+
+    Example:
+        >>> losses = sdpo_loss(
+        ...     torch.tensor([2.0, 2.0]),
+        ...     torch.tensor([1.0, 0.0]),
+        ...     torch.tensor([[True, True], [False, False]]),
+        ...     beta=1.0,
+        ... )
+        >>> [round(loss, 4) for loss in losses.tolist()]
+        [0.4076, 0.0]
+    """
+    lags = beta * (undesirable_log_ratio[None, :] - desirable_log_ratio[:, None])
+    alone = ~same_group.any(-1)
+    # The gradient of a row of nothing but -inf is NaN, so a row without a pair stays as it is.
+    left_out = ~same_group & ~alone[:, None]
+    log_sum = lags.masked_fill(left_out, -torch.inf).logsumexp(-1)
+    return (-F.logsigmoid(-log_sum)).masked_fill(alone, 0)
+
+
 def sft_loss(log_probability: Tensor) -> Tensor:
     """Return the negative log-likelihood of each completion, nats. Shape ``(examples,)``."""
     return -log_probability

@@ -1,16 +1,18 @@
 """From the log-probabilities of a batch of groups to one loss.
 
-A batch's loss is the mean over its groups of the mean over each group's examples (completions, or
-pairs for DPO), so a group counts the same however many completions it has.
+A batch's loss is the mean over its groups of the mean over each group's examples, so a group counts
+the same however many completions it has. An example is a completion; for DPO a pair, for S-DPO a
+desirable completion with all undesirable ones.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss, sft_loss
+from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss, sdpo_loss, sft_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class ScoredGroups:
 
 
 Loss = Callable[[ScoredGroups], Tensor]
+Pairs = Literal["all", "matched"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +51,36 @@ class Objective:
     needs_mismatched: bool
 
 
-def mean_over_groups(values: Tensor, group_index: Tensor, num_groups: int) -> Tensor:
+def mean_over_groups(
+    values: Tensor, group_index: Tensor, num_groups: int, counted: Tensor | None = None
+) -> Tensor:
     """Return the mean over groups of each group's mean; a group without values counts 0.
+
+    Args:
+        values: One for each example. Shape ``(examples,)``.
+        group_index: The group of each example. Shape ``(examples,)``, int64.
+        num_groups: Groups, those without examples included.
+        counted: Which values take part; all when absent. Shape ``(examples,)``, bool.
+
+    Returns:
+        Shape ``()``.
 
     Example:
         >>> values, groups = torch.tensor([1.0, 3.0, 10.0]), torch.tensor([0, 0, 1])
         >>> mean_over_groups(values, groups, 2).item()
         6.0
     """
+    weights = torch.ones_like(values)
+    if counted is not None:
+        values, weights = values.where(counted, 0), weights.where(counted, 0)
     sums = values.new_zeros(num_groups).index_add(0, group_index, values)
-    counts = values.new_zeros(num_groups).index_add(0, group_index, torch.ones_like(values))
+    counts = values.new_zeros(num_groups).index_add(0, group_index, weights)
     return (sums / counts.clamp(min=1)).mean()
 
 
 def _likelihood(groups: ScoredGroups) -> Tensor:
-    kept = groups.desirable
     return mean_over_groups(
-        sft_loss(groups.policy[kept]), groups.group_index[kept], groups.num_groups
+        sft_loss(groups.policy), groups.group_index, groups.num_groups, groups.desirable
     )
 
 
@@ -114,15 +130,50 @@ def apo_zero(
     )
 
 
-def dpo(*, beta: float, nll_weight: float) -> Objective:
-    """Return DPO over every pair of a desirable and an undesirable completion of a group."""
+def _all_pairs(groups: ScoredGroups) -> Tensor:
+    """Return where the row is desirable and the column undesirable in the same group.
+
+    Shape ``(completions, completions)``, bool.
+    """
+    same_group = groups.group_index[:, None] == groups.group_index[None, :]
+    return same_group & groups.desirable[:, None] & ~groups.desirable[None, :]
+
+
+def dpo(*, beta: float, nll_weight: float, pairs: Pairs = "all") -> Objective:
+    """Return DPO over pairs of a desirable and an undesirable completion of a group.
+
+    Args:
+        beta: How strongly the policy is held to the reference; positive.
+        nll_weight: Weight of the likelihood of the desirable completions, also of unpaired ones.
+        pairs: ``all`` takes every pair of a group; ``matched`` its i-th desirable with its i-th
+            undesirable completion, and leaves out what is then over, the form of pair data.
+    """
 
     def loss(groups: ScoredGroups) -> Tensor:
-        same_group = groups.group_index[:, None] == groups.group_index[None, :]
-        pair = same_group & groups.desirable[:, None] & ~groups.desirable[None, :]
+        pair = _all_pairs(groups)
+        if pairs == "matched":
+            # Along a column a pair's number is that of its winner, along a row that of its loser.
+            pair &= pair.cumsum(0) == pair.cumsum(1)
         winners, losers = pair.nonzero(as_tuple=True)
         losses = dpo_loss(groups.log_ratio[winners], groups.log_ratio[losers], beta=beta)
         return mean_over_groups(losses, groups.group_index[winners], groups.num_groups)
+
+    return Objective(
+        _with_likelihood(loss, nll_weight), needs_reference=True, needs_mismatched=False
+    )
+
+
+def sdpo(*, beta: float, nll_weight: float) -> Objective:
+    """Return S-DPO: each desirable completion against all undesirable ones of its group.
+
+    No shape depends on the data, the likelihood term aside, so the loss can be mapped over many
+    batches of one size and never makes a GPU wait.
+    """
+
+    def loss(groups: ScoredGroups) -> Tensor:
+        ratio = groups.log_ratio
+        losses = sdpo_loss(ratio, ratio, _all_pairs(groups), beta=beta)
+        return mean_over_groups(losses, groups.group_index, groups.num_groups, groups.desirable)
 
     return Objective(
         _with_likelihood(loss, nll_weight), needs_reference=True, needs_mismatched=False

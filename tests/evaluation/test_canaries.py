@@ -213,7 +213,7 @@ def uniform_negatives(groups: Sequence[Group]) -> list[str]:
 
 
 def test_training_cannot_see_what_is_held_out(
-    config: Experiment, corpus: Corpus, tiny_base_folder: Path
+    config: Experiment, corpus: Corpus, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
     few = replace(corpus, graphs=corpus.graphs[:30])
     writer = PromptWriter(
@@ -224,7 +224,7 @@ def test_training_cannot_see_what_is_held_out(
         max_tokens=10_000,
     )
     first = populate(config, few)
-    groups = build_groups(config, first, writer, Silent())
+    groups = build_groups(config, first, writer, tmp_path / "first", Silent())
     # The worst that can be held out: what was drawn as a negative. A sampler that knew would avoid
     # it, and then all its later draws would be others.
     graphs, changed = [], set()
@@ -243,5 +243,5 @@ def test_training_cannot_see_what_is_held_out(
         if before.client in changed:
             assert not held_out_items(before) & held_out_items(after)
             assert held_out_items(after) <= set(uniform_negatives(groups[before.client]))
-    assert build_groups(config, second, writer, Silent()) == groups
+    assert build_groups(config, second, writer, tmp_path / "second", Silent()) == groups
     assert second.liked_in_training() == first.liked_in_training()

@@ -14,7 +14,7 @@ MODULES = {
 }
 
 FLOORS = [
-    {"errors", "randomness", "progress", "shipped"},
+    {"errors", "interrupts", "randomness", "progress", "shipped"},
     {"files"},
     {"graph", "lm", "config", "runs", "terminal"},
     {"corpora", "privacy"},
@@ -37,6 +37,7 @@ DOORS = {
     "typer": {"pkgllm.cli"},
     "rich": {"pkgllm.cli", "pkgllm.terminal", "pkgllm.report"},
     "datasets": {"pkgllm.corpora.hub"},
+    "pyarrow": {"pkgllm.preferences.group_store"},
     "trl": set(),
 }
 

@@ -12,6 +12,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
 from pkgllm.errors import PkgllmError
+from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import Experiment
@@ -280,6 +281,7 @@ def _show(report: "Report") -> None:
 
 def main() -> None:
     """Run a command; exit 0 when done, 1 when it cannot be done, 2 when called wrongly."""
+    keep_interrupts()
     try:
         code = app(prog_name="pkgllm", standalone_mode=False)
     except PkgllmError as error:
@@ -296,8 +298,9 @@ def main() -> None:
         if not _out_of_memory(error):
             raise
         _end(
-            "out of memory; lower evaluation.memory_gib, training.groups_per_step, "
-            "prompt.max_tokens or adapter.lora_rank, or choose a smaller base model",
+            "out of memory; lower evaluation.memory_gib, training.memory_gib, "
+            "training.groups_per_step, prompt.max_tokens or adapter.lora_rank, or choose a smaller "
+            "base model",
             1,
         )
     if code == _INTERRUPTED:

@@ -9,7 +9,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from pkgllm.lm import projection
-from pkgllm.lm.projection import Projection, linear
+from pkgllm.lm.projection import Projection, linear, linear_plus, outer
 
 Factors = tuple[Tensor, Tensor, float]
 
@@ -58,11 +58,57 @@ def test_both_ways_equal_the_layer(
     torch.testing.assert_close(found.plus(rows, other), mapped + other)
 
 
+def laid_out(numbers: Tensor, layout: str) -> Tensor:
+    """Return the same numbers as they come from other places in memory."""
+    if layout == "part of wider rows":
+        return torch.cat((numbers, numbers, numbers), dim=1)[
+            :, numbers.shape[1] : 2 * numbers.shape[1]
+        ]
+    if layout == "every second row":
+        return numbers.repeat_interleave(2, dim=0)[::2]
+    return numbers.t().contiguous().t() if layout == "by columns" else numbers
+
+
+layouts = st.sampled_from(["as they are", "part of wider rows", "every second row", "by columns"])
+sizes = st.tuples(st.integers(0, 6), st.integers(1, 6), st.integers(1, 6))
+
+
+@pytest.mark.parametrize("way", ["onednn", "plain"])
+@settings(deadline=None, max_examples=60)
+@given(sizes, st.tuples(layouts, layouts, layouts))
+@torch.inference_mode()
+def test_products_of_any_layout(
+    way: str, size: tuple[int, int, int], places: tuple[str, str, str]
+) -> None:
+    num_rows, num_in, num_out = size
+    rows, other = random(num_rows, num_in), random(num_rows, num_out, seed=2)
+    weight = random(num_out, num_in, seed=1)
+    mapped = torch.einsum("ri,oi->ro", rows, weight)
+    by_row = torch.einsum("ri,ro->rio", rows, other)
+    rows, weight, other = (
+        laid_out(part, place) for part, place in zip((rows, weight, other), places, strict=True)
+    )
+    before = [part.clone() for part in (rows, weight, other)]
+    with pytest.MonkeyPatch.context() as patch:
+        if way == "plain":
+            patch.setattr(projection, "_ONEDNN", None)
+        torch.testing.assert_close(linear(rows, weight), mapped)
+        torch.testing.assert_close(linear_plus(rows, weight, other), mapped + other)
+        # Of no rows, zeros: oneDNN by itself refuses to sum over nothing.
+        torch.testing.assert_close(outer(rows, other), by_row.sum(0))
+    assert all(
+        torch.equal(one, kept) for one, kept in zip((rows, weight, other), before, strict=True)
+    )
+
+
 @torch.inference_mode()
 def test_onednn_is_left_aside_where_it_would_round_otherwise() -> None:
     rows, weight = random(5, 24).bfloat16(), random(40, 24, seed=1).bfloat16()
     assert torch.equal(linear(rows, weight), F.linear(rows, weight))
     assert torch.equal(linear(rows, weight, None, "swish"), F.silu(F.linear(rows, weight)))
+    other = random(5, 40, seed=2).bfloat16()
+    assert torch.equal(linear_plus(rows, weight, other), torch.addmm(other, rows, weight.t()))
+    assert torch.equal(outer(rows, other), F.linear(rows.t(), other.t()))
 
 
 @pytest.mark.usefixtures("path")

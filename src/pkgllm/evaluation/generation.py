@@ -20,6 +20,7 @@ from pkgllm.errors import ModelError
 from pkgllm.evaluation.free_text import Answer, FreeText, Pick, Sampler, most_probable
 from pkgllm.evaluation.title_walk import TitleLists, TitleWalk
 from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.lm.adapter import without_adapter
 from pkgllm.preferences.prompts import Prompt
 from pkgllm.randomness import stream
 
@@ -238,7 +239,7 @@ class ListDecoder:
         model = self._model
         adapter: AbstractContextManager[None] = nullcontext()
         if isinstance(model, PeftModel) and not self._with_adapter:
-            adapter = model.disable_adapter()
+            adapter = without_adapter(model)
         # In training mode dropout is on, and gradient checkpointing refuses a cache.
         was_training = model.training
         model.train(False)

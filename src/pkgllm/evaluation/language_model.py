@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError, PkgllmError
 from pkgllm.evaluation.branches import Branches, SlotMemory
-from pkgllm.evaluation.memory import keep_freed_memory, plan_memory
+from pkgllm.evaluation.memory import plan_memory
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.evaluation.trie import CatalogueTrie
@@ -18,6 +18,7 @@ from pkgllm.evaluation.trie_reader import TrieReader
 from pkgllm.evaluation.trie_search import TIE_NATS, TrieSearch
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.decoder import Decoder
+from pkgllm.lm.freed_memory import keep_freed_memory
 
 GIBIBYTE = 2**30
 

@@ -3,8 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import torch
-
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.trie import CatalogueTrie
 from pkgllm.lm.decoder import Decoder
@@ -80,13 +78,3 @@ def plan_memory(
         logits=min(logits, _MOST_LOGITS.get(kind, _MOST_LOGITS["cuda"])),
         capacity=min(slots - clients * longest_prompt, clients * len(trie.inputs)),
     )
-
-
-def keep_freed_memory() -> None:
-    """Make the C library keep what the passes free, instead of asking the system for it each time.
-
-    glibc hands blocks back to the system above a threshold that rises to the largest such block
-    ever freed, 32 MiB at most. Fresh pages cost more than many a step of a pass on a CPU. Elsewhere
-    this does nothing that matters.
-    """
-    torch.empty(30 << 20, dtype=torch.uint8)

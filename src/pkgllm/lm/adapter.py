@@ -36,6 +36,8 @@ def attach_adapter(
     lora_alpha: float,
     target_modules: tuple[str, ...] | str,
     seed: int,
+    rank_stabilized: bool = False,
+    freeze_a: bool = False,
 ) -> PeftModel:
     """Wrap a frozen base model so that it carries a fresh adapter, and return the policy.
 
@@ -48,6 +50,9 @@ def attach_adapter(
         lora_alpha: Scale numerator.
         target_modules: Names of the linear layers to adapt, or ``all-linear``.
         seed: Of the first factor's random start.
+        rank_stabilized: Whether to divide by the square root of the rank (Kalajdzievski 2023,
+            arXiv:2312.03732, eq. 4).
+        freeze_a: Whether only the second factor is trained (Sun et al. 2024, arXiv:2403.12313).
 
     Raises:
         ModelError: If the base model has no layer of these names.
@@ -57,6 +62,7 @@ def attach_adapter(
         # PEFT divides it by the rank, and says int although any number does.
         lora_alpha=cast("int", lora_alpha),
         lora_dropout=0.0,
+        use_rslora=rank_stabilized,
         target_modules=target_modules
         if isinstance(target_modules, str)
         else sorted(target_modules),
@@ -69,6 +75,10 @@ def attach_adapter(
         except ValueError as error:
             raise ModelError(f"adapter.target_modules: {error}") from error
     assert isinstance(policy, PeftModel)
+    if freeze_a:
+        for name, parameter in policy.named_parameters():
+            if "lora_A" in name:
+                parameter.requires_grad_(False)
     return policy
 
 
@@ -99,6 +109,18 @@ def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
                 f"{tuple(value.shape)}, got {tuple(state[key].shape)}"
             )
     set_peft_model_state_dict(policy, dict(state))
+
+
+@contextmanager
+def without_adapter(policy: PeftModel) -> Iterator[None]:
+    """Let the base model answer alone; PEFT would thaw a frozen first factor afterwards."""
+    trained = {name: p.requires_grad for name, p in policy.named_parameters()}
+    try:
+        with policy.disable_adapter():
+            yield
+    finally:
+        for name, parameter in policy.named_parameters():
+            parameter.requires_grad_(trained[name])
 
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError
 from pkgllm.lm.projection import Projection
+from pkgllm.lm.rms_norm import RmsNorm
+from pkgllm.lm.rotation import Rotation
 
 KNOWN_MODELS = ("llama", "qwen2", "qwen3")
 """Model types whose layers are laid out as :class:`Decoder` expects."""
@@ -41,34 +43,14 @@ class Attention(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Norm:
-    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4)."""
-
-    weight: Tensor
-    epsilon: float
-
-    @classmethod
-    def of(cls, module: Any) -> "_Norm":
-        return cls(module.weight, float(module.variance_epsilon))
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        exact = rows.float()
-        # Two passes over the rows fewer than torch's own operator takes on a CPU.
-        squares = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_()
-        normed = exact * squares.div_(rows.shape[-1]).add_(self.epsilon).rsqrt_()
-        scaled: Tensor = normed.to(rows.dtype).mul_(self.weight)
-        return scaled
-
-
-@dataclass(frozen=True, slots=True)
 class _Layer:
-    before_attention: _Norm
+    before_attention: RmsNorm
     heads: Projection
     """To queries, keys and values, side by side."""
-    head_norm: _Norm | None
+    head_norm: RmsNorm | None
     """Of queries and keys, head by head; its weight has shape ``(heads, head_dim)``."""
     output: Projection
-    before_mlp: _Norm
+    before_mlp: RmsNorm
     gate: Projection
     up: Projection
     down: Projection
@@ -92,7 +74,7 @@ class Decoder:
     def __init__(self, model: PreTrainedModel | PeftModel, *, with_adapter: bool = True) -> None:
         causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         config = causal.config
-        _check(config)
+        check_layout(config, "to rank a catalogue", remedy="choose another base model")
         body = causal.model
         self.device: torch.device = causal.device
         self.dtype: torch.dtype = body.embed_tokens.weight.dtype
@@ -106,7 +88,7 @@ class Decoder:
         self.vocab_size = int(config.vocab_size)
         self._embedding: Tensor = body.embed_tokens.weight
         self._rotary: nn.Module = body.rotary_emb
-        self._norm = _Norm.of(body.norm)
+        self._norm = RmsNorm.of(body.norm)
         self._head = Projection.of(causal.lm_head, with_adapter=with_adapter)
         self._layers = [_layer(layer, with_adapter) for layer in body.layers]
 
@@ -129,7 +111,7 @@ class Decoder:
             turned, value = heads[:, :num_turned], heads[:, num_turned:]
             if layer.head_norm is not None:
                 turned = layer.head_norm(turned)
-            turned = _rotate(turned, *rotation)
+            turned = rotation(turned)
             query, key = turned[:, : self.num_heads], turned[:, self.num_heads :]
             seen = attention(index, query, key, value)
             rows = layer.output.plus(seen.reshape(len(rows), -1), rows)
@@ -166,36 +148,34 @@ class Decoder:
             found.append(logits.log_softmax(dim=-1)[rows[part] - start, tokens[part]])
         return torch.cat(found) if found else hidden.new_empty(0, dtype=torch.float32)
 
-    def _rotation(self, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return cosines and signed sines of each row for queries, scaled, and for keys."""
-        cos, sin = (angle[0][:, None] for angle in self._rotary(rows, positions[None]))
-        signed = torch.cat((-sin[..., : self.head_dim // 2], sin[..., self.head_dim // 2 :]), -1)
-        scale = cos.new_ones(self.num_heads + self.num_key_value_heads, 1)
+    def _rotation(self, rows: Tensor, positions: Tensor) -> Rotation:
+        """Return the rotation of queries, which are scaled, and keys, side by side."""
+        scale = rows.new_ones(self.num_heads + self.num_key_value_heads, 1)
         scale[: self.num_heads] = self.scaling
-        return cos * scale, signed * scale
+        return Rotation.at(positions, self._rotary, rows).scaled(scale)
 
 
-def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return heads at their positions (Su et al. 2021, arXiv:2104.09864, eq. 34).
+def check_layout(config: Any, purpose: str, *, remedy: str) -> None:
+    """Fail where a model's layers are not laid out as expected.
 
-    The halves of a head are its two coordinates, as transformers has it.
+    Args:
+        config: The model's configuration.
+        purpose: What the layout is needed for, as the error message says it.
+        remedy: What to do about another one.
+
+    Raises:
+        ModelError: If the model is none of :data:`KNOWN_MODELS`, or a layer lacks full attention.
     """
-    swapped = heads.roll(heads.shape[-1] // 2, dims=-1)
-    return torch.addcmul(heads * cos, swapped, sin)
-
-
-def _check(config: Any) -> None:
     if config.model_type not in KNOWN_MODELS:
         raise ModelError(
-            f"a base model must be one of {', '.join(KNOWN_MODELS)} to rank a catalogue, got "
-            f"{config.model_type}; choose another base model"
+            f"a base model must be one of {', '.join(KNOWN_MODELS)} {purpose}, got "
+            f"{config.model_type}; {remedy}"
         )
     layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"} or config.hidden_act != "silu":
         raise ModelError(
-            "a base model must have full attention in every layer and the activation silu to rank "
-            f"a catalogue, got {', '.join(sorted(layer_types))} and {config.hidden_act}; choose "
-            "another base model"
+            "a base model must have full attention in every layer and the activation silu "
+            f"{purpose}, got {', '.join(sorted(layer_types))} and {config.hidden_act}; {remedy}"
         )
 
 
@@ -206,18 +186,18 @@ def _layer(module: Any, with_adapter: bool) -> _Layer:
     attention, mlp = module.self_attn, module.mlp
     parts = [projection(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
     return _Layer(
-        before_attention=_Norm.of(module.input_layernorm),
+        before_attention=RmsNorm.of(module.input_layernorm),
         heads=Projection.joined(parts),
         head_norm=_head_norm(attention) if hasattr(attention, "q_norm") else None,
         output=projection(attention.o_proj),
-        before_mlp=_Norm.of(module.post_attention_layernorm),
+        before_mlp=RmsNorm.of(module.post_attention_layernorm),
         gate=projection(mlp.gate_proj),
         up=projection(mlp.up_proj),
         down=projection(mlp.down_proj),
     )
 
 
-def _head_norm(attention: Any) -> _Norm:
+def _head_norm(attention: Any) -> RmsNorm:
     size = attention.head_dim
     weights = [
         norm.weight.expand(projection.out_features // size, size)
@@ -226,4 +206,4 @@ def _head_norm(attention: Any) -> _Norm:
             (attention.k_norm, attention.k_proj),
         )
     ]
-    return _Norm(torch.cat(weights), float(attention.q_norm.variance_epsilon))
+    return RmsNorm(torch.cat(weights), float(attention.q_norm.variance_epsilon))

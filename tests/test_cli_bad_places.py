@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from command_line import RUN, TRAIN, Refuse, change_line, cut
+from pkgllm.preferences.group_store import GroupStore
 from tiny_base import write_tiny_base
 
 WRITING = {
@@ -57,25 +58,28 @@ def files_up_to(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("size", "missing", "kept"),
     [
-        (500, "config.yaml", []),
-        (6000, "adapter", ["config.yaml", "liked_in_training.json", "provenance.json"]),
+        (500, "groups.arrow", []),
+        (40_000, "adapter", ["config.yaml", "groups.arrow", "liked_in_training.json"]),
     ],
 )
 def test_no_room_while_a_run_is_written(
     refuse: Refuse, workplace: Path, size: int, missing: str, kept: list[str]
 ) -> None:
     with files_up_to(size):
-        sentence = refuse(*TRAIN, may_write=True)
+        # An adapter that is larger than the groups.
+        sentence = refuse(*TRAIN, "--set", "adapter.lora_rank=16", may_write=True)
     assert sentence.startswith(f"pkgllm: cannot write runs/new/{missing}: File too large; ")
     assert "ulimit -f" in sentence
     left = {path.name for path in Path("runs/new").iterdir()}
     assert missing not in left
     assert set(kept) <= left
     assert not [name for name in left if name.startswith(".")]
-    for name in left:
+    for name in left - {"groups.arrow"}:
         text = (Path("runs/new") / name).read_text()
         for part in text.splitlines() if name.endswith(".jsonl") else [text]:
             yaml.safe_load(part) if name.endswith(".yaml") else json.loads(part)
+    if "groups.arrow" in left:
+        assert len(dict(GroupStore.open(Path("runs/new/groups.arrow")))) == 5
 
 
 def test_no_room_for_results_and_graphs(refuse: Refuse, workplace: Path) -> None:

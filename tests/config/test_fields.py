@@ -24,7 +24,7 @@ def test_every_field_can_be_described_and_every_value_has_its_documentation() ->
 def test_every_default_among_choices_is_named() -> None:
     assert describe(Experiment.model_fields["privacy"]) == "a section of keys and values named none"
     assert describe(Experiment.model_fields["objective"]) == (
-        "a section of keys and values named kto or apo_zero or dpo or sft"
+        "a section of keys and values named kto or apo_zero or dpo or sdpo or sft"
     )
 
 
@@ -37,7 +37,7 @@ def test_known_keys_hold_those_of_every_choice_once() -> None:
 def test_a_location_names_the_choice_that_it_went_through() -> None:
     key = locate(("objective", "kto", "betta"))
     assert (key.path, key.section, key.field) == (("objective", "betta"), Kto, None)
-    assert len(key.choices) == 4
+    assert len(key.choices) == 5
     assert locate(("mode", "federated", "strategy", "x")).path == ("mode", "strategy", "x")
     assert locate(("objective", "kto")).path == ("objective",)
     assert locate(()).path == ()

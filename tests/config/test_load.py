@@ -102,7 +102,7 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
         ),
         (
             "objective.name=kot",
-            '--set objective.name: must be one of kto, apo_zero, dpo, sft, got "kot" '
+            '--set objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got "kot" '
             "(did you mean kto?)",
         ),
         (

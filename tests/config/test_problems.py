@@ -52,21 +52,21 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (
             {"objective": {"beta": 1}},
-            "objective.name: missing, must be one of kto, apo_zero, dpo, sft",
+            "objective.name: missing, must be one of kto, apo_zero, dpo, sdpo, sft",
         ),
         (
             {"objective": {"name": "ktoo"}},
-            'objective.name: must be one of kto, apo_zero, dpo, sft, got "ktoo" '
+            'objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got "ktoo" '
             "(did you mean kto?)",
         ),
         (
             {"objective": {"name": 7}},
-            "objective.name: must be one of kto, apo_zero, dpo, sft, got 7",
+            "objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got 7",
         ),
         (
             {"objective": "kto"},
-            "objective: must be a section of keys and values named kto or apo_zero or dpo or sft, "
-            'got "kto"',
+            "objective: must be a section of keys and values named kto or apo_zero or dpo or sdpo "
+            'or sft, got "kto"',
         ),
         ({"training": None}, "training: must be a section of keys and values, got null"),
         (

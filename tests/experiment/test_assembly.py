@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_corpus import CLIENTS, FILMS, tiny_experiment, write_corpus
 
 from pkgllm.config import schema
@@ -26,6 +27,8 @@ from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.preferences.prompts import Prompt, PromptWriter
 from pkgllm.progress import Silent
+from pkgllm.training import objectives
+from pkgllm.training.objectives import Objective, ScoredGroups
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +88,16 @@ def leaky(config: schema.Experiment, base: BaseModel, victim: str, title: str) -
 
 
 def test_every_training_client_has_audited_groups_and_nobody_else(
-    config: schema.Experiment, population: Population, base: BaseModel
+    config: schema.Experiment, population: Population, base: BaseModel, tmp_path: Path
 ) -> None:
     writer = make_writer(config.prompt, base)
-    groups = build_groups(config, population, writer, Silent())
+    groups = build_groups(config, population, writer, tmp_path / "groups.arrow", Silent())
     training = {split.client for split in population.in_training}
     # 20 % of twelve clients are two, rounded from 2.4.
     assert (len(population.splits), len(training)) == (12, 10)
     assert set(groups) == training
-    assert groups == build_groups(config, population, writer, Silent())
+    assert groups == build_groups(config, population, writer, tmp_path / "again", Silent())
+    assert groups.path.read_bytes() == (tmp_path / "again").read_bytes()
     for split in population.in_training:
         future = {fact.tail for fact in split.validation + split.test}
         for group in groups[split.client]:
@@ -119,9 +123,14 @@ def test_baselines_learn_from_what_training_clients_like_in_training_alone(
 
 @pytest.mark.parametrize("held_out", ["hidden", "validation", "test"])
 def test_a_leak_in_a_training_prompt_names_client_film_and_place(
-    config: schema.Experiment, population: Population, base: BaseModel, held_out: str
+    config: schema.Experiment,
+    population: Population,
+    base: BaseModel,
+    held_out: str,
+    tmp_path: Path,
 ) -> None:
-    honest = build_groups(config, population, make_writer(config.prompt, base), Silent())
+    honest_writer = make_writer(config.prompt, base)
+    honest = build_groups(config, population, honest_writer, tmp_path / "honest", Silent())
     split = population.in_training[3]
     if held_out == "hidden":
         item = honest[split.client][0].completions[0].item
@@ -129,7 +138,8 @@ def test_a_leak_in_a_training_prompt_names_client_film_and_place(
         item = getattr(split, held_out)[0].tail
     writer = leaky(config, base, split.client, FILMS[item])
     with pytest.raises(LeakError) as caught:
-        build_groups(config, population, writer, Silent())
+        build_groups(config, population, writer, tmp_path / "leaky", Silent())
+    assert [path.name for path in tmp_path.iterdir()] == ["honest"]
     assert str(caught.value).startswith(
         f"leak audit: the training prompt of client {split.client!r} holds the held-out item "
         f"{FILMS[item]!r} (its name)"
@@ -154,23 +164,25 @@ def test_a_leak_in_an_evaluation_prompt_names_client_film_and_place(
 
 
 def test_the_future_of_an_unseen_client_is_audited_too(
-    config: schema.Experiment, population: Population, base: BaseModel
+    config: schema.Experiment, population: Population, base: BaseModel, tmp_path: Path
 ) -> None:
     queries = make_queries(config, population)
     unseen = next(query for query in queries if not query.seen_in_training)
     writer = leaky(config, base, unseen.client, FILMS[unseen.held_out[0]])
     # No training prompt is written for that client, so only the queries can tell.
-    build_groups(config, population, writer, Silent())
+    build_groups(config, population, writer, tmp_path / "groups.arrow", Silent())
     with pytest.raises(LeakError, match=f"test prompt of client '{unseen.client}'"):
         audit_queries(queries, writer, population.corpus.catalogue, "test")
 
 
 def test_nobody_with_a_group_is_an_error(
-    config: schema.Experiment, population: Population, base: BaseModel
+    config: schema.Experiment, population: Population, base: BaseModel, tmp_path: Path
 ) -> None:
     impossible = with_section(config, "groups", min_context=100)
+    writer = make_writer(config.prompt, base)
     with pytest.raises(DataError) as caught:
-        build_groups(impossible, population, make_writer(config.prompt, base), Silent())
+        build_groups(impossible, population, writer, tmp_path / "groups.arrow", Silent())
+    assert list(tmp_path.iterdir()) == []
     assert str(caught.value) == (
         "no client has a training group: a group needs groups.min_context earlier facts and a "
         "liked fact to hide; lower groups.min_context or read more dialogues"
@@ -278,16 +290,46 @@ def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
         (schema.Kto(name="kto"), True, True),
         (schema.ApoZero(name="apo_zero"), True, False),
         (schema.Dpo(name="dpo"), True, False),
+        (schema.Sdpo(name="sdpo"), True, False),
         (schema.Sft(name="sft"), False, False),
     ],
 )
 def test_objectives_by_name(
-    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sft,
+    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sdpo | schema.Sft,
     needs_reference: bool,
     needs_mismatched: bool,
 ) -> None:
     made = make_objective(choice)
     assert (made.needs_reference, made.needs_mismatched) == (needs_reference, needs_mismatched)
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        (schema.Dpo(name="dpo", beta=0.5), objectives.dpo(beta=0.5, nll_weight=0)),
+        (
+            schema.Dpo(name="dpo", beta=0.5, pairs="matched", nll_weight=0.3),
+            objectives.dpo(beta=0.5, nll_weight=0.3, pairs="matched"),
+        ),
+        (
+            schema.Sdpo(name="sdpo", beta=0.5, nll_weight=0.3),
+            objectives.sdpo(beta=0.5, nll_weight=0.3),
+        ),
+    ],
+    ids=["dpo", "dpo-matched", "sdpo"],
+)
+def test_a_pairwise_objective_is_the_one_that_was_asked_for(
+    choice: schema.Dpo | schema.Sdpo, expected: Objective
+) -> None:
+    groups = ScoredGroups(
+        policy=torch.tensor([-2.0, -3.0, -4.5, -5.0, -7.0]),
+        reference=torch.tensor([-3.0, -3.5, -3.0, -5.0, -9.0]),
+        desirable=torch.tensor([True, False, False, False, True]),
+        group_index=torch.zeros(5, dtype=torch.int64),
+        num_groups=1,
+        mismatched_log_ratio=torch.empty(0),
+    )
+    assert make_objective(choice).loss(groups).item() == expected.loss(groups).item()
 
 
 def test_step_sizes() -> None:

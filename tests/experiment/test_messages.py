@@ -24,11 +24,13 @@ from pkgllm.experiment.assembly import (
 from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
+from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.preferences.groups import Group
 from pkgllm.progress import Silent
-from pkgllm.training.local import LocalTrainer, TrainedClient
+from pkgllm.training.cohort import LaneTrainer
+from pkgllm.training.lane_passes import reference_scorer
+from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceCache
-from pkgllm.training.sequential import LocalSteps, SequentialTrainer
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +45,34 @@ def data(
 class Federation:
     """The parts of a real federated run, put together by hand so that its messages can be read."""
 
-    def __init__(self, data: Path, base_folder: Path) -> None:
+    def __init__(self, data: Path, base_folder: Path, store: Path) -> None:
         config = tiny_experiment(data, base_folder)
         base = load_base_model(str(base_folder), device="cpu")
         population = populate(config, read_corpus(config))
-        self.groups = build_groups(config, population, make_writer(config.prompt, base), Silent())
+        writer = make_writer(config.prompt, base)
+        self.groups = build_groups(config, population, writer, store, Silent())
         self.policy = attach_adapter(
             base.model, lora_rank=2, lora_alpha=8, target_modules="all-linear", seed=0
         )
-        self.reference = ReferenceCache(self.policy, base.digest)
-        self.trainer = SequentialTrainer(
-            self.policy,
+        decoder = LaneDecoder(self.policy)
+        self.reference = ReferenceCache(
+            reference_scorer(decoder, 2**30),
+            base_digest=base.digest,
+            memory_bytes=2**20,
+            disk=None,
+        )
+        self.trainer = LaneTrainer(
+            decoder,
             self.groups,
             make_objective(config.objective),
             self.reference,
             steps=LocalSteps(local_steps=1, groups_per_step=2),
             seed=7,
+            memory_bytes=2**30,
         )
 
     def run(
-        self, messages: list[Message], trainer: LocalTrainer | None = None, **more: Any
+        self, messages: list[Message], trainer: CohortTrainer | None = None, **more: Any
     ) -> None:
         """Federate, and put every message into the list."""
         federate(
@@ -105,8 +115,8 @@ def found_in(messages: Sequence[Message], secrets: Sequence[tuple[str, bytes]]) 
 
 
 @pytest.fixture
-def federation(data: Path, tiny_base_folder: Path) -> Federation:
-    return Federation(data, tiny_base_folder)
+def federation(data: Path, tiny_base_folder: Path, tmp_path: Path) -> Federation:
+    return Federation(data, tiny_base_folder, tmp_path / "groups.arrow")
 
 
 def test_no_message_of_real_training_holds_anything_private(federation: Federation) -> None:
@@ -155,13 +165,15 @@ def test_the_search_would_find_what_a_careless_client_sends(
         """Sends something private as if it were one of the adapter's arrays."""
 
         def __call__(
-            self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
-        ) -> TrainedClient:
-            trained = federation.trainer(
-                client, adapter, round_num=round_num, learning_rate=learning_rate
-            )
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        ) -> dict[str, TrainedClient | Exception]:
+            trained = federation.trainer(adapters, round_num=round_num, learning_rate=learning_rate)
+            return {client: self.spoiled(client, done) for client, done in trained.items()}
+
+        def spoiled(self, client: str, done: TrainedClient | Exception) -> TrainedClient:
+            assert isinstance(done, TrainedClient)
             key, value = LEAKS[what](federation, federation.groups[client][0])
-            return replace(trained, adapter={**trained.adapter, key: value})
+            return replace(done, adapter={**done.adapter, key: value})
 
     messages: list[Message] = []
     # The server refuses such an update, but it has left the device by then.

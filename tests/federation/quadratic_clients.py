@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
@@ -18,7 +18,7 @@ class QuadraticClients:
     Args:
         targets: Each client's point.
         num_groups: Each client's number of groups; 3 where absent.
-        faults: The adapter that a client returns, or the exception it raises, whatever it is sent.
+        faults: The adapter or the exception that a client comes to, whatever it is sent.
     """
 
     def __init__(
@@ -32,15 +32,24 @@ class QuadraticClients:
         self.num_groups = num_groups or {}
         self.faults = faults or {}
         self.facts = {client: f"{client} {SECRET}" for client in targets}
-        self.calls: list[tuple[int, str, float]] = []
+        self.calls: list[tuple[int, tuple[str, ...], float]] = []
 
     def __call__(
-        self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
-    ) -> TrainedClient:
-        self.calls.append((round_num, client, learning_rate))
+        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+    ) -> dict[str, TrainedClient | Exception]:
+        self.calls.append((round_num, tuple(adapters), learning_rate))
+        return {
+            client: self.train(client, adapter, learning_rate)
+            for client, adapter in adapters.items()
+        }
+
+    def train(
+        self, client: str, adapter: AdapterState, learning_rate: float
+    ) -> TrainedClient | Exception:
+        """Return what one client comes to."""
         fault = self.faults.get(client)
         if isinstance(fault, Exception):
-            raise fault
+            return fault
         target = self.targets[client]
         trained = (
             fault
@@ -67,9 +76,9 @@ def same_bytes(one: AdapterState, other: AdapterState) -> bool:
     )
 
 
-def serialised(message: Message) -> bytes:
-    """Return every byte that Flower would put on the wire for a message."""
-    return b"".join(_deflated(message))
+def serialised(sent: Message | RecordDict) -> bytes:
+    """Return every byte that Flower would put on the wire for a message or its content."""
+    return b"".join(_deflated(sent))
 
 
 def _deflated(part: Any) -> Iterator[bytes]:

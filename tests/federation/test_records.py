@@ -60,10 +60,99 @@ def test_a_read_adapter_is_the_readers_own() -> None:
     assert same_bytes(records.to_adapter(record), adapter_at(1.0))
 
 
+def read(*messages: Message) -> list[records.Instruction]:
+    found = records.read_instructions(messages)
+    assert all(isinstance(asked, records.Instruction) for asked in found)
+    return [asked for asked in found if isinstance(asked, records.Instruction)]
+
+
 def test_an_instruction_is_read_as_it_was_written() -> None:
-    asked = records.read_instruction(instruction())
+    (asked,) = read(instruction())
     assert (asked.round_num, asked.learning_rate) == (7, 0.25)
     assert same_bytes(asked.adapter, adapter_at(0.5))
+
+
+@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, math.nan]), min_size=1, max_size=6), st.data())
+def test_equal_adapters_are_one_object_and_others_are_not(
+    values: list[float], data: st.DataObject
+) -> None:
+    sent = [adapter_at(value) for value in values]
+    shared = records.to_record(sent[0])
+    messages = [instruction() for _ in values]
+    for message, adapter in zip(messages, sent, strict=True):
+        again = same_bytes(adapter, sent[0]) and data.draw(st.booleans())
+        message.content[records.ARRAYS] = shared if again else records.to_record(adapter)
+    adapters = [asked.adapter for asked in read(*messages)]
+    assert all(map(same_bytes, adapters, sent))
+    for one in range(len(sent)):
+        for other in range(len(sent)):
+            assert (adapters[one] is adapters[other]) == same_bytes(sent[one], sent[other])
+
+
+def test_arrays_that_several_messages_share_are_decoded_once() -> None:
+    class Counted(Array):
+        reads = 0
+
+        def numpy(self) -> np.ndarray:
+            Counted.reads += 1
+            return super().numpy()
+
+    record = records.to_record(adapter_at(0.5))
+    for key, array in record.items():
+        record[key] = Counted(array.dtype, array.shape, array.stype, array.data)
+    messages = [instruction() for _ in range(5)]
+    for message in messages:
+        message.content[records.ARRAYS] = record
+    assert len(read(*messages)) == 5
+    assert Counted.reads == len(record) == 2
+
+
+def damaged(what: str) -> Message:
+    message = instruction()
+    config = message.content.config_records[records.CONFIG]
+    arrays = message.content.array_records[records.ARRAYS]
+    match what:
+        case "no arrays":
+            del message.content[records.ARRAYS]
+        case "no config":
+            del message.content[records.CONFIG]
+        case "no rate":
+            del config["learning_rate"]
+        case "no round":
+            del config["round_num"]
+        case "a list of rounds":
+            config["round_num"] = [7, 8]
+        case "a rate in words":
+            config["learning_rate"] = "fast"
+        case "torn bytes":
+            whole = arrays["layer.lora_A"]
+            arrays["layer.lora_A"] = Array(whole.dtype, whole.shape, whole.stype, whole.data[:-4])
+        case "an error":
+            return records.failure_reply(message, "p1", RuntimeError())
+    return message
+
+
+@pytest.mark.parametrize(
+    ("what", "kind"),
+    [
+        ("no arrays", KeyError),
+        ("no config", KeyError),
+        ("no rate", KeyError),
+        ("no round", KeyError),
+        ("a list of rounds", TypeError),
+        ("a rate in words", TypeError),
+        ("torn bytes", ValueError),
+        ("an error", ValueError),
+    ],
+)
+def test_what_cannot_be_read_does_not_touch_the_others(what: str, kind: type[Exception]) -> None:
+    before, between, after = records.read_instructions(
+        [instruction(), damaged(what), instruction()]
+    )
+    assert type(between) is kind
+    assert isinstance(before, records.Instruction)
+    assert isinstance(after, records.Instruction)
+    assert before.adapter is after.adapter
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,18 @@
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MessageType,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, FedMedian, Strategy
 from hypothesis import given
@@ -13,7 +21,7 @@ from quadratic_clients import QuadraticClients, adapter_at, same_bytes
 
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
-from pkgllm.federation.client_app import make_client_app
+from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.rounds import RoundRecord, run_rounds, sample_cohort
 from pkgllm.federation.server_app import make_strategy
@@ -48,11 +56,9 @@ def rounds(
     )
 
 
-def local_grid(app: ClientApp | None = None) -> LocalGrid:
-    made = make_client_app(
-        QuadraticClients(CLIENTS), weighting="uniform", report_private_metrics=False
-    )
-    return LocalGrid(app or made, list(CLIENTS))
+def local_grid() -> LocalGrid:
+    app = CohortApp(QuadraticClients(CLIENTS), weighting="uniform", report_private_metrics=False)
+    return LocalGrid(app, list(CLIENTS))
 
 
 @given(populations, st.integers(0, 99), st.integers(1, 50), st.data())
@@ -141,7 +147,7 @@ def test_another_of_flowers_strategies_fits() -> None:
         fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1, weighted_by_key="weight"
     )
     grid = LocalGrid(
-        make_client_app(
+        CohortApp(
             QuadraticClients({"a": 0.0, "b": 1.0, "c": 50.0}),
             weighting="uniform",
             report_private_metrics=False,
@@ -171,27 +177,30 @@ def test_a_round_before_the_first_is_refused() -> None:
         rounds(local_grid(), first_round=0)
 
 
-def app_with_metrics(metrics_by_client: dict[str, dict[str, float]]) -> ClientApp:
-    """Return an app whose clients answer the adapter they got, with these metrics."""
-    app = ClientApp()
+class EchoingClients:
+    """Answer the adapter they got, with these metrics."""
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
+    def __init__(self, metrics_by_client: dict[str, dict[str, float]]) -> None:
+        self._metrics = metrics_by_client
+        self.flower_app = ClientApp()
+        self.flower_app.query()(self._say_who)
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        return list(map(self._echo, messages, contexts))
+
+    def _say_who(self, message: Message, context: Context) -> Message:
         return records.client_reply(message, str(context.node_config["client-id"]))
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
+    def _echo(self, message: Message, context: Context) -> Message:
         arrays: ArrayRecord = message.content.array_records["arrays"]
-        metrics = MetricRecord(dict(metrics_by_client[str(context.node_config["client-id"])]))
+        metrics = MetricRecord(dict(self._metrics[str(context.node_config["client-id"])]))
         return Message(RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message)
-
-    return app
 
 
 def test_a_client_that_reports_other_metrics_is_left_out_even_as_the_first() -> None:
     sent = {"a": {"weight": 1.0, "x": 3.0}, "b": {"weight": 1.0}, "c": {"weight": 1.0}}
     seen: list[RoundRecord] = []
-    grid = LocalGrid(app_with_metrics(sent), list(sent))
+    grid = LocalGrid(EchoingClients(sent), list(sent))
     rounds(grid, num_rounds=1, on_round=seen.append)
     assert seen[0].failed == {"a": "sent the metrics ('weight', 'x'), the others ('weight',)"}
 
@@ -199,20 +208,40 @@ def test_a_client_that_reports_other_metrics_is_left_out_even_as_the_first() -> 
 def test_metrics_are_weighted_means_of_what_was_sent() -> None:
     sent = {"a": {"weight": 1.0, "loss": 2.0}, "b": {"weight": 3.0, "loss": 4.0}}
     seen: list[RoundRecord] = []
-    grid = LocalGrid(app_with_metrics(sent), list(sent))
+    grid = LocalGrid(EchoingClients(sent), list(sent))
     rounds(grid, num_rounds=1, cohort_size=2, on_round=seen.append)
     # The mean is (1 * 2 + 3 * 4) / 4.
     assert seen[0].metrics == {"loss": 3.5}
 
 
-def test_two_nodes_of_one_client_are_refused() -> None:
-    app = ClientApp()
+def test_a_client_that_does_not_answer_is_left_out_and_named() -> None:
+    class Lossy(LocalGrid):
+        """Loses what the client ``b`` sends after it said who it is."""
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return records.client_reply(message, "twin")
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            return [
+                reply
+                for reply in super().pull_messages(message_ids)
+                if reply.metadata.message_type != MessageType.TRAIN
+                or reply.metadata.src_node_id != self.node_ids["b"]
+            ]
+
+    clients = QuadraticClients({"a": 4.0, "b": 99.0, "c": 12.0})
+    app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
+    seen: list[RoundRecord] = []
+    grid = Lossy(app, list(clients.targets))
+    after = rounds(grid, num_rounds=1, initial=adapter_at(0.0), on_round=seen.append)
+    # From 0 with step .3: 1.2 and 3.6; the mean is 2.4.
+    torch.testing.assert_close(after, adapter_at(2.4))
+    assert seen[0].failed == {"b": "no reply within 60 s"}
+
+
+def test_two_nodes_of_one_client_are_refused() -> None:
+    class Twins(EchoingClients):
+        def _say_who(self, message: Message, context: Context) -> Message:
+            return records.client_reply(message, "twin")
 
     with pytest.raises(
         FederationError, match="2 nodes are connected, 2 answered, with 1 different"
     ):
-        rounds(LocalGrid(app, ["a", "b"]))
+        rounds(LocalGrid(Twins({}), ["a", "b"]))

@@ -1,3 +1,4 @@
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from quadratic_clients import (
 )
 
 from pkgllm.errors import FederationError
-from pkgllm.federation.client_app import make_client_app
+from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import num_bytes, to_adapter
@@ -60,9 +61,10 @@ def test_weights_by_examples_give_the_weighted_mean() -> None:
 
 def test_one_client_gets_its_own_adapter_to_the_bit() -> None:
     clients = QuadraticClients({"a": 0.7})
-    own = clients("a", adapter_at(0.1), round_num=1, learning_rate=0.3).adapter
+    own = clients.train("a", adapter_at(0.1), 0.3)
+    assert isinstance(own, TrainedClient)
     after = train(clients, initial=adapter_at(0.1), learning_rate=lambda _: 0.3)
-    assert same_bytes(after, own)
+    assert same_bytes(after, own.adapter)
 
 
 @settings(max_examples=25, deadline=None)
@@ -87,7 +89,7 @@ def test_rounds_follow_the_mean_and_the_learning_rate() -> None:
     after = train(clients, num_rounds=2, learning_rate=lambda r: 0.5 / r, on_round=seen.append)
     assert entries(after) == {5.0}
     assert [entries(record.adapter) for record in seen] == [{4.0}, {5.0}]
-    assert clients.calls == [(1, "a", 0.5), (1, "b", 0.5), (2, "a", 0.25), (2, "b", 0.25)]
+    assert clients.calls == [(1, ("a", "b"), 0.5), (2, ("a", "b"), 0.25)]
     assert [record.round_num for record in seen] == [1, 2]
     assert {record.cohort for record in seen} == {("a", "b")}
     # 12 entries move by 4, then by 1: sqrt(12) * 4 and sqrt(12).
@@ -153,9 +155,8 @@ def test_no_message_of_a_run_holds_a_fact_a_count_or_a_loss() -> None:
 
 def test_the_search_through_a_message_would_find_a_fact() -> None:
     class Leaky(QuadraticClients):
-        def __call__(self, client: str, adapter: AdapterState, **asked: Any) -> TrainedClient:
-            trained = super().__call__(client, adapter, **asked)
-            return TrainedClient({**trained.adapter, SECRET: torch.zeros(1)}, 3, 0.0)
+        def train(self, client: str, adapter: AdapterState, learning_rate: float) -> TrainedClient:
+            return TrainedClient({**adapter, SECRET: torch.zeros(1)}, 3, 0.0)
 
     messages: list[Message] = []
     with pytest.raises(FederationError):
@@ -194,28 +195,26 @@ def test_faulty_clients_are_left_out_and_named(caplog: pytest.LogCaptureFixture)
         assert f"round 1: client {client} is left out: {reason}" in caplog.text
 
 
-def test_a_client_that_is_too_slow_is_left_out_and_named() -> None:
-    class OneSlow(QuadraticClients):
-        def __call__(self, client: str, adapter: AdapterState, **asked: Any) -> TrainedClient:
-            time.sleep(0.4 if client == "b" else 0.0)
-            return super().__call__(client, adapter, **asked)
+def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
+    class Slow(QuadraticClients):
+        def __call__(
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        ) -> dict[str, TrainedClient | Exception]:
+            time.sleep(0.3)
+            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
 
-    seen: list[RoundRecord] = []
-    after = train(OneSlow({"a": 4.0, "b": 12.0}), timeout=0.3, on_round=seen.append)
-    assert entries(after) == {2.0}
-    assert seen[0].failed == {"b": "no reply within 0.3 s"}
+    with pytest.raises(FederationError, match=r"failed: a, b; .* no reply within 0\.1 s"):
+        train(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
 
 
 def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
     class FailsInRoundTwo(QuadraticClients):
         def __call__(
-            self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
-        ) -> TrainedClient:
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        ) -> dict[str, TrainedClient | Exception]:
             if round_num == 2:
                 raise ZeroDivisionError(SECRET)
-            return super().__call__(
-                client, adapter, round_num=round_num, learning_rate=learning_rate
-            )
+            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
 
     seen: list[RoundRecord] = []
     with pytest.raises(FederationError) as caught:
@@ -225,6 +224,21 @@ def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
         "failed: a, b; the first reason: client a raised ZeroDivisionError; what went wrong is in "
         "the log of the clients"
     )
+    assert [record.round_num for record in seen] == [1]
+
+
+def test_ctrl_c_ends_the_run_in_the_middle_of_a_round() -> None:
+    class StoppedInRoundTwo(QuadraticClients):
+        def __call__(
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        ) -> dict[str, TrainedClient | Exception]:
+            if round_num == 2:
+                signal.raise_signal(signal.SIGINT)
+            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+
+    seen: list[RoundRecord] = []
+    with pytest.raises(KeyboardInterrupt):
+        train(StoppedInRoundTwo({"a": 1.0, "b": 2.0}), num_rounds=5, on_round=seen.append)
     assert [record.round_num for record in seen] == [1]
 
 
@@ -263,9 +277,9 @@ def test_the_server_app_leaves_the_last_adapter_in_its_context() -> None:
         timeout=60,
     )
     clients = QuadraticClients({"a": 4.0})
-    client_app = make_client_app(clients, weighting="uniform", report_private_metrics=False)
+    cohort_app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
-    app(LocalGrid(client_app, ["a"]), context)
+    app(LocalGrid(cohort_app, ["a"]), context)
     assert entries(to_adapter(context.state.array_records["arrays"])) == {2.0}
 
 

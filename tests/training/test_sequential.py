@@ -1,24 +1,24 @@
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_groups import Ids, a_group, a_policy, log_probability, stir
 from transformers import AutoModelForCausalLM
 
-from pkgllm.errors import FederationError
+from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, update_norm
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group
 from pkgllm.training import objectives
+from pkgllm.training.batches import draw_batches
+from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
-from pkgllm.training.sequential import LocalSteps, SequentialTrainer, draw_batches
+from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 SEED = 3
 BETA = 0.7
@@ -28,12 +28,37 @@ GROUPS = (
     a_group((30, 31, 32, 33), [(34, 2)], [(70, 71, 2)], ((90, 91, 2), (53, 2))),
 )
 
+COHORT: Mapping[str, Sequence[Group]] = {"p1": GROUPS, "p2": GROUPS[:1], "p3": GROUPS[1:]}
 
-def make_trainer(policy: PeftModel, objective: Objective, **steps: Any) -> SequentialTrainer:
-    wanted = LocalSteps(**({"local_steps": 2, "groups_per_step": 2} | steps))
+
+def some_steps(**changes: Any) -> LocalSteps:
+    return LocalSteps(**({"local_steps": 2, "groups_per_step": 2} | changes))
+
+
+def make_trainer(
+    policy: PeftModel,
+    objective: Objective,
+    groups: Mapping[str, Sequence[Group]] | None = None,
+    *,
+    steps: LocalSteps | None = None,
+) -> SequentialTrainer:
     return SequentialTrainer(
-        policy, {"p1": GROUPS}, objective, ReferenceCache(policy, "base"), steps=wanted, seed=SEED
+        policy,
+        groups or {"p1": GROUPS},
+        objective,
+        ReferenceCache(reference_scorer(policy), base_digest="base", memory_bytes=2**20, disk=None),
+        steps=steps or some_steps(),
+        seed=SEED,
     )
+
+
+def train(
+    trainer: SequentialTrainer, state: AdapterState, *, round_num: int = 1, learning_rate: float
+) -> TrainedClient:
+    """Train the one client, who may not fail."""
+    done = trainer({"p1": state}, round_num=round_num, learning_rate=learning_rate)["p1"]
+    assert isinstance(done, TrainedClient)
+    return done
 
 
 Ratio = Callable[[Ids, Ids], torch.Tensor]
@@ -144,11 +169,11 @@ def test_equals_a_plain_loop_without_packing(
     policy = a_policy(tiny_base)
     start = adapter_state(policy)
     # Two of three groups, then the one that is left with one of the next pass.
-    batches = list(
-        draw_batches(GROUPS, num_batches=2, batch_size=2, seed=SEED, generator_names=("p1", 7))
+    batches = list(draw_batches(GROUPS, steps=some_steps(), seed=SEED, client="p1", round_num=7))
+    trainer = make_trainer(
+        policy, objective, steps=some_steps(optimizer=optimizer, weight_decay=0.01)
     )
-    trainer = make_trainer(policy, objective, optimizer=optimizer, weight_decay=0.01)
-    trained = trainer("p1", start, round_num=7, learning_rate=learning_rate)
+    trained = train(trainer, start, round_num=7, learning_rate=learning_rate)
     torch_optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
     expected, loss = plain_loop(
         tiny_base_folder,
@@ -172,13 +197,13 @@ def test_the_call_decides_and_nothing_that_was_trained_before(tiny_base: BaseMod
     start = adapter_state(policy)
     objective = objectives.dpo(beta=BETA, nll_weight=0)
     trainer = make_trainer(policy, objective)
-    first = trainer("p1", start, round_num=1, learning_rate=1e-2)
-    trainer("p1", first.adapter, round_num=2, learning_rate=1e-1)
+    first = train(trainer, start, learning_rate=1e-2)
+    train(trainer, first.adapter, round_num=2, learning_rate=1e-1)
     stir(policy, seed=5)
-    again = trainer("p1", start, round_num=1, learning_rate=1e-2)
+    again = train(trainer, start, learning_rate=1e-2)
     assert again.loss == first.loss
     assert all(torch.equal(again.adapter[key], first.adapter[key]) for key in start)
-    other_round = trainer("p1", start, round_num=2, learning_rate=1e-2)
+    other_round = train(trainer, start, round_num=2, learning_rate=1e-2)
     assert any(not torch.equal(other_round.adapter[key], first.adapter[key]) for key in start)
     # What was returned is the caller's own.
     assert all(not value.requires_grad for value in first.adapter.values())
@@ -187,10 +212,8 @@ def test_the_call_decides_and_nothing_that_was_trained_before(tiny_base: BaseMod
 def test_a_long_gradient_is_cut_to_its_longest(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     start = adapter_state(policy)
-    steps = {"optimizer": "sgd", "local_steps": 1, "max_grad_norm": 0.01}
-    trained = make_trainer(policy, objectives.sft(), **steps)(
-        "p1", start, round_num=1, learning_rate=0.5
-    )
+    steps = some_steps(optimizer="sgd", local_steps=1, max_grad_norm=0.01)
+    trained = train(make_trainer(policy, objectives.sft(), steps=steps), start, learning_rate=0.5)
     # Plain SGD goes learning_rate times the gradient: 0.5 * 0.01.
     assert update_norm(start, trained.adapter) == pytest.approx(0.005, rel=1e-3)
 
@@ -199,17 +222,90 @@ def test_the_base_model_stays_frozen(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     before = {n: p.clone() for n, p in policy.named_parameters() if "lora_" not in n}
     trainer = make_trainer(policy, objectives.sft())
-    trainer("p1", adapter_state(policy), round_num=1, learning_rate=1.0)
+    train(trainer, adapter_state(policy), learning_rate=1.0)
     after = dict(policy.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
+def test_a_frozen_factor_stays_frozen(tiny_base: BaseModel) -> None:
+    policy = attach_adapter(
+        tiny_base.model,
+        lora_rank=2,
+        lora_alpha=4,
+        target_modules="all-linear",
+        seed=0,
+        freeze_a=True,
+    )
+    start = adapter_state(policy)
+    # The second client comes after the adapter was switched off and on for the reference.
+    found = make_trainer(policy, objectives.dpo(beta=BETA, nll_weight=0), COHORT)(
+        {"p1": start, "p2": start}, round_num=1, learning_rate=1e-2
+    )
+    for done in found.values():
+        assert isinstance(done, TrainedClient)
+        for key in start:
+            assert torch.equal(done.adapter[key], start[key]) == ("lora_A" in key)
+    for name, parameter in policy.named_parameters():
+        assert parameter.requires_grad == ("lora_B" in name)
+
+
 def test_training_lowers_the_loss(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
-    trainer = make_trainer(policy, objectives.sft(), local_steps=8, groups_per_step=3)
-    first = trainer("p1", adapter_state(policy), round_num=1, learning_rate=1e-2)
-    second = trainer("p1", first.adapter, round_num=2, learning_rate=1e-2)
+    trainer = make_trainer(
+        policy, objectives.sft(), steps=some_steps(local_steps=8, groups_per_step=3)
+    )
+    first = train(trainer, adapter_state(policy), learning_rate=1e-2)
+    second = train(trainer, first.adapter, round_num=2, learning_rate=1e-2)
     assert second.loss < first.loss
+
+
+def test_a_cohort_trains_each_client_as_if_alone(tiny_base: BaseModel) -> None:
+    policy = a_policy(tiny_base)
+    objective = objectives.dpo(beta=BETA, nll_weight=0)
+    one = adapter_state(policy)
+    stir(policy, seed=5)
+    adapters = {"p3": one, "p1": adapter_state(policy), "p2": one}
+    together = make_trainer(policy, objective, COHORT)(adapters, round_num=2, learning_rate=1e-2)
+    assert list(together) == list(adapters)
+    for client, start in adapters.items():
+        alone = make_trainer(policy, objective, COHORT)(
+            {client: start}, round_num=2, learning_rate=1e-2
+        )[client]
+        found = together[client]
+        assert isinstance(alone, TrainedClient)
+        assert isinstance(found, TrainedClient)
+        assert found.num_groups == alone.num_groups == len(COHORT[client])
+        assert found.loss == alone.loss
+        assert all(torch.equal(found.adapter[key], alone.adapter[key]) for key in start)
+
+
+def test_a_client_that_fails_does_so_alone(tiny_base: BaseModel) -> None:
+    policy = a_policy(tiny_base)
+    start = adapter_state(policy)
+    objective = objectives.kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+    without_others = replace(GROUPS[0], mismatched=())
+    spoiled = {key: torch.full_like(value, torch.nan) for key, value in start.items()}
+    adapters = {"p1": start, "spoiled": spoiled, "lonely": start, "foreign": {}, "p2": start}
+    groups = {
+        **COHORT,
+        "spoiled": GROUPS,
+        "lonely": (without_others,),
+        "foreign": GROUPS,
+    }
+    found = make_trainer(policy, objective, groups)(adapters, round_num=4, learning_rate=1e-2)
+    assert list(found) == list(adapters)
+    healthy = make_trainer(policy, objective, COHORT)(
+        {"p1": start, "p2": start}, round_num=4, learning_rate=1e-2
+    )
+    for client, expected in healthy.items():
+        done = found[client]
+        assert isinstance(done, TrainedClient)
+        assert isinstance(expected, TrainedClient)
+        assert all(torch.equal(done.adapter[key], expected.adapter[key]) for key in start)
+    assert isinstance(found["lonely"], ValueError)
+    assert "at least one mismatched pair" in str(found["lonely"])
+    assert isinstance(found["foreign"], ModelError)
+    assert isinstance(found["spoiled"], FederationError)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -220,52 +316,8 @@ def test_a_loss_that_is_not_finite_names_client_and_round(
     start = adapter_state(policy)
     next(iter(start.values())).fill_(value)
     trainer = make_trainer(policy, objectives.sft())
-    with pytest.raises(FederationError) as caught:
-        trainer("p1", start, round_num=4, learning_rate=1e-3)
-    assert str(caught.value) == (
+    found = trainer({"p1": start}, round_num=4, learning_rate=1e-3)["p1"]
+    assert isinstance(found, FederationError)
+    assert str(found) == (
         "client 'p1', round 4: the loss must be finite, got nan; lower training.learning_rate"
     )
-
-
-@given(
-    num_groups=st.integers(1, 12),
-    batch_size=st.integers(1, 15),
-    num_batches=st.integers(0, 12),
-    seed=st.integers(0, 5),
-)
-def test_batches_cover_all_groups_before_any_comes_again(
-    num_groups: int, batch_size: int, num_batches: int, seed: int
-) -> None:
-    groups = [a_group((n + 3,), [(9, 2)], []) for n in range(num_groups)]
-    wanted: dict[str, Any] = {
-        "num_batches": num_batches,
-        "batch_size": batch_size,
-        "seed": seed,
-        "generator_names": ("p1", 1),
-    }
-    batches = list(draw_batches(groups, **wanted))
-    assert batches == list(draw_batches(groups, **wanted))
-    assert [len(batch) for batch in batches] == [min(batch_size, num_groups)] * num_batches
-    tally = Counter(dict.fromkeys(groups, 0))
-    for batch in batches:
-        assert len(set(batch)) == len(batch)
-        for group in batch:
-            assert tally[group] == min(tally.values())
-            tally[group] += 1
-
-
-def test_clients_rounds_and_seeds_draw_in_their_own_order() -> None:
-    groups = [a_group((n + 3,), [(9, 2)], []) for n in range(12)]
-    orders = {
-        tuple(
-            group.prompt.token_ids
-            for batch in draw_batches(
-                groups, num_batches=3, batch_size=4, seed=seed, generator_names=(client, round_num)
-            )
-            for group in batch
-        )
-        for seed in (0, 1)
-        for client in ("a", "b")
-        for round_num in (1, 2)
-    }
-    assert len(orders) == 8

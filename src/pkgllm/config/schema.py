@@ -90,6 +90,11 @@ class Adapter(Section):
     """Inner dimension of the factors."""
     lora_alpha: PositiveFloat = 32.0
     """Scale: the product of the factors is multiplied by ``lora_alpha / lora_rank``."""
+    rank_stabilized: bool = False
+    """Multiply by ``lora_alpha / sqrt(lora_rank)`` instead (rsLoRA, Kalajdzievski 2023)."""
+    freeze_a: bool = False
+    """Train only the second factor, ``B`` (FFA-LoRA, Sun et al. 2024): the mean of updates is then
+    the update of the mean."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that are adapted; the LM head never is."""
 
@@ -167,6 +172,19 @@ class Dpo(Section):
     name: Literal["dpo"]
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
+    pairs: Literal["all", "matched"] = "all"
+    """Every desirable completion of a group with every undesirable one, or the first with the
+    first, the second with the second; what is then over is left out."""
+    nll_weight: NotNegativeFloat = 0.0
+    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
+
+
+class Sdpo(Section):
+    """Softmax-DPO: against all undesirable completions of a group at once (Chen et al. 2024)."""
+
+    name: Literal["sdpo"]
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
     nll_weight: NotNegativeFloat = 0.0
     """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
 
@@ -177,14 +195,21 @@ class Sft(Section):
     name: Literal["sft"]
 
 
-Objective = Annotated[Kto | ApoZero | Dpo | Sft, Field(discriminator="name")]
+Objective = Annotated[Kto | ApoZero | Dpo | Sdpo | Sft, Field(discriminator="name")]
 
 
 class Training(Section):
     """Local training of one client."""
 
-    engine: Literal["sequential"] = "sequential"
-    """How clients are trained: one after the other."""
+    engine: Literal["lanes", "sequential"] = "lanes"
+    """How clients are trained: many in one pass over the frozen base model, or one after the other
+    by PEFT, which is slower, takes any base model, and is what ``lanes`` must equal."""
+    memory_gib: PositiveFloat | None = None
+    """Memory that ``lanes`` may take beside the model's parameters, GiB; sets how many clients
+    train at once. When absent 2 on a CPU, and 0.8 of what is free on a GPU."""
+    attention: Literal["sdpa", "flex"] = "sdpa"
+    """What computes the attention of ``lanes`` on a GPU: torch's scaled dot product with a mask, or
+    FlexAttention, which leaves out what the mask hides and is compiled first."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """The local optimiser; its state is fresh in every round."""
     learning_rate: PositiveFloat = 1e-3
@@ -220,7 +245,8 @@ class Federated(Section):
     strategy: FedAvg = FedAvg(name="fedavg")
     """How updates become the next adapter."""
     round_timeout: PositiveFloat = 3600.0
-    """Seconds after which a client counts as failed."""
+    """Seconds after which a client counts as failed; in one process, clients that train together
+    share their time equally."""
 
 
 class Centralized(Section):

@@ -1,6 +1,6 @@
 """From sections of the configuration to the objects they describe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,8 @@ from pkgllm.corpora.splits import ClientSplit, split_corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.preferences.groups import Group, GroupBuilder, NegativeCounts
+from pkgllm.preferences.group_store import GroupStore, GroupWriter
+from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.progress import Progress
@@ -99,13 +100,24 @@ def build_groups(
     config: schema.Experiment,
     population: Population,
     writer: PromptWriter,
+    path: Path,
     progress: Progress,
-) -> Mapping[str, tuple[Group, ...]]:
-    """Build and audit the groups of every training client that has any.
+) -> GroupStore:
+    """Build and audit the groups of every training client that has any, and store them.
+
+    One client's groups are in memory at a time. Where an error is raised, no file is left.
+
+    Args:
+        config: The run's configuration.
+        population: All clients.
+        writer: Writes prompts and completions.
+        path: The file to write; its folder must exist.
+        progress: Is told how far the work is.
 
     Raises:
         LeakError: If a prompt holds an item that it asks for or that is held out of its client.
         DataError: If no client has a group.
+        RunError: If the file cannot be written.
     """
     wanted = config.groups
     builder = GroupBuilder(
@@ -113,8 +125,10 @@ def build_groups(
         writer,
         NegativeCounts(wanted.negatives.known, wanted.negatives.uniform),
     )
-    found: dict[str, tuple[Group, ...]] = {}
-    with progress.track("building groups", len(population.in_training)) as advance:
+    with (
+        GroupWriter.create(path) as stored,
+        progress.track("building groups", len(population.in_training)) as advance,
+    ):
         for split in population.in_training:
             groups = builder.build(
                 split.train_graph,
@@ -133,14 +147,14 @@ def build_groups(
                     place="training prompt",
                 )
             if groups:
-                found[split.client] = groups
+                stored.add(split.client, groups)
             advance()
-    if not found:
-        raise DataError(
-            "no client has a training group: a group needs groups.min_context earlier facts and a "
-            "liked fact to hide; lower groups.min_context or read more dialogues"
-        )
-    return found
+        if not stored.num_clients:
+            raise DataError(
+                "no client has a training group: a group needs groups.min_context earlier facts "
+                "and a liked fact to hide; lower groups.min_context or read more dialogues"
+            )
+    return GroupStore.open(path)
 
 
 def make_queries(
@@ -219,14 +233,18 @@ def check_room(
 
 
 def make_objective(
-    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sft,
+    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sdpo | schema.Sft,
 ) -> Objective:
     """Return the objective that a configuration names."""
     match choice:
         case schema.Sft():
             return objectives.sft()
         case schema.Dpo():
-            return objectives.dpo(beta=choice.beta, nll_weight=choice.nll_weight)
+            return objectives.dpo(
+                beta=choice.beta, nll_weight=choice.nll_weight, pairs=choice.pairs
+            )
+        case schema.Sdpo():
+            return objectives.sdpo(beta=choice.beta, nll_weight=choice.nll_weight)
         case schema.Kto() | schema.ApoZero():
             make = objectives.kto if choice.name == "kto" else objectives.apo_zero
             return make(

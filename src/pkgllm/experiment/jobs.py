@@ -34,9 +34,10 @@ from pkgllm.experiment.legacy import (
     write_legacy,
 )
 from pkgllm.experiment.listing import ListAsker, write_lists
-from pkgllm.experiment.modes import check_cohort, train_policy
+from pkgllm.experiment.modes import Training, check_cohort, train_policy
 from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
 from pkgllm.experiment.scorers import Ranked
+from pkgllm.experiment.trainers import REFERENCE, check_engine
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import attach_adapter, load_adapter
 from pkgllm.lm.base_model import BaseModel, load_base_model
@@ -46,6 +47,10 @@ from pkgllm.runs import RunFolder, provenance
 
 LIKED = "liked_in_training.json"
 """What each training client likes: all that the simple baselines learn from."""
+
+GROUPS = "groups.arrow"
+"""Every training client's groups, from which a round reads those of its cohort. Private, and gone
+when training is done."""
 
 Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 """``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
@@ -72,21 +77,32 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     check_room(config.prompt, writer, base, catalogue)
     # Every prompt is audited before the first step, so that a leak costs no training.
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    groups = build_groups(config, population, writer, progress)
-    check_cohort(config.mode, groups)
     policy = attach_adapter(
         base.model,
         lora_rank=config.adapter.lora_rank,
         lora_alpha=config.adapter.lora_alpha,
         target_modules=config.adapter.target_modules,
         seed=torch_seed(config.seed, "adapter"),
+        rank_stabilized=config.adapter.rank_stabilized,
+        freeze_a=config.adapter.freeze_a,
     )
+    check_engine(config, policy)
+    groups = build_groups(config, population, writer, run.path / GROUPS, progress)
+    try:
+        check_cohort(config.mode, groups)
+    except ConfigError:
+        # The folder stays empty, so that the corrected command can use it.
+        groups.path.unlink()
+        raise
     liked = population.liked_in_training()
     run.write_text("config.yaml", dump_config(config))
     run.write_json("provenance.json", _provenance(config, population, base))
     run.write_json("split.json", _split(population))
     run.write_json(LIKED, {"clients": liked})
-    train_policy(config, policy, base, groups, run, progress)
+    train_policy(Training(config, policy, base, groups, run, progress))
+    for private in (GROUPS, REFERENCE):
+        # What only training needs; nobody's examples are left lying about.
+        (run.path / private).unlink(missing_ok=True)
     ranked = Ranked(run.path, base, policy, writer, liked)
     task = Task(config, ranked, population, queries, facts_left_out)
     return write_ranks(task, rank(task, progress), run)

@@ -1,6 +1,8 @@
-"""The client's side: train on what the server sent, send the update back."""
+"""The clients' side: train on what the server sent, send the updates back."""
 
 import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -10,61 +12,126 @@ from pkgllm.federation.records import (
     Weighting,
     client_reply,
     failure_reply,
-    read_instruction,
+    read_instructions,
     update_reply,
 )
-from pkgllm.training.local import LocalTrainer
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
 
 
-def make_client_app(
-    trainer: LocalTrainer, *, weighting: Weighting, report_private_metrics: bool
-) -> ClientApp:
-    """Return Flower's app for a client; which client it is stands in its node's ``client-id``.
+class CohortApp:
+    """Answers the messages of many clients together, and, as a Flower app, those of one.
 
-    An exception of the trainer is answered with its type only. The text is logged here, on the
-    client, because it may quote a fact or a prompt.
+    Which client a node is stands in its ``client-id``. An exception is answered with its type
+    only. The text is logged here, with the clients, because it may quote a fact or a prompt.
 
     Args:
-        trainer: Trains a client from a received adapter.
+        trainer: Trains clients from the adapters they received.
         weighting: ``uniform`` sends the weight 1, ``examples`` the client's number of groups.
         report_private_metrics: Whether the number of groups and the loss are sent as well.
 
     Raises:
         ValueError: If ``examples`` would send a private count without ``report_private_metrics``.
     """
-    if weighting == "examples" and not report_private_metrics:
-        raise ValueError(
-            "weighting 'examples' sends each client's number of groups, which is private; "
-            "set report_private_metrics or use weighting 'uniform'"
-        )
-    app = ClientApp()
 
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        client = str(context.node_config[CLIENT_ID])
-        try:
-            asked = read_instruction(message)
-            trained = trainer(
-                client,
-                asked.adapter,
-                round_num=asked.round_num,
-                learning_rate=asked.learning_rate,
+    def __init__(
+        self, trainer: CohortTrainer, *, weighting: Weighting, report_private_metrics: bool
+    ) -> None:
+        if weighting == "examples" and not report_private_metrics:
+            raise ValueError(
+                "weighting 'examples' sends each client's number of groups, which is private; "
+                "set report_private_metrics or use weighting 'uniform'"
             )
+        self._trainer = trainer
+        self._weighting: Weighting = weighting
+        self._report_private_metrics = report_private_metrics
+        self._flower_app = self._make_flower_app()
+
+    @property
+    def flower_app(self) -> ClientApp:
+        """Flower's app for one client: :meth:`answer` with one message, and who the client is."""
+        return self._flower_app
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Train the addressed clients and return their replies, in order of the messages.
+
+        Clients of the same round and learning rate train in one call of the trainer. Those that
+        received equal adapters share one object, which a trainer must not change. What cannot be
+        read or sent fails its own client; what the trainer raises fails the clients of that call.
+
+        Args:
+            messages: Instructions to train, at most one for each client.
+            contexts: The addressed clients' contexts, in the same order.
+
+        Raises:
+            ValueError: If there are two messages for one client.
+            KeyError: If the trainer leaves a client out.
+        """
+        clients = [_client(context) for context in contexts]
+        if len(set(clients)) != len(messages):
+            raise ValueError(
+                f"messages must be for different clients, got {len(messages)} for "
+                f"{len(set(clients))}"
+            )
+        outcomes: dict[str, TrainedClient | Exception] = {}
+        calls: defaultdict[tuple[int, float], dict[str, AdapterState]] = defaultdict(dict)
+        for client, asked in zip(clients, read_instructions(messages), strict=True):
+            if isinstance(asked, Exception):
+                outcomes[client] = asked
+            else:
+                calls[asked.round_num, asked.learning_rate][client] = asked.adapter
+        for (round_num, learning_rate), adapters in calls.items():
+            outcomes |= self._train(adapters, round_num, learning_rate)
+        # Each adapter is let go as soon as it is written into its reply.
+        return [
+            self._reply(message, client, outcomes.pop(client))
+            for message, client in zip(messages, clients, strict=True)
+        ]
+
+    def _train(
+        self, adapters: Mapping[str, AdapterState], round_num: int, learning_rate: float
+    ) -> dict[str, TrainedClient | Exception]:
+        try:
+            return self._trainer(adapters, round_num=round_num, learning_rate=learning_rate)
+        except Exception as error:
+            return dict.fromkeys(adapters, error)
+
+    def _reply(self, message: Message, client: str, outcome: TrainedClient | Exception) -> Message:
+        if isinstance(outcome, Exception):
+            return logged_failure(message, client, outcome)
+        try:
             return update_reply(
                 message,
-                trained,
-                weighting=weighting,
-                report_private_metrics=report_private_metrics,
+                outcome,
+                weighting=self._weighting,
+                report_private_metrics=self._report_private_metrics,
             )
         except Exception as error:
-            logger.warning("client %s failed: %s: %s", client, type(error).__name__, error)
-            logger.debug("client %s failed here:", client, exc_info=error)
-            return failure_reply(message, client, error)
+            return logged_failure(message, client, error)
 
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        return client_reply(message, str(context.node_config[CLIENT_ID]))
+    def _make_flower_app(self) -> ClientApp:
+        app = ClientApp()
 
-    return app
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            (reply,) = self.answer([message], [context])
+            return reply
+
+        @app.query()
+        def query(message: Message, context: Context) -> Message:
+            return client_reply(message, _client(context))
+
+        return app
+
+
+def logged_failure(message: Message, client: str, error: Exception) -> Message:
+    """Log why a client failed, and return the reply that tells the exception's type alone."""
+    logger.warning("client %s failed: %s: %s", client, type(error).__name__, error)
+    logger.debug("client %s failed here:", client, exc_info=error)
+    return failure_reply(message, client, error)
+
+
+def _client(context: Context) -> str:
+    return str(context.node_config[CLIENT_ID])

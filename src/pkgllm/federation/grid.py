@@ -1,13 +1,14 @@
-"""Flower's grid inside one process: no Ray, no network, one client after the other."""
+"""Flower's grid inside one process: no Ray, no network; a round's clients train together."""
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from pkgllm.federation.client_app import logged_failure
 from pkgllm.federation.flower_internals import (
     RUN_ID,
     SUPERLINK_NODE_ID,
@@ -15,20 +16,38 @@ from pkgllm.federation.flower_internals import (
     become_server,
     set_message_id,
 )
-from pkgllm.federation.records import CLIENT_ID, failure_reply
+from pkgllm.federation.records import CLIENT_ID
 
-logger = logging.getLogger(__name__)
+
+class ClientSide(Protocol):
+    """What a grid runs for its clients."""
+
+    @property
+    def flower_app(self) -> ClientApp:
+        """Answers one message of one client."""
+        ...
+
+    def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """Return the replies to instructions to train, in order of the messages.
+
+        Args:
+            messages: At most one for each client, in order of client id.
+            contexts: The addressed clients' contexts, in the same order.
+        """
+        ...
 
 
 class LocalGrid(Grid):
-    """Runs a ClientApp for every message, in order of client id.
+    """Runs clients in this process: those that train together, the others one by one.
 
-    Each client keeps one Flower ``Context``, and so its state, for the life of the grid. An
-    exception that leaves the app becomes an error reply with the exception's type and the
-    client's id; its text is logged and not sent.
+    The instructions to train of one push are answered together, in order of client id; every
+    other message is answered by the Flower app alone. Each client keeps one Flower ``Context``,
+    and so its state, for the life of the grid. An exception that leaves the client side becomes
+    an error reply of every client it was to answer for, with the exception's type and the
+    client's id; its text is logged and not sent. Ctrl-C is no client's failure and ends the push.
 
     Args:
-        client_app: The app that every client runs.
+        client_side: What the clients run.
         clients: The clients' ids.
         on_message: Called with every message, on its way down and on its way up.
 
@@ -38,7 +57,7 @@ class LocalGrid(Grid):
 
     def __init__(
         self,
-        client_app: ClientApp,
+        client_side: ClientSide,
         clients: Sequence[str],
         *,
         on_message: Callable[[Message], None] | None = None,
@@ -48,7 +67,7 @@ class LocalGrid(Grid):
                 f"clients must be at least one, each once, got {len(clients)} ids, "
                 f"{len(set(clients))} of them different"
             )
-        self._client_app = client_app
+        self._client_side = client_side
         self._on_message = on_message or (lambda message: None)
         self._contexts = {
             node_id: Context(RUN_ID, node_id, {CLIENT_ID: client}, RecordDict(), {})
@@ -90,16 +109,17 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Run the clients that are addressed and keep their replies; return the messages' ids."""
-        message_ids = []
-        for message in sorted(messages, key=lambda message: message.metadata.dst_node_id):
+        pushed = sorted(messages, key=lambda message: message.metadata.dst_node_id)
+        for message in pushed:
             self._num_messages += 1
-            message_id = str(self._num_messages)
-            set_message_id(message, message_id)
-            started = time.perf_counter()
-            reply = self._reply(message)
-            self._replies[message_id] = (reply, time.perf_counter() - started)
-            message_ids.append(message_id)
-        return message_ids
+            set_message_id(message, str(self._num_messages))
+        training = [m for m in pushed if m.metadata.message_type == MessageType.TRAIN]
+        if training:
+            self._run_clients(training, self._client_side.answer)
+        for message in pushed:
+            if message.metadata.message_type != MessageType.TRAIN:
+                self._run_clients([message], self._answer_alone)
+        return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies to these messages, each of them once."""
@@ -113,8 +133,11 @@ class LocalGrid(Grid):
 
         Args:
             messages: At most one for each client.
-            timeout: Seconds that one client may take. Clients stand for devices that work at the
-                same time, so each has its own clock; the reply of a slower one is dropped.
+            timeout: Seconds that one client may take; the reply of a slower one is dropped.
+                Clients stand for devices that work at the same time, so each has its own clock.
+                What clients spend together is shared equally among them: one pass over the base
+                model holds them all, so no time in it is one client's own, and an equal share is
+                the best estimate of what a client would need alone.
         """
         message_ids = self.push_messages(messages)
         if timeout is not None:
@@ -122,18 +145,32 @@ class LocalGrid(Grid):
             self.pull_messages(slow)
         return self.pull_messages(message_ids)
 
-    def _reply(self, message: Message) -> Message:
-        context = self._contexts[message.metadata.dst_node_id]
-        self._on_message(message)
+    def _answer_alone(
+        self, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> list[Message]:
+        app = self._client_side.flower_app
+        return [app(message, context) for message, context in zip(messages, contexts, strict=True)]
+
+    def _run_clients(
+        self,
+        messages: Sequence[Message],
+        answer: Callable[[Sequence[Message], Sequence[Context]], list[Message]],
+    ) -> None:
+        contexts = [self._contexts[message.metadata.dst_node_id] for message in messages]
+        for message in messages:
+            self._on_message(message)
+        started = time.perf_counter()
         try:
-            reply = self._client_app(message, context)
+            replies = answer(messages, contexts)
         except Exception as error:
-            client = str(context.node_config[CLIENT_ID])
-            logger.warning("client %s failed: %s: %s", client, type(error).__name__, error)
-            logger.debug("client %s failed here:", client, exc_info=error)
-            reply = failure_reply(message, client, error)
-        self._on_message(reply)
-        return reply
+            replies = [
+                logged_failure(message, str(context.node_config[CLIENT_ID]), error)
+                for message, context in zip(messages, contexts, strict=True)
+            ]
+        seconds = (time.perf_counter() - started) / len(messages)
+        for message, reply in zip(messages, replies, strict=True):
+            self._on_message(reply)
+            self._replies[message.metadata.message_id] = (reply, seconds)
 
 
 class CohortGrid(Grid):

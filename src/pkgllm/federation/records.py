@@ -9,7 +9,7 @@ up    config   client-id, once per run, in answer to the question which client a
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -65,14 +65,39 @@ def instruction_config(round_num: int, learning_rate: float) -> ConfigRecord:
     return ConfigRecord({"round_num": round_num, "learning_rate": learning_rate})
 
 
-def read_instruction(message: Message) -> Instruction:
-    """Return what a message of the server asks for."""
+def read_instructions(messages: Sequence[Message]) -> list[Instruction | Exception]:
+    """Return what each message of the server asks for, or why it cannot be read.
+
+    Messages with equal arrays get one adapter, decoded once, so that a cohort that starts from
+    one adapter holds it in memory once.
+    """
+    decoded: list[tuple[ArrayRecord, AdapterState]] = []
+    found: list[Instruction | Exception] = []
+    for message in messages:
+        try:
+            found.append(_read_instruction(message, decoded))
+        except Exception as error:  # damaged messages raise whatever their readers stumble over
+            found.append(error)
+    return found
+
+
+def _read_instruction(
+    message: Message, decoded: list[tuple[ArrayRecord, AdapterState]]
+) -> Instruction:
     config = message.content.config_records[CONFIG]
-    return Instruction(
-        adapter=to_adapter(message.content.array_records[ARRAYS]),
-        round_num=cast(int, config["round_num"]),
-        learning_rate=cast(float, config["learning_rate"]),
-    )
+    round_num, learning_rate = config["round_num"], config["learning_rate"]
+    if not isinstance(round_num, int) or not isinstance(learning_rate, int | float):
+        raise TypeError(
+            f"{CONFIG} must hold a whole number round_num and a number learning_rate, got "
+            f"{round_num!r} and {learning_rate!r}"
+        )
+    arrays = message.content.array_records[ARRAYS]
+    for record, adapter in decoded:
+        if record is arrays or record == arrays:
+            return Instruction(adapter, round_num, learning_rate)
+    adapter = to_adapter(arrays)
+    decoded.append((arrays, adapter))
+    return Instruction(adapter, round_num, learning_rate)
 
 
 def update_reply(

@@ -72,8 +72,8 @@ def sample_cohort(
     """
     if cohort_size < 1:
         raise ValueError(f"cohort_size must be at least 1, got {cohort_size}")
-    population = sorted(set(clients))
-    if len(population) != len(clients):
+    population = sorted(clients)
+    if len(set(population)) != len(population):
         raise ValueError("clients must not hold an id twice")
     if cohort_size > len(population):
         raise FederationError(
@@ -124,9 +124,11 @@ def run_rounds(
         raise ValueError(f"first_round must be at least 1, got {first_round}")
     _check_strategy(strategy, cohort_size)
     nodes = _node_by_client(grid, timeout)
+    # In order already, so that sorting it for each draw costs next to nothing.
+    population = sorted(nodes)
     adapter = initial
     for round_num in range(first_round, num_rounds + 1):
-        cohort = sample_cohort(list(nodes), cohort_size, seed, round_num)
+        cohort = sample_cohort(population, cohort_size, seed, round_num)
         record = _run_round(
             grid,
             strategy,

@@ -7,13 +7,13 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from pkgllm.federation.client_app import make_client_app
+from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import ARRAYS, WEIGHT, Weighting, to_adapter, to_record
 from pkgllm.federation.rounds import RoundRecord, run_rounds
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.training.local import LocalTrainer
+from pkgllm.training.local import CohortTrainer
 
 StrategyName = Literal["fedavg"]
 
@@ -77,7 +77,7 @@ def make_server_app(
 
 def federate(
     *,
-    trainer: LocalTrainer,
+    trainer: CohortTrainer,
     clients: Sequence[str],
     initial: AdapterState,
     num_rounds: int,
@@ -95,7 +95,7 @@ def federate(
     """Run server and clients in this process and return the adapter after the last round.
 
     Args:
-        trainer: Trains a client from a received adapter.
+        trainer: Trains the clients of a round from the adapters they received.
         clients: Ids of the clients that take part.
         initial: The adapter before ``first_round``.
         num_rounds: Number of the last round.
@@ -105,7 +105,8 @@ def federate(
         strategy: How updates become the next adapter.
         weighting: Weight of a client's update: equal, or its number of groups.
         report_private_metrics: Whether the clients send their number of groups and loss.
-        timeout: Seconds after which a client counts as failed.
+        timeout: Seconds after which a client counts as failed; see
+            :meth:`~pkgllm.federation.grid.LocalGrid.send_and_receive`.
         on_round: Called after each round.
         on_message: Called with every message, down and up.
         first_round: Number of the first round; above 1 where a run goes on.
@@ -114,7 +115,7 @@ def federate(
         FederationError: If there are too few clients, or none of a cohort sends a usable update.
         ValueError: If an argument is out of range.
     """
-    client_app = make_client_app(
+    cohort_app = CohortApp(
         trainer, weighting=weighting, report_private_metrics=report_private_metrics
     )
     server_app = make_server_app(
@@ -129,5 +130,5 @@ def federate(
         first_round=first_round,
     )
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
-    server_app(LocalGrid(client_app, clients, on_message=on_message), context)
+    server_app(LocalGrid(cohort_app, clients, on_message=on_message), context)
     return to_adapter(context.state.array_records[ARRAYS])

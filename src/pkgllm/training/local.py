@@ -1,9 +1,25 @@
 """What every engine of local training takes and gives."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
+from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSteps:
+    """How one client trains in one round."""
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    local_steps: int = 4
+    """Optimiser steps in a round."""
+    groups_per_step: int = 4
+    """Groups in a step; all of them where a client has fewer."""
+    max_grad_norm: float = 1.0
+    """Longest gradient of a step."""
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +33,28 @@ class TrainedClient:
     """Mean loss over the local steps, before each. Private."""
 
 
-class LocalTrainer(Protocol):
-    """Trains one client from a received adapter."""
+class CohortTrainer(Protocol):
+    """Trains clients, each from the adapter it received."""
 
     def __call__(
-        self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
-    ) -> TrainedClient:
-        """Return the client's adapter after its local steps of a round."""
+        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+    ) -> dict[str, TrainedClient | Exception]:
+        """Return what each client has after its local steps of a round.
+
+        A client that fails has the exception instead, and the others are not touched by it.
+
+        Args:
+            adapters: What each client received, by its id. Equal ones are one object, and must not
+                be changed.
+            round_num: The round, from 1.
+            learning_rate: Of all clients.
+        """
         ...
+
+
+def loss_not_finite(client: str, round_num: int, loss: float) -> FederationError:
+    """Return the error of a client whose loss has left the numbers."""
+    return FederationError(
+        f"client {client!r}, round {round_num}: the loss must be finite, got {loss}; lower "
+        "training.learning_rate"
+    )

@@ -1,40 +1,28 @@
 """Local training, one client after the other: the executable reference of every faster engine."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 
-from pkgllm.errors import FederationError
-from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state
+from pkgllm.lm.adapter import (
+    AdapterState,
+    adapter_state,
+    load_adapter_state,
+    without_adapter,
+)
 from pkgllm.preferences.groups import Group
-from pkgllm.randomness import stream
-from pkgllm.training.local import TrainedClient
+from pkgllm.training.batches import branches_of, draw_batches, scored_groups
+from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.log_probabilities import (
     Branch,
     completion_log_probabilities,
     pack_branches,
 )
 from pkgllm.training.objectives import Objective, ScoredGroups
-from pkgllm.training.reference import ReferenceCache
-
-
-@dataclass(frozen=True, slots=True)
-class LocalSteps:
-    """How one client trains in one round."""
-
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    local_steps: int = 4
-    """Optimiser steps in a round."""
-    groups_per_step: int = 4
-    """Groups in a step; all of them where a client has fewer."""
-    max_grad_norm: float = 1.0
-    """Longest gradient of a step."""
-    weight_decay: float = 0.0
+from pkgllm.training.reference import ReferenceCache, ReferenceScore
 
 
 class SequentialTrainer:
@@ -67,39 +55,38 @@ class SequentialTrainer:
         self._seed = seed
 
     def __call__(
-        self, client: str, adapter: AdapterState, *, round_num: int, learning_rate: float
-    ) -> TrainedClient:
-        """Return the client's adapter after the local steps of one round.
+        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+    ) -> dict[str, TrainedClient | Exception]:
+        """See :class:`~pkgllm.training.local.CohortTrainer`."""
+        trained: dict[str, TrainedClient | Exception] = {}
+        for client, adapter in adapters.items():
+            try:
+                trained[client] = self._train(client, adapter, round_num, learning_rate)
+            except Exception as error:
+                trained[client] = error
+        return trained
 
-        Raises:
-            FederationError: If the loss is no longer finite.
-        """
+    def _train(
+        self, client: str, adapter: AdapterState, round_num: int, learning_rate: float
+    ) -> TrainedClient:
         load_adapter_state(self._policy, adapter)
         parameters = [p for p in self._policy.parameters() if p.requires_grad]
         optimizer = self._optimizer(parameters, learning_rate)
+        groups = self._groups[client]
         losses = []
         for batch in draw_batches(
-            self._groups[client],
-            num_batches=self._steps.local_steps,
-            batch_size=self._steps.groups_per_step,
-            generator_names=(client, round_num),
-            seed=self._seed,
+            groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
         ):
             scored = score(self._policy, batch, self._objective, self._reference)
             loss = self._objective.loss(scored)
             if not math.isfinite(loss.item()):
-                raise FederationError(
-                    f"client {client!r}, round {round_num}: the loss must be finite, got "
-                    f"{loss.item()}; lower training.learning_rate"
-                )
+                raise loss_not_finite(client, round_num, loss.item())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, self._steps.max_grad_norm)
             optimizer.step()
             losses.append(loss.item())
-        return TrainedClient(
-            adapter_state(self._policy), len(self._groups[client]), sum(losses) / len(losses)
-        )
+        return TrainedClient(adapter_state(self._policy), len(groups), sum(losses) / len(losses))
 
     def _optimizer(
         self, parameters: Sequence[Tensor], learning_rate: float
@@ -113,62 +100,26 @@ class SequentialTrainer:
         )
 
 
-def draw_batches(
-    groups: Sequence[Group],
-    *,
-    num_batches: int,
-    batch_size: int,
-    seed: int,
-    generator_names: tuple[str | int, ...],
-) -> Iterator[list[Group]]:
-    """Yield batches that go through all groups in shuffled order, again and again.
+def reference_scorer(policy: PeftModel) -> ReferenceScore:
+    """Return what computes the reference's log-probabilities: the policy without its adapter."""
 
-    A batch never holds a group twice, also where one pass ends and the next begins in it; a client
-    with fewer groups than ``batch_size`` trains on all of them in each step.
-    """
-    generator = stream(seed, "local_training", *generator_names)
-    size = min(batch_size, len(groups))
-    queue: list[int] = []
-    for _ in range(num_batches):
-        if len(queue) < size:
-            drawn = [int(index) for index in generator.permutation(len(groups))]
-            # What the last pass still owes opens this batch, and must not stand in it twice.
-            again = [index for index in drawn if index in queue]
-            queue += [index for index in drawn if index not in queue] + again
-        yield [groups[index] for index in queue[:size]]
-        queue = queue[size:]
+    def of_base_model(branches: Sequence[Branch]) -> Tensor:
+        packed = pack_branches(branches, policy.device)
+        with torch.no_grad(), without_adapter(policy):
+            return completion_log_probabilities(policy, packed).cpu()
+
+    return of_base_model
 
 
 def score(
     policy: PeftModel, batch: Sequence[Group], objective: Objective, reference: ReferenceCache
 ) -> ScoredGroups:
     """Return the log-probabilities that an objective needs of a batch of groups."""
-    device = policy.device
-    branches: list[Branch] = [
-        (group, (*group.completions, *(group.mismatched if objective.needs_mismatched else ())))
-        for group in batch
-    ]
-    is_mismatched = torch.tensor(
-        [
-            index >= len(group.completions)
-            for group, completions in branches
-            for index in range(len(completions))
-        ],
-        device=device,
+    branches = branches_of(batch, objective)
+    scored = completion_log_probabilities(policy, pack_branches(branches, policy.device))
+    cached = (
+        reference.log_probabilities(branches).to(policy.device)
+        if objective.needs_reference
+        else None
     )
-    scored = completion_log_probabilities(policy, pack_branches(branches, device))
-    reference_scored = (
-        reference.log_probabilities(branches) if objective.needs_reference else scored.detach()
-    )
-    counts = torch.tensor([len(group.completions) for group in batch])
-    return ScoredGroups(
-        policy=scored[~is_mismatched],
-        reference=reference_scored[~is_mismatched],
-        desirable=torch.tensor(
-            [completion.desirable for group in batch for completion in group.completions],
-            device=device,
-        ),
-        group_index=torch.repeat_interleave(torch.arange(len(batch)), counts).to(device),
-        num_groups=len(batch),
-        mismatched_log_ratio=(scored - reference_scored)[is_mismatched].detach(),
-    )
+    return scored_groups(branches, scored, cached)

@@ -1,0 +1,98 @@
+"""The engine of local training that a configuration names."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from peft import PeftModel
+
+from pkgllm.config import schema
+from pkgllm.experiment.assembly import make_objective
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.preferences.groups import Group
+from pkgllm.runs import RunFolder
+from pkgllm.training.cohort import LaneTrainer
+from pkgllm.training.lane_passes import reference_scorer
+from pkgllm.training.local import CohortTrainer, LocalSteps
+from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.sequential import SequentialTrainer
+from pkgllm.training.sequential import reference_scorer as sequential_reference_scorer
+
+REFERENCE = "reference.sqlite"
+"""Reference log-probabilities that do not fit into memory. Private."""
+
+_REFERENCE_BYTES = 256 << 20
+_CPU_BYTES = 2 << 30
+_GPU_SHARE = 0.8
+
+
+def make_trainer(
+    config: schema.Experiment,
+    policy: PeftModel,
+    base: BaseModel,
+    groups: Mapping[str, Sequence[Group]],
+    run: RunFolder,
+    *,
+    local_steps: int,
+) -> CohortTrainer:
+    """Return what trains clients from the adapters they receive.
+
+    Args:
+        config: The run's configuration.
+        policy: The base model with an adapter.
+        base: What the policy was made of.
+        groups: Each client's.
+        run: Where reference log-probabilities go that do not fit into memory.
+        local_steps: Optimiser steps of a client in a round.
+    """
+    chosen = config.training
+    objective = make_objective(config.objective)
+    steps = LocalSteps(
+        optimizer=chosen.optimizer,
+        local_steps=local_steps,
+        groups_per_step=chosen.groups_per_step,
+        max_grad_norm=chosen.max_grad_norm,
+        weight_decay=chosen.weight_decay,
+    )
+    if chosen.engine == "sequential":
+        cache = _cache(sequential_reference_scorer(policy), base, run)
+        return SequentialTrainer(policy, groups, objective, cache, steps=steps, seed=config.seed)
+    decoder = LaneDecoder(policy, kernel=chosen.attention)
+    memory_bytes = _memory_bytes(chosen, base.device)
+    return LaneTrainer(
+        decoder,
+        groups,
+        objective,
+        _cache(reference_scorer(decoder, memory_bytes), base, run),
+        steps=steps,
+        seed=config.seed,
+        memory_bytes=memory_bytes,
+    )
+
+
+def check_engine(config: schema.Experiment, policy: PeftModel) -> None:
+    """Fail before any work where the engine cannot train a policy.
+
+    Raises:
+        ModelError: If it does not know the base model or the adapted layers.
+    """
+    if config.training.engine == "lanes":
+        LaneDecoder(policy)
+
+
+def _memory_bytes(chosen: schema.Training, device: torch.device) -> int:
+    if chosen.memory_gib is not None:
+        return int(chosen.memory_gib * 2**30)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(_GPU_SHARE * free)
+    return _CPU_BYTES
+
+
+def _cache(score: ReferenceScore, base: BaseModel, run: RunFolder) -> ReferenceCache:
+    return ReferenceCache(
+        score,
+        base_digest=base.digest,
+        memory_bytes=_REFERENCE_BYTES,
+        disk=run.path / REFERENCE,
+    )

@@ -1,0 +1,214 @@
+"""The lane engine: a cohort of clients trains in one pass over the frozen base model.
+
+Every client is a lane with adapter values, gradients and optimiser state of its own, so what it
+gets is what it would get alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.lm.factors import StackedFactors
+from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.preferences.groups import Group
+from pkgllm.training.batches import branches_of, draw_batches
+from pkgllm.training.lane_losses import lane_losses
+from pkgllm.training.lane_memory import PassCost, share_out
+from pkgllm.training.lane_optimizers import (
+    LaneAdamW,
+    LaneOptimizer,
+    LaneSgd,
+    clip_gradients,
+)
+from pkgllm.training.lane_passes import (
+    branch_tokens,
+    differentiate,
+    is_batched,
+    score_lanes,
+)
+from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.log_probabilities import Branch
+from pkgllm.training.objectives import Objective
+from pkgllm.training.reference import ReferenceCache
+
+
+@dataclass(slots=True)
+class Lane:
+    """One adapter on its way through its local steps."""
+
+    name: str
+    """Whose it is, for messages."""
+    values: Tensor
+    """The adapter as one vector: where it starts, and in the end where it has come to."""
+    batches: Sequence[Sequence[Branch]]
+    """One for each step."""
+    learning_rate: float
+    max_grad_norm: float
+    losses: list[float] = field(default_factory=list)
+    """Of each step, before it."""
+    failure: Exception | None = None
+    """Why the lane came to nothing."""
+
+    def note(self, loss: float | Exception, round_num: int) -> None:
+        """Take a step's loss, or what was raised in its place."""
+        if isinstance(loss, Exception):
+            self.failure = self.failure or loss
+            return
+        self.losses.append(loss)
+        if not math.isfinite(loss):
+            self.failure = self.failure or loss_not_finite(self.name, round_num, loss)
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of its largest step."""
+        return max(sum(map(branch_tokens, batch)) for batch in self.batches)
+
+    @property
+    def longest_group(self) -> int:
+        """Tokens of its longest prompt with all branches."""
+        return max(branch_tokens(branch) for batch in self.batches for branch in batch)
+
+
+@dataclass(slots=True)
+class TokenCount:
+    """Tokens that went through the model in training, and those that only filled lanes up."""
+
+    tokens: int = 0
+    padding: int = 0
+
+
+class LaneTrainer:
+    """Trains many clients in one pass, each from the adapter it received.
+
+    Equal to :class:`~pkgllm.training.sequential.SequentialTrainer` up to rounding.
+
+    Args:
+        decoder: Of a policy, whose own adapter says what is trained and is left as it is.
+        groups: Each client's groups, at least one; read when a client is drawn.
+        objective: What is minimised.
+        reference: Cached log-probabilities of the frozen base.
+        steps: How a client trains.
+        seed: Of the order in which a client's groups are drawn.
+        memory_bytes: What a pass may take beside the model's parameters. Clients that do not fit
+            in together train one after the other.
+    """
+
+    def __init__(
+        self,
+        decoder: LaneDecoder,
+        groups: Mapping[str, Sequence[Group]],
+        objective: Objective,
+        reference: ReferenceCache,
+        *,
+        steps: LocalSteps,
+        seed: int,
+        memory_bytes: int,
+    ) -> None:
+        self._decoder = decoder
+        self._groups = groups
+        self._objective = objective
+        self._reference = reference
+        self._steps = steps
+        self._seed = seed
+        self._memory_bytes = memory_bytes
+        self.count = TokenCount()
+
+    def __call__(
+        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+    ) -> dict[str, TrainedClient | Exception]:
+        """See :class:`~pkgllm.training.local.CohortTrainer`."""
+        layout = self._decoder.layout
+        vectors: dict[int, Tensor] = {}
+        lanes: list[Lane] = []
+        num_groups: dict[str, int] = {}
+        found: dict[str, TrainedClient | Exception] = {}
+        for client, adapter in adapters.items():
+            try:
+                # A cohort that starts from one adapter has it converted once.
+                if id(adapter) not in vectors:
+                    vectors[id(adapter)] = layout.to_vector(adapter)
+                groups = self._groups[client]
+                drawn = draw_batches(
+                    groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
+                )
+                batches = [branches_of(batch, self._objective) for batch in drawn]
+            except Exception as error:
+                found[client] = error
+                continue
+            num_groups[client] = len(groups)
+            lanes.append(
+                Lane(
+                    client,
+                    vectors[id(adapter)],
+                    batches,
+                    learning_rate,
+                    self._steps.max_grad_norm,
+                )
+            )
+        self.train(lanes, round_num=round_num)
+        for lane in lanes:
+            found[lane.name] = lane.failure or TrainedClient(
+                layout.to_state(lane.values),
+                num_groups[lane.name],
+                sum(lane.losses) / len(lane.losses),
+            )
+        return {client: found[client] for client in adapters}
+
+    def train(self, lanes: Sequence[Lane], *, round_num: int) -> None:
+        """Take each lane through its steps; as many together as fit into the memory.
+
+        A lane whose loss leaves the numbers, or cannot be computed, fails alone.
+
+        Raises:
+            ModelError: If a single step does not fit into the memory.
+        """
+        if not lanes:
+            return
+        tokens = [lane.most_tokens for lane in lanes]
+        longest = max(lane.longest_group for lane in lanes)
+        cost = PassCost.of(self._decoder, longest_group=longest, checkpoint=False)
+        checkpoint = cost.total(rows=max(tokens), lanes=1) > self._memory_bytes
+        if checkpoint:
+            cost = PassCost.of(self._decoder, longest_group=longest, checkpoint=True)
+        for part in share_out(tokens, cost, self._memory_bytes, equal=is_batched(self._decoder)):
+            together = [lanes[index] for index in part]
+            # Those with steps left stand first, so that the others are cut off behind them.
+            together.sort(key=lambda lane: -len(lane.batches))
+            self._train_together(together, round_num, checkpoint=checkpoint)
+
+    def _train_together(self, lanes: list[Lane], round_num: int, *, checkpoint: bool) -> None:
+        decoder = self._decoder
+        values = torch.stack([lane.values for lane in lanes]).to(decoder.device)
+        gradients = torch.zeros_like(values)
+        rates = values.new_tensor([[lane.learning_rate] for lane in lanes])
+        max_norms = values.new_tensor([[lane.max_grad_norm] for lane in lanes])
+        trained = slice(0 if decoder.trains_first else decoder.layout.num_first, None)
+        optimizer = self._optimizer()
+        for step in range(len(lanes[0].batches)):
+            active = [lane for lane in lanes if step < len(lane.batches)]
+            now = slice(len(active))
+            batches = [lane.batches[step] for lane in active]
+            if self._objective.needs_reference:
+                # Before the pass, so that the two never need memory at the same time.
+                self._reference.log_probabilities([b for batch in batches for b in batch])
+            factors = StackedFactors(values[now], gradients[now], decoder.scale, decoder.dtype)
+            scored = score_lanes(decoder, batches, factors, checkpoint=checkpoint)
+            self.count.tokens += scored.num_tokens
+            self.count.padding += scored.num_padding
+            losses, gradient = lane_losses(batches, scored, self._objective, self._reference)
+            for lane, loss in zip(active, losses, strict=True):
+                lane.note(loss, round_num)
+            differentiate(decoder, scored, gradient)
+            clip_gradients(gradients[now, trained], max_norms[now])
+            optimizer.step(values[now, trained], gradients[now, trained], rates[now])
+        for lane, found in zip(lanes, values.cpu(), strict=True):
+            lane.values = found
+
+    def _optimizer(self) -> LaneOptimizer:
+        if self._steps.optimizer == "sgd":
+            return LaneSgd(weight_decay=self._steps.weight_decay)
+        return LaneAdamW(weight_decay=self._steps.weight_decay)

@@ -1,0 +1,58 @@
+"""The loss of each lane of a pass, and the gradient of their sum."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pkgllm.training.batches import scored_groups
+from pkgllm.training.lane_passes import ScoredPass
+from pkgllm.training.log_probabilities import Branch
+from pkgllm.training.objectives import Objective
+from pkgllm.training.reference import ReferenceCache
+
+
+def lane_losses(
+    lanes: Sequence[Sequence[Branch]],
+    scored: ScoredPass,
+    objective: Objective,
+    reference: ReferenceCache,
+) -> tuple[list[float | Exception], Tensor]:
+    """Return each lane's loss, and the gradient of their sum by all log-probabilities.
+
+    Lanes share nothing, so that gradient is each lane's own. A lane whose loss leaves the numbers
+    or cannot be computed adds nothing to it.
+
+    Args:
+        lanes: Each lane's groups, with the completions that were scored.
+        scored: Their pass.
+        objective: Of every lane.
+        reference: Cached log-probabilities of the frozen base.
+
+    Returns:
+        A loss, or what was raised instead, for each lane; and nats' gradients, shape
+        ``(completions,)``.
+    """
+    log_probs = scored.log_probs.detach().requires_grad_()
+    cached = None
+    if objective.needs_reference:
+        asked = [branch for branches in lanes for branch in branches]
+        cached = reference.log_probabilities(asked).to(log_probs.device)
+    failures: dict[int, Exception] = {}
+    losses = []
+    for number, branches in enumerate(lanes):
+        own = slice(scored.bounds[number], scored.bounds[number + 1])
+        try:
+            of_lane = None if cached is None else cached[own]
+            losses.append(objective.loss(scored_groups(branches, log_probs[own], of_lane)))
+        except Exception as error:
+            failures[number] = error
+            losses.append(0 * log_probs[own].sum())
+    stacked = torch.stack(losses)
+    (gradient,) = torch.autograd.grad(stacked.sum(), log_probs)
+    values = stacked.tolist()
+    for number, value in enumerate(values):
+        if not math.isfinite(value):
+            gradient[scored.bounds[number] : scored.bounds[number + 1]] = 0
+    return [failures.get(number, value) for number, value in enumerate(values)], gradient

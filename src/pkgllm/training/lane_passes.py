@@ -1,0 +1,141 @@
+"""One pass of the groups of many lanes through the model, and back."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pkgllm.lm.factors import StackedFactors
+from pkgllm.lm.group_attention import BlockedAttention, GroupAttention, GroupSpan
+from pkgllm.lm.lane_decoder import LaneDecoder, Rows, Tape
+from pkgllm.lm.lanes import Lanes
+from pkgllm.lm.padded_attention import PaddedAttention
+from pkgllm.preferences.lane_packing import PackedLanes, num_tokens, pack_lanes
+from pkgllm.training.lane_memory import PassCost, share_out
+from pkgllm.training.log_probabilities import Branch
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPass:
+    """Log-probabilities of a pass, and the way back."""
+
+    log_probs: Tensor
+    """Of each completion, lane by lane, nats, float32. Shape ``(completions,)``."""
+    bounds: tuple[int, ...]
+    """Lane ``l`` has the completions ``bounds[l]:bounds[l + 1]``."""
+    target_completions: Tensor
+    tape: Tape | None
+    num_tokens: int
+    num_padding: int
+
+
+def is_batched(decoder: LaneDecoder) -> bool:
+    """Return whether lanes are filled up and go through together, as suits a GPU."""
+    return decoder.device.type != "cpu"
+
+
+def branch_tokens(branch: Branch) -> int:
+    """Return the tokens that a group takes with these completions."""
+    group, completions = branch
+    return num_tokens((group.prompt.token_ids, [c.token_ids for c in completions]))
+
+
+def score_lanes(
+    decoder: LaneDecoder,
+    lanes: Sequence[Sequence[Branch]],
+    factors: StackedFactors | None,
+    *,
+    checkpoint: bool = False,
+) -> ScoredPass:
+    """Score the completions of each lane's groups with the lane's adapter.
+
+    Args:
+        decoder: The model.
+        lanes: Each lane's groups with the completions to score.
+        factors: Of each lane; None for the base model alone, and then there is no way back.
+        checkpoint: Whether to keep little and to compute it again on the way back.
+    """
+    packed = pack_lanes(
+        [
+            [(group.prompt.token_ids, [c.token_ids for c in chosen]) for group, chosen in branches]
+            for branches in lanes
+        ],
+        equal=is_batched(decoder),
+    )
+    log_probs, tape = decoder.forward(
+        _rows(packed, decoder),
+        _attention(packed.groups, decoder, len(packed.input_ids)),
+        factors,
+        checkpoint=checkpoint,
+    )
+    completions = torch.tensor(packed.target_completions, device=decoder.device)
+    bounds = [0]
+    for branches in lanes:
+        bounds.append(bounds[-1] + sum(len(chosen) for _, chosen in branches))
+    return ScoredPass(
+        log_probs.new_zeros(bounds[-1]).index_add_(0, completions, log_probs),
+        tuple(bounds),
+        completions,
+        tape,
+        len(packed.input_ids) - packed.num_padding,
+        packed.num_padding,
+    )
+
+
+def differentiate(decoder: LaneDecoder, scored: ScoredPass, gradient: Tensor) -> None:
+    """Write the gradients of the lanes' factors, from those of the log-probabilities."""
+    assert scored.tape is not None
+    decoder.backward(gradient[scored.target_completions], scored.tape)
+
+
+def reference_scorer(
+    decoder: LaneDecoder, memory_bytes: int
+) -> Callable[[Sequence[Branch]], Tensor]:
+    """Return what scores completions with the frozen base model.
+
+    Args:
+        decoder: The model.
+        memory_bytes: Beside the model's parameters.
+    """
+
+    def score(branches: Sequence[Branch]) -> Tensor:
+        tokens = [branch_tokens(branch) for branch in branches]
+        cost = PassCost.of(decoder, longest_group=max(tokens), checkpoint=False, trains=False)
+        found: dict[int, Tensor] = {}
+        for part in share_out(tokens, cost, memory_bytes, equal=is_batched(decoder)):
+            scored = score_lanes(decoder, [[branches[index]] for index in part], None)
+            log_probs = scored.log_probs.cpu()
+            for lane, index in enumerate(part):
+                found[index] = log_probs[scored.bounds[lane] : scored.bounds[lane + 1]]
+        return torch.cat([found[index] for index in range(len(branches))])
+
+    return score
+
+
+def _rows(packed: PackedLanes, decoder: LaneDecoder) -> Rows:
+    def tensor(values: list[int]) -> Tensor:
+        return torch.tensor(values, device=decoder.device)
+
+    batched = is_batched(decoder)
+    return Rows(
+        tensor(packed.input_ids),
+        tensor(packed.positions),
+        Lanes(packed.bounds, batched=batched),
+        tensor(packed.sources),
+        Lanes(packed.source_bounds, batched=batched),
+        tensor(packed.target_rows),
+        tensor(packed.target_ids),
+    )
+
+
+def _attention(groups: Sequence[GroupSpan], decoder: LaneDecoder, num_rows: int) -> GroupAttention:
+    if is_batched(decoder):
+        return PaddedAttention(
+            groups, num_rows=num_rows, device=decoder.device, kernel=decoder.kernel
+        )
+    return BlockedAttention(
+        groups,
+        heads_per_key=decoder.num_heads // decoder.num_key_value_heads,
+        device=decoder.device,
+    )

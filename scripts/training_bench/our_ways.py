@@ -1,0 +1,164 @@
+"""Our two engines of local training, and the gradients of single examples."""
+
+import copy
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from pkgllm.lm.adapter import AdapterState, attach_adapter
+from pkgllm.lm.factors import StackedFactors
+from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.preferences.groups import Group
+from pkgllm.training import lane_passes, objectives, sequential
+from pkgllm.training.batches import branches_of
+from pkgllm.training.cohort import LaneTrainer
+from pkgllm.training.example_gradients import example_gradients
+from pkgllm.training.lane_losses import lane_losses
+from pkgllm.training.local import LocalSteps
+from pkgllm.training.objectives import Objective
+from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.sequential import SequentialTrainer
+from training_bench.measure import Clock
+from training_bench.workload import (
+    BETA,
+    GROUPS_PER_CLIENT,
+    LORA_ALPHA,
+    LORA_RANK,
+    MAX_GRAD_NORM,
+    SEED,
+    Workload,
+)
+
+_REFERENCE_BYTES = 64 << 20
+
+
+def make_policy(workload: Workload) -> PeftModel:
+    """Return a copy of the base model with an adapter."""
+    return attach_adapter(
+        copy.deepcopy(workload.base.model),
+        lora_rank=LORA_RANK,
+        lora_alpha=LORA_ALPHA,
+        target_modules="all-linear",
+        seed=SEED,
+    )
+
+
+def sequential_trainer(
+    workload: Workload, policy: PeftModel, objective: Objective, *, steps: int
+) -> SequentialTrainer:
+    """Return the plain loop over clients, with nothing remembered yet."""
+    return SequentialTrainer(
+        policy,
+        workload.groups,
+        objective,
+        _cache(workload, sequential.reference_scorer(policy)),
+        steps=_local_steps(steps),
+        seed=SEED,
+    )
+
+
+def lane_trainer(
+    workload: Workload,
+    decoder: LaneDecoder,
+    objective: Objective,
+    *,
+    steps: int,
+    memory_bytes: int,
+) -> LaneTrainer:
+    """Return the lane engine, with nothing remembered yet."""
+    return LaneTrainer(
+        decoder,
+        workload.groups,
+        objective,
+        _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes)),
+        steps=_local_steps(steps),
+        seed=SEED,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _local_steps(steps: int) -> LocalSteps:
+    return LocalSteps(
+        local_steps=steps, groups_per_step=GROUPS_PER_CLIENT, max_grad_norm=MAX_GRAD_NORM
+    )
+
+
+def _cache(workload: Workload, score: ReferenceScore) -> ReferenceCache:
+    return ReferenceCache(
+        score, base_digest=workload.base.digest, memory_bytes=_REFERENCE_BYTES, disk=None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleCost:
+    """What the gradient of every example by itself costs, against that of the batch."""
+
+    seconds: float
+    """Of a client's examples, one by one; median over clients."""
+    plain_seconds: float
+    """Of a client's batch; median over clients."""
+    ratio: float
+    """Of the two, median over clients."""
+    max_difference: float
+    """Between the mean of the examples' gradients and the batch's, as a share of the longest."""
+
+
+def example_cost(
+    workload: Workload, decoder: LaneDecoder, start: AdapterState, *, memory_bytes: int
+) -> ExampleCost:
+    """Compare, client by client, both kinds of gradient of its groups; an example is a group.
+
+    The objective is KTO with the baseline fixed at 0, which does not couple examples. Reference
+    log-probabilities are there before.
+    """
+    objective = objectives.apo_zero(
+        beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0
+    )
+    reference = _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes))
+    values = decoder.layout.to_vector(start).to(decoder.device)
+
+    def by_example(groups: Sequence[Group]) -> Tensor:
+        total = torch.zeros_like(values)
+        for part in example_gradients(
+            decoder, values, groups, objective, reference, memory_bytes=memory_bytes
+        ):
+            total += part.gradients.sum(0)
+        return total / len(groups)
+
+    together = partial(_batch_gradient, decoder, values, objective, reference)
+    single, plain = Clock(decoder.device), Clock(decoder.device)
+    difference = 0.0
+    for groups in workload.groups.values():
+        together(groups)  # after it the reference log-probabilities are there
+        mean = single.time(partial(by_example, groups))
+        of_batch = plain.time(partial(together, groups))
+        gap = (mean - of_batch).abs().max() / of_batch.abs().max()
+        difference = max(difference, gap.item())
+    ratios = [one / other for one, other in zip(single.seconds, plain.seconds, strict=True)]
+    return ExampleCost(
+        statistics.median(single.seconds),
+        statistics.median(plain.seconds),
+        statistics.median(ratios),
+        difference,
+    )
+
+
+def _batch_gradient(
+    decoder: LaneDecoder,
+    values: Tensor,
+    objective: Objective,
+    reference: ReferenceCache,
+    groups: Sequence[Group],
+) -> Tensor:
+    gradients = torch.zeros_like(values)[None]
+    factors = StackedFactors(values[None], gradients, decoder.scale, decoder.dtype)
+    lane = branches_of(groups, objective)
+    scored = lane_passes.score_lanes(decoder, [lane], factors)
+    _, gradient = lane_losses([lane], scored, objective, reference)
+    lane_passes.differentiate(decoder, scored, gradient)
+    return gradients[0]

@@ -69,7 +69,7 @@ def moved(before: Mapping[str, AdapterState], after: Mapping[str, TrainedClient]
     return min(largest_gap(before[client], done.adapter) for client, done in after.items())
 
 
-@pytest.mark.parametrize("local_steps", [1, 4])
+@pytest.mark.parametrize("local_steps", [1, 3])
 @pytest.mark.parametrize(("optimizer", "learning_rate"), OPTIMIZERS)
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_lanes_are_clients_that_train_one_after_the_other(
@@ -301,7 +301,7 @@ def together(policy: PeftModel, adapters: Mapping[str, AdapterState]) -> dict[st
     return train(lane_trainer(policy, OBJECTIVES["kto"], steps=STEPS), adapters)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0, 1))
 def test_any_memory_gives_the_same(
     policy: PeftModel,
@@ -317,7 +317,7 @@ def test_any_memory_gives_the_same(
     assert_close(train(trainer, adapters), together)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_training_keeps_to_its_memory(
     policy: PeftModel, adapters: Mapping[str, AdapterState], room: tuple[int, int], share: float
 ) -> None:

@@ -139,19 +139,16 @@ def a_decoder(model_type: str, lora_rank: int, **changes: Any) -> tuple[PeftMode
     return policy, LaneDecoder(policy, rows_of_logits=32)
 
 
-@pytest.mark.parametrize("num_lanes", [1, 3])
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_pass_takes_what_it_was_said_to_take(
-    model: str, checkpoint: bool, num_lanes: int
-) -> None:
+def test_a_pass_takes_what_it_was_said_to_take(model: str, checkpoint: bool) -> None:
     policy, decoder = a_decoder(**MODELS[model])
-    lanes = [branches_of(some_groups(4, seed=seed), OBJECTIVES["kto"]) for seed in range(num_lanes)]
+    lanes = [branches_of(some_groups(3, seed=seed), OBJECTIVES["kto"]) for seed in range(2)]
     rows = sum(branch_tokens(branch) for lane in lanes for branch in lane)
     longest = max(branch_tokens(branch) for lane in lanes for branch in lane)
     cost = PassCost.of(decoder, longest_group=longest, checkpoint=checkpoint)
     untrained = PassCost.of(decoder, longest_group=longest, checkpoint=checkpoint, trains=False)
-    values = decoder.layout.to_vector(adapter_state(policy)).repeat(num_lanes, 1)
+    values = decoder.layout.to_vector(adapter_state(policy)).repeat(2, 1)
     factors = StackedFactors(values, torch.zeros_like(values), decoder.scale, decoder.dtype)
 
     scored = score_lanes(decoder, lanes, factors, checkpoint=checkpoint)
@@ -165,7 +162,7 @@ def test_a_pass_takes_what_it_was_said_to_take(
 
     said = cost.fixed + rows * cost.per_row
     assert 0.4 * said <= peak_bytes(there_and_back) <= said
-    of_base = untrained.total(rows=rows, lanes=num_lanes)
+    of_base = untrained.total(rows=rows, lanes=2)
     assert 0.3 * of_base <= peak_bytes(lambda: score_lanes(decoder, lanes, None)) <= of_base
 
 

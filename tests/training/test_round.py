@@ -54,8 +54,10 @@ def rounds(
     return adapter, records
 
 
-@pytest.mark.parametrize("weighting", ["uniform", "examples"])
-@pytest.mark.parametrize(("objective", "cohort_size"), [("kto with likelihood", 5), ("sdpo", 3)])
+@pytest.mark.parametrize(
+    ("objective", "cohort_size", "weighting"),
+    [("kto with likelihood", 5, "examples"), ("sdpo", 3, "uniform")],
+)
 def test_both_engines_lead_to_the_same_adapter(
     policy: PeftModel, objective: str, cohort_size: int, weighting: Weighting
 ) -> None:

@@ -15,6 +15,11 @@ from pkgllm.lm.group_attention import GroupSpan
 
 Kernel = Literal["sdpa", "flex"]
 Attend = Callable[..., Tensor]
+Visible = Callable[[Tensor, Any, Tensor, Tensor], Tensor]
+
+
+_LEAST_FULL = 0.75
+"""Groups shorter than this share of the longest go into a call of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class _Tape:
 
 
 class PaddedAttention:
-    """One call of torch's own operator for all groups.
+    """Few calls of torch's own operator for all groups; those in a call are of similar length.
 
     Args:
         groups: Where the groups lie; rows outside of them (padding) see nothing and get zeros.
@@ -45,6 +50,48 @@ class PaddedAttention:
         device: torch.device,
         kernel: Kernel = "sdpa",
     ) -> None:
+        self._num_rows = num_rows
+        self._parts = [
+            _Part(similar, num_rows=num_rows, device=device, kernel=kernel)
+            for similar in _by_length(groups)
+        ]
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, list[_Tape]]:
+        """See :class:`~pkgllm.lm.group_attention.GroupAttention`."""
+        query, key, value = (_with_nothing(rows) for rows in (query, key, value))
+        seen, tapes = torch.zeros_like(query), []
+        for part in self._parts:
+            tapes.append(part.forward(query, key, value))
+            part.write(seen, tapes[-1].seen.detach())
+        return seen[: self._num_rows], tapes
+
+    def backward(self, gradient: Tensor, tape: list[_Tape]) -> tuple[Tensor, Tensor, Tensor]:
+        """See :class:`~pkgllm.lm.group_attention.GroupAttention`."""
+        gradient = _with_nothing(gradient)
+        num_keys = tape[0].key.shape[1]
+        query = torch.zeros_like(gradient)
+        key, value = (gradient.new_zeros(len(gradient), num_keys, gradient.shape[2]) for _ in "kv")
+        for part, kept in zip(self._parts, tape, strict=True):
+            found = torch.autograd.grad(
+                kept.seen, (kept.query, kept.key, kept.value), part.read(gradient)
+            )
+            for total, of_part in zip((query, key, value), found, strict=True):
+                part.write(total, of_part)
+        rows = slice(self._num_rows)
+        return query[rows], key[rows], value[rows]
+
+
+class _Part:
+    """Groups of one call, filled up to the longest of them."""
+
+    def __init__(
+        self,
+        groups: Sequence[GroupSpan],
+        *,
+        num_rows: int,
+        device: torch.device,
+        kernel: Kernel,
+    ) -> None:
         width = max(group.end - group.start for group in groups)
         # What is not there is read from a row of its own, which nobody looks at.
         index = torch.full((len(groups), width), num_rows, dtype=torch.int64)
@@ -56,25 +103,26 @@ class PaddedAttention:
             for at, (start, end) in enumerate(pairwise((group.prompt_end, *group.branch_ends))):
                 branch[number, start - group.start : end - group.start] = at + 1
         self._index = index.to(device)
-        self._branch = branch.to(device)
-        self._num_rows = num_rows
         self._kernel = kernel
-        self._mask = self._block_mask() if kernel == "flex" else self._dense_mask()
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, _Tape]:
-        """See :class:`~pkgllm.lm.group_attention.GroupAttention`."""
-        query, key, value = (self._by_group(rows).requires_grad_() for rows in (query, key, value))
-        with torch.enable_grad():
-            seen = self._attend(query, key, value)
-        return self._to_rows(seen.detach()), _Tape(query, key, value, seen)
-
-    def backward(self, gradient: Tensor, tape: _Tape) -> tuple[Tensor, Tensor, Tensor]:
-        """See :class:`~pkgllm.lm.group_attention.GroupAttention`."""
-        found = torch.autograd.grad(
-            tape.seen, (tape.query, tape.key, tape.value), self._by_group(gradient)
+        visible = _visible(branch.to(device))
+        self._mask = (
+            _block_mask(visible, len(groups), width, device)
+            if kernel == "flex"
+            else _dense_mask(visible, len(groups), width, device)
         )
-        query, key, value = (self._to_rows(part) for part in found)
-        return query, key, value
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> _Tape:
+        query, key, value = (self.read(rows).requires_grad_() for rows in (query, key, value))
+        with torch.enable_grad():
+            return _Tape(query, key, value, self._attend(query, key, value))
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Return rows as ``(groups, heads, width, head_dim)``."""
+        return rows[self._index].transpose(1, 2)
+
+    def write(self, rows: Tensor, part: Tensor) -> None:
+        """Put what belongs to the groups' rows back to them."""
+        rows[self._index] = part.transpose(1, 2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         if self._kernel == "flex":
@@ -84,33 +132,35 @@ class PaddedAttention:
             query, key, value, attn_mask=cast(Tensor, self._mask), scale=1.0, enable_gqa=True
         )
 
-    def _dense_mask(self) -> Tensor:
-        at = torch.arange(self._index.shape[1], device=self._index.device)
-        groups = torch.arange(len(self._index), device=self._index.device)
-        visible = _visible(self._branch)(
-            groups[:, None, None, None], None, at[:, None], at[None, :]
-        )
-        # A row of the mask with no True has no softmax.
-        return visible | (at[:, None] == at[None, :])
 
-    def _block_mask(self) -> BlockMask:
-        groups, width = self._index.shape
-        return create_block_mask(
-            _visible(self._branch), groups, None, width, width, device=str(self._index.device)
-        )
-
-    def _by_group(self, rows: Tensor) -> Tensor:
-        """Return rows as ``(groups, heads, width, head_dim)``."""
-        filled = torch.cat((rows, rows.new_zeros(1, *rows.shape[1:])))
-        return filled[self._index].transpose(1, 2)
-
-    def _to_rows(self, parts: Tensor) -> Tensor:
-        found = parts.new_zeros(self._num_rows + 1, parts.shape[1], parts.shape[3])
-        found[self._index] = parts.transpose(1, 2)
-        return found[: self._num_rows]
+def _by_length(groups: Sequence[GroupSpan]) -> list[list[GroupSpan]]:
+    parts: list[list[GroupSpan]] = []
+    for group in sorted(groups, key=lambda group: group.start - group.end):
+        longest = parts[-1][0].end - parts[-1][0].start if parts else 0
+        if group.end - group.start >= _LEAST_FULL * longest and parts:
+            parts[-1].append(group)
+        else:
+            parts.append([group])
+    return parts
 
 
-def _visible(branch: Tensor) -> Callable[[Tensor, Any, Tensor, Tensor], Tensor]:
+def _with_nothing(rows: Tensor) -> Tensor:
+    """Add a row of zeros, for what is not there."""
+    return torch.cat((rows, rows.new_zeros(1, *rows.shape[1:])))
+
+
+def _dense_mask(visible: Visible, groups: int, width: int, device: torch.device) -> Tensor:
+    at, group = torch.arange(width, device=device), torch.arange(groups, device=device)
+    mask = visible(group[:, None, None, None], None, at[:, None], at[None, :])
+    # A row of the mask with no True has no softmax.
+    return mask | (at[:, None] == at[None, :])
+
+
+def _block_mask(visible: Visible, groups: int, width: int, device: torch.device) -> BlockMask:
+    return create_block_mask(visible, groups, None, width, width, device=str(device))
+
+
+def _visible(branch: Tensor) -> Visible:
     """Return where a token of a group may look, in the form that flex attention asks for."""
 
     # Its arguments are counted, so that no method will do.

@@ -3,6 +3,7 @@
 Source of the adapter's term: Hu et al. 2021, arXiv:2106.09685, eq. 3.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -11,6 +12,11 @@ import torch
 import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+
+# Torch and oneDNN each remember how to do a product for every number of rows that they met, 1,024
+# of them and a tenth of a gigabyte per hundred; they read these once, at the first product.
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
 Activation = Literal["none", "swish"]
 Pointwise = Callable[[Tensor, Tensor, Tensor | None, str, list[object], str], Tensor]

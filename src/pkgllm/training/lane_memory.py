@@ -38,7 +38,10 @@ class PassCost:
         keys = decoder.num_key_value_heads * decoder.head_dim
         hidden, arms = decoder.hidden_size, decoder.intermediate_size
         low = sum(slot.lora_rank for slot in decoder.layout.slots.values()) // decoder.num_layers
-        layer = itemsize * (2 * hidden + 3 * heads + 4 * keys + 2 * arms + low)
+        # A GPU's attention keeps groups that are filled up by as much as a third.
+        filled = 1 if decoder.device.type == "cpu" else 4 / 3
+        attended = math.ceil(filled * (2 * heads + 2 * keys))
+        layer = itemsize * (2 * hidden + heads + 2 * keys + attended + 2 * arms + low)
         layer += itemsize * decoder.num_heads * longest_group
         # The inverses of the normalisations, which are float32 always.
         layer += 4 * (2 + decoder.num_heads + decoder.num_key_value_heads)

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import pytest
 
 pytest_plugins = ["tiny_base", "command_line"]
+
+# TRL, which tests compare with, reports every trainer otherwise.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 # suggested, seen, liked as ReDial writes them: 0 no, 1 yes, 2 did not say
 _ANSWERS = {

@@ -82,8 +82,8 @@ def _without(key: str) -> dict[str, Any]:
             "training.learning_rate: must be finite, got Infinity",
         ),
         (
-            {"training": {"engine": "lanes"}},
-            'training.engine: must be sequential, got "lanes"',
+            {"training": {"engine": "lane"}},
+            'training.engine: must be one of lanes, sequential, got "lane"',
         ),
         (
             {"clients": {"unseen_share": float("nan")}},

@@ -78,7 +78,8 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
         "x.yaml: objective.betta: unknown key, got 0.1 (did you mean beta?)",
         '--set training.learning_rate: must be a number above 0, got "fast"',
         "--set training.epochs: unknown key, got 2 (known here: engine, memory_gib, "
-        "attention, optimizer, learning_rate, schedule, weight_decay, max_grad_norm, groups_per_step, local_steps)",
+        "attention, optimizer, learning_rate, schedule, weight_decay, max_grad_norm, "
+        "groups_per_step, local_steps)",
     ]
 
 

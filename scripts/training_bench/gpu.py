@@ -126,6 +126,7 @@ def lane_use(
     return {
         "matrix_teraflops": rate / 1e12,
         "share_of_matrix_rate": operations / clock.seconds[0] / rate,
+        "padding_share": trainer.count.padding / (trainer.count.tokens + trainer.count.padding),
         "share_of_time_busy": busy / clock.seconds[0],
         "share_of_busy_time": shares,
     }

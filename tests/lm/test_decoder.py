@@ -12,16 +12,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from pkgllm.errors import ModelError
 from pkgllm.lm.decoder import KNOWN_MODELS, Decoder
-from tiny_decoders import MAX_POSITIONS, VOCABULARY, tiny_decoder, with_random_adapter
+from tiny_decoders import MAX_POSITIONS, ROPE, VOCABULARY, tiny_decoder, with_random_adapter
 
-ROPE: dict[str, Any] = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {}),
     "qwen3, one key for all": ("qwen3", {"num_key_value_heads": 1, "head_dim": 6}),

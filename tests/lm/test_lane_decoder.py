@@ -21,18 +21,10 @@ from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.lm.padded_attention import PaddedAttention
 from pkgllm.preferences.lane_packing import pack_lanes
 from pkgllm.preferences.packing import Branches
-from tiny_decoders import tiny_decoder, with_random_adapter
+from tiny_decoders import ROPE, tiny_decoder, with_random_adapter
 from tiny_lanes import GroupShape, lane_shapes, random, random_lanes, rows_of
 
 Lanes = Sequence[Sequence[Branches]]
-ROPE: dict[str, Any] = {
-    "rope_type": "llama3",
-    "rope_theta": 500.0,
-    "factor": 4.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 16,
-}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {}),
     "qwen3, tied, a key each": ("qwen3", {"tie_word_embeddings": True, "num_key_value_heads": 4}),

@@ -1,7 +1,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,10 +30,10 @@ from tiny_groups import a_policy, stir
 
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
-from pkgllm.lm.base_model import BaseModel, load_base_model
+from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.preferences.groups import Group
-from pkgllm.training import cohort, lane_passes, sequential
+from pkgllm.training import lane_passes, sequential
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.cohort import Lane
 from pkgllm.training.lane_memory import PassCost
@@ -43,25 +42,10 @@ from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.objectives import Objective
 from tiny_decoders import tiny_decoder, with_random_adapter
 
+pytest_plugins = ["cohort_fixtures"]
+
 OPTIMIZERS = [("adamw", 1e-3), ("sgd", 0.5)]
 STEPS = some_steps(local_steps=4)
-
-
-@pytest.fixture(scope="module")
-def policy(tiny_base_folder: Path) -> PeftModel:
-    return a_policy(load_base_model(str(tiny_base_folder), device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def adapters(policy: PeftModel) -> dict[str, AdapterState]:
-    return own_adapters(policy, sorted(UNEQUAL))
-
-
-@pytest.fixture
-def batched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the way of a GPU, which fills lanes up and batches their products, on a CPU."""
-    for module in (cohort, lane_passes):
-        monkeypatch.setattr(module, "is_batched", lambda decoder: True)
 
 
 def moved(before: Mapping[str, AdapterState], after: Mapping[str, TrainedClient]) -> float:

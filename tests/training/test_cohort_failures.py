@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,37 +11,18 @@ from tiny_cohorts import (
     UNEQUAL,
     assert_close,
     lane_trainer,
-    own_adapters,
     sequential_trainer,
     some_steps,
     train,
 )
-from tiny_groups import a_policy
 
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.groups import Group
-from pkgllm.training import cohort, lane_passes
 from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.objectives import Objective
 
-
-@pytest.fixture(scope="module")
-def policy(tiny_base_folder: Path) -> PeftModel:
-    return a_policy(load_base_model(str(tiny_base_folder), device="cpu"))
-
-
-@pytest.fixture(scope="module")
-def adapters(policy: PeftModel) -> dict[str, AdapterState]:
-    return own_adapters(policy, sorted(UNEQUAL))
-
-
-@pytest.fixture
-def batched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the way of a GPU, which fills lanes up and batches their products, on a CPU."""
-    for module in (cohort, lane_passes):
-        monkeypatch.setattr(module, "is_batched", lambda decoder: True)
+pytest_plugins = ["cohort_fixtures"]
 
 
 def both(

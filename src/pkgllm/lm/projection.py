@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 # Torch and oneDNN each remember how to do a product for every number of rows that they met, 1,024
-# of them and a tenth of a gigabyte per hundred; they read these once, at the first product.
+# of them, which takes memory in long runs; they read these limits once, at the first product.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 

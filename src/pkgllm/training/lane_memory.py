@@ -8,7 +8,7 @@ from pkgllm.errors import ModelError
 from pkgllm.lm.lane_decoder import LaneDecoder
 
 _MOST_ROWS = {"cpu": 2048}
-"""More rows leave a CPU's caches and make a pass no faster (docs/performance.md)."""
+"""More rows leave a CPU's caches and make a pass no faster, and cost memory."""
 
 
 @dataclass(frozen=True, slots=True)

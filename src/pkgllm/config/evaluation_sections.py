@@ -1,0 +1,57 @@
+"""What is ranked, and what it is compared with."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pkgllm.config.section import NotNegativeFloat, Positive, PositiveFloat, Section
+
+
+class Baselines(Section):
+    """What a run is compared with beside its own base model; tune on ``validation`` only."""
+
+    names: tuple[
+        Literal["popularity", "item_knn", "ease", "random", "constant", "prompt_copy"], ...
+    ] = ("popularity", "item_knn", "ease")
+    """Which are ranked. The last three are controls that show a faulty protocol."""
+    neighbours: Positive = 100
+    """Most similar items that an item of ``item_knn`` is scored by (Sarwar et al. 2001)."""
+    shrinkage: NotNegativeFloat = 300.0
+    """Is added to the denominator of ``item_knn``: takes from pairs that few clients vouch for."""
+    l2: PositiveFloat = 1000.0
+    """Regularisation of ``ease`` (Steck 2019): how far its item weights are drawn to 0."""
+
+
+class Lists(Section):
+    """Recommendations that the model writes itself, the secondary protocol."""
+
+    k: Annotated[int, Field(ge=1, le=10)] = 10
+    """Longest list, items; longer ones are cut. Of rankers no more than the best 10 are kept."""
+    max_new_tokens: Positive = 160
+    """Tokens after which an unconstrained answer is cut off."""
+    temperature: PositiveFloat = 1.0
+    """Of the sampled answers; below 1 likely tokens become likelier."""
+    samples: Positive = 5
+    """Sampled answers per client, each with a stream of its own."""
+    prompts_at_once: Positive = 16
+    """Prompts that are answered together; bounds the memory."""
+
+
+class Evaluation(Section):
+    """What is ranked, and how sure the numbers are."""
+
+    part: Literal["test", "validation"] = "test"
+    """Which held-out facts are asked for; tune on ``validation`` only."""
+    max_clients: Positive | None = None
+    """Clients to rank, drawn with the seed; all when absent."""
+    bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
+    """Resamples of the clients behind each 95 % interval."""
+    score: Literal["sum", "mean", "pmi", "policy_reference_ratio"] = "sum"
+    """A title's score by a language model: its log-probability, that per token, what the facts add
+    to it, or what tuning added (the base model keeps ``sum`` then). Only ``sum`` can leave out
+    parts of the catalogue; choose on ``validation`` only."""
+    memory_gib: PositiveFloat = 2.0
+    """Memory that ranking may take beside the model's parameters, GiB; sets how much goes through
+    the model at once."""
+    baselines: Baselines = Baselines()
+    lists: Lists = Lists()

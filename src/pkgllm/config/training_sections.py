@@ -1,0 +1,122 @@
+"""The base model, its adapter, the objective and how one client trains."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pkgllm.config.section import NotNegativeFloat, Positive, PositiveFloat, Section
+
+
+class BaseModelChoice(Section):
+    """The frozen language model."""
+
+    name: str
+    """A folder, a name in ``$PKGLLM_MODELS``, ``data/models`` or the shipped ones, or a hub id."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the frozen parameters; the adapter is always float32."""
+
+
+class Adapter(Section):
+    """The LoRA adapter (Hu et al. 2021)."""
+
+    lora_rank: Positive = 16
+    """Inner dimension of the factors."""
+    lora_alpha: PositiveFloat = 32.0
+    """Scale: the product of the factors is multiplied by ``lora_alpha / lora_rank``."""
+    rank_stabilized: bool = False
+    """Multiply by ``lora_alpha / sqrt(lora_rank)`` instead (rsLoRA, Kalajdzievski 2023)."""
+    freeze_a: bool = False
+    """Train only the second factor, ``B`` (FFA-LoRA, Sun et al. 2024): the mean of updates is then
+    the update of the mean."""
+    target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that are adapted; the LM head never is."""
+
+
+class Kto(Section):
+    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024)."""
+
+    name: Literal["kto"]
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    desirable_weight: PositiveFloat = 1.0
+    """Weight of a desirable completion."""
+    undesirable_weight: PositiveFloat = 1.0
+    """Weight of an undesirable completion."""
+    nll_weight: NotNegativeFloat = 0.0
+    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
+
+
+class ApoZero(Section):
+    """KTO with the KL baseline fixed at 0 (APO-zero for unpaired feedback)."""
+
+    name: Literal["apo_zero"]
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    desirable_weight: PositiveFloat = 1.0
+    """Weight of a desirable completion."""
+    undesirable_weight: PositiveFloat = 1.0
+    """Weight of an undesirable completion."""
+    nll_weight: NotNegativeFloat = 0.0
+    """Weight of the likelihood of the desirable completions."""
+
+
+class Dpo(Section):
+    """Direct preference optimisation (Rafailov et al. 2023)."""
+
+    name: Literal["dpo"]
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    pairs: Literal["all", "matched"] = "all"
+    """Every desirable completion of a group with every undesirable one, or the first with the
+    first, the second with the second; what is then over is left out."""
+    nll_weight: NotNegativeFloat = 0.0
+    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
+
+
+class Sdpo(Section):
+    """Softmax-DPO: against all undesirable completions of a group at once (Chen et al. 2024)."""
+
+    name: Literal["sdpo"]
+    beta: PositiveFloat = 0.1
+    """How strongly the policy is held to the reference."""
+    nll_weight: NotNegativeFloat = 0.0
+    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
+
+
+class Sft(Section):
+    """Supervised fine-tuning on the desirable completions."""
+
+    name: Literal["sft"]
+
+
+Objective = Annotated[Kto | ApoZero | Dpo | Sdpo | Sft, Field(discriminator="name")]
+
+
+class Training(Section):
+    """Local training of one client."""
+
+    engine: Literal["lanes", "sequential"] = "lanes"
+    """How clients are trained: many in one pass over the frozen base model, or one after the other
+    by PEFT, which is slower, takes any base model, and is what ``lanes`` must equal."""
+    memory_gib: PositiveFloat | None = None
+    """Memory that ``lanes`` may take beside the model's parameters, GiB; sets how many clients
+    train at once. When absent 2 on a CPU, and 0.8 of what is free on a GPU."""
+    attention: Literal["sdpa", "flex"] = "sdpa"
+    """What computes the attention of ``lanes`` on a GPU: torch's scaled dot product with a mask, or
+    FlexAttention, which leaves out what the mask hides and is compiled first."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """The local optimiser; its state is fresh in every round."""
+    learning_rate: PositiveFloat = 1e-3
+    """Step size of the first round."""
+    schedule: Literal["constant", "linear"] = "linear"
+    """How the step size goes from round to round: unchanged, or falling linearly to 0."""
+    weight_decay: NotNegativeFloat = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Longest gradient of a step; longer ones are scaled down."""
+    groups_per_step: Positive = 4
+    """Groups in one optimiser step."""
+    local_steps: Positive = 4
+    """Optimiser steps of one client in one round."""

@@ -16,7 +16,7 @@ MODULES = {
 FLOORS = [
     {"errors", "interrupts", "randomness", "progress", "shipped"},
     {"files"},
-    {"graph", "lm", "config", "runs", "terminal"},
+    {"graph", "lm", "config", "runs", "checkpoints", "terminal"},
     {"corpora", "privacy"},
     {"preferences"},
     {"training", "evaluation"},

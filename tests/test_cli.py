@@ -253,8 +253,9 @@ def test_as_a_module_and_into_a_closed_pipe() -> None:
         assert process.stderr.read() == b""
 
 
-def test_ctrl_c_ends_in_one_line_and_keeps_what_was_written(
-    pkgllm: RunCommand, workplace: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_in_one_line_after_a_checkpoint(
+    pkgllm: RunCommand, workplace: Path, number: signal.Signals
 ) -> None:
     run = workplace / "runs" / "mine"
     before = snapshot(workplace)
@@ -266,13 +267,16 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_was_written(
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, err = process.communicate(timeout=60)
         finally:
             process.kill()
     lines = err.decode().splitlines()
     assert process.returncode == 1
-    assert lines[-1] == "pkgllm: stopped; what was written stays"
+    assert lines[-1] == (
+        f"pkgllm: stopped after a checkpoint; go on with: pkgllm train --resume {run}"
+    )
+    assert "warning: stopping after this round; once more stops at once" in lines
     assert "Traceback" not in err.decode()
     after = snapshot(workplace)
     assert {name: after[name] for name in before} == before

@@ -42,10 +42,10 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
 
-ConfigOption = Annotated[
-    str,
-    typer.Option("--config", "-c", help="A file, or the name of one in ./configs or a preset."),
-]
+_CONFIG = typer.Option(
+    "--config", "-c", help="A file, or the name of one in ./configs or a preset."
+)
+ConfigOption = Annotated[str, _CONFIG]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", help="Override one key: training.learning_rate=5e-5. Repeatable."),
@@ -71,13 +71,38 @@ def _example(command: str) -> str:
 
 @app.command(epilog=_example("pkgllm train -c quickstart.yaml --set seed=1 -o runs/first"))
 def train(
-    config: ConfigOption,
+    context: typer.Context,
+    config: Annotated[str | None, _CONFIG] = None,
     overrides: SetOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run folder to make.")
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with this run, which was stopped, killed or failed, instead of a new one.",
+        ),
+    ] = None,
+    keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay, the newest ones.")] = 2,
 ) -> None:
-    """Train and rank, as one configuration says."""
+    """Train and rank, as one configuration says; or go on with a run.
+
+    The first Ctrl-C ends after the round in flight and its checkpoint, the second one at once.
+    """
+    if resume is not None:
+        if output is not None:
+            raise UsageError("--output does not go with --resume.", context)
+        own = str(resume / "config.yaml")
+        given = _load(config or own, overrides) if config or overrides else None
+        progress = _progress()
+
+        from pkgllm.experiment import jobs
+
+        _show(jobs.resume(resume, progress, given=given, keep=keep))
+        return
+    if config is None:
+        raise UsageError("Missing option '--config' / '-c', or --resume.", context)
     tree = _load(config, overrides)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = output or Path(tree.output) / f"{Path(config).stem}-{stamp}"
@@ -86,7 +111,7 @@ def train(
 
     from pkgllm.experiment import jobs
 
-    _show(jobs.train(tree, path, progress))
+    _show(jobs.train(tree, path, progress, keep=keep))
 
 
 @app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
@@ -141,12 +166,12 @@ def evaluate(
         )
     progress = _progress()
 
-    from pkgllm.experiment import jobs
+    from pkgllm.experiment import evaluation_jobs
 
     if protocol == "legacy":
-        _show(jobs.rescore_answers(run, answers=answers, data=data, output=output))
+        _show(evaluation_jobs.rescore_answers(run, answers=answers, data=data, output=output))
         return
-    for report in jobs.evaluate_run(
+    for report in evaluation_jobs.evaluate_run(
         run, progress, data=data, output=output, protocol=protocol, overrides=overrides or []
     ):
         _show(report)

@@ -7,6 +7,7 @@
     |-- ModelError         a base model or an adapter cannot be used
     |-- FederationError    a round could not be completed
     `-- RunError           a run folder cannot be made, read or written
+        `-- StoppedError   somebody asked the run to stop; it can go on
 
 Every message says where, what must hold, what was given and what to do. Wrong arguments to a
 library function stay ``ValueError`` or ``TypeError``.
@@ -43,3 +44,7 @@ class FederationError(PkgllmError):
 
 class RunError(PkgllmError):
     """A run folder cannot be created, read or written."""
+
+
+class StoppedError(RunError):
+    """Somebody asked the run to stop, and it did so where it can go on."""

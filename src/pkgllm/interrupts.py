@@ -1,15 +1,65 @@
-"""Ctrl-C that is not lost."""
+"""Ctrl-C and SIGTERM: neither lost, nor in the way of a round that can still be finished."""
 
+import signal
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 
 def keep_interrupts() -> None:
-    """Ask again where Ctrl-C came while Python ran a finaliser.
+    """Ask again where Ctrl-C came while Python ran a finaliser, and heed SIGTERM like Ctrl-C.
 
     An exception cannot leave a finaliser, so Python prints and drops it, and the command would run
     on. Garbage collections of a large process take long enough for that to happen.
     """
     sys.unraisablehook = _ask_again
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+@contextmanager
+def after_this_round(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or SIGTERM only ask to stop; the second one interrupts as usual.
+
+    Only the main thread can be asked; in another one nobody is.
+
+    Args:
+        tell: Called at the first.
+
+    Yields:
+        Whether a stop was asked for.
+
+    Example:
+        >>> with after_this_round(lambda: print("told")) as stop_asked:
+        ...     before = stop_asked()
+        ...     signal.raise_signal(signal.SIGTERM)
+        ...     before, stop_asked()
+        told
+        (False, True)
+    """
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        tell()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _ask_again(ignored: "sys.UnraisableHookArgs") -> None:
@@ -17,7 +67,6 @@ def _ask_again(ignored: "sys.UnraisableHookArgs") -> None:
         sys.__unraisablehook__(ignored)
         return
     import _thread
-    import threading
 
     # Asked at once, it would come before the finaliser has ended, and be dropped again.
     threading.Timer(0.01, _thread.interrupt_main).start()

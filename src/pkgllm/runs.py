@@ -1,5 +1,6 @@
 """The run folder: what a run reads back, and how the run came to be."""
 
+import fcntl
 import json
 import math
 import os
@@ -7,7 +8,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -80,6 +82,26 @@ class RunFolder:
                 f"{'is' if len(missing) == 1 else 'are'} missing; name that of a finished run"
             )
         return cls(path)
+
+    @contextmanager
+    def occupied(self) -> Iterator[None]:
+        """Keep other processes from training in the folder; they are free to read it.
+
+        Raises:
+            RunError: If another process trains in it.
+        """
+        path = self.path / ".lock"
+        # The operating system lets go of it, however this process ends.
+        with path.open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"run folder {self.path}: another process is training in it; wait for it, or "
+                    "stop it first"
+                ) from error
+            yield
+        path.unlink(missing_ok=True)
 
     @property
     def config(self) -> Path:

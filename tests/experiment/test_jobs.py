@@ -17,7 +17,8 @@ from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError
 from pkgllm.experiment import jobs
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
-from pkgllm.experiment.jobs import build_data, evaluate_run, train
+from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.jobs import build_data, train
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import attach_adapter

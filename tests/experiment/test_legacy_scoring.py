@@ -20,7 +20,7 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.jobs import evaluate_run, rescore_answers
+from pkgllm.experiment.evaluation_jobs import evaluate_run, rescore_answers
 from pkgllm.experiment.legacy import (
     leaky_prompts,
     legacy_results,

@@ -25,7 +25,7 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.jobs import evaluate_run
+from pkgllm.experiment.evaluation_jobs import evaluate_run
 from pkgllm.experiment.list_results import ClientList, Lists, list_results
 from pkgllm.experiment.listing import ListAsker
 from pkgllm.experiment.modes import client_adapter

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_corpus import tiny_experiment, write_corpus
 
+from pkgllm.checkpoints import Checkpoints
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.assembly import (
@@ -103,7 +104,8 @@ def train(
             )
 
         run = RunFolder.create(tmp_path / "run")
-        train_policy(Training(config, policy, base, groups, run, Silent()))
+        checkpoints = Checkpoints(run.path, keep=1)
+        train_policy(Training(config, policy, base, groups, run, Silent(), checkpoints=checkpoints))
         # What the policy carries afterwards is what the run folder holds, and what is ranked.
         assert_same(adapter_state(policy), read_adapter_state(run.path / "adapter"), atol=0)
         # By hand it is done with the sequential engine, which the other one rounds differently.

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pkgllm.config.section import Positive, PositiveFloat, Section
 
@@ -25,9 +25,20 @@ class Federated(Section):
     """Weight of a client's update: equal, or its number of groups (a private count)."""
     strategy: FedAvg = FedAvg(name="fedavg")
     """How updates become the next adapter."""
+    min_updates: Positive = 1
+    """Usable updates that a round needs; with fewer the run ends, and can go on when resumed."""
     round_timeout: PositiveFloat = 3600.0
     """Seconds after which a client counts as failed; in one process, clients that train together
     share their time equally."""
+
+    @model_validator(mode="after")
+    def _enough_clients(self) -> "Federated":
+        if self.min_updates > self.cohort_size:
+            raise ValueError(
+                f"min_updates must be at most cohort_size, {self.cohort_size}, got "
+                f"{self.min_updates}"
+            )
+        return self
 
 
 class Centralized(Section):

@@ -1,15 +1,16 @@
 """Train a policy's adapter: federated, on pooled graphs, or each client alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from peft import PeftModel
 
+from pkgllm.checkpoints import Checkpoint, Checkpoints, Sections
 from pkgllm.config import schema
-from pkgllm.errors import ConfigError
+from pkgllm.errors import ConfigError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.trainers import make_trainer
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
@@ -23,6 +24,9 @@ Groups = Mapping[str, tuple[Group, ...]]
 
 POOLED = "pooled"
 """The one client of a centralised run, which holds everybody's groups."""
+
+ADAPTER, STRATEGY = "adapter", "strategy"
+"""Sections of a checkpoint."""
 
 _CLIENTS_AT_ONCE = 32
 
@@ -61,6 +65,32 @@ class Training:
     groups: Groups
     run: RunFolder
     progress: Progress
+    checkpoints: Checkpoints
+    start: Checkpoint | None = None
+    """Where to go on."""
+    stop_asked: Callable[[], bool] = lambda: False
+    """Whether to end after the next checkpoint."""
+
+    @property
+    def done(self) -> int:
+        """Stretches of training that are done already."""
+        return self.start.position if self.start else 0
+
+    def state(self, name: str = ADAPTER) -> AdapterState:
+        """Return an adapter of the checkpoint to go on from, or else the policy's."""
+        return self.start.section(name) if self.start else adapter_state(self.policy)
+
+    def checkpoint(self, position: int, sections: Sections, *, last: bool) -> None:
+        """Write a checkpoint, and end there if that was asked for.
+
+        Raises:
+            StoppedError: If training ends here although it is not done.
+        """
+        self.checkpoints.write(position, sections)
+        if self.stop_asked() and not last:
+            raise StoppedError(
+                f"stopped after a checkpoint; go on with: pkgllm train --resume {self.run.path}"
+            )
 
     def trainer(self, groups: Groups, *, local_steps: int) -> CohortTrainer:
         """Return the engine for some groups."""
@@ -99,6 +129,8 @@ def _federated(training: Training, mode: schema.Federated) -> None:
 
     config, groups = training.config, training.groups
     with training.progress.track("rounds", mode.rounds) as advance:
+        for _ in range(training.done):
+            advance()
 
         def on_round(record: RoundRecord) -> None:
             training.run.append_metrics(
@@ -115,11 +147,16 @@ def _federated(training: Training, mode: schema.Federated) -> None:
                 }
             )
             advance(_detail(record.metrics.get("loss"), record.update_norm))
+            training.checkpoint(
+                record.round_num,
+                {ADAPTER: record.adapter, STRATEGY: record.strategy_state},
+                last=record.round_num == mode.rounds,
+            )
 
         trained = federate(
             trainer=training.trainer(groups, local_steps=config.training.local_steps),
             clients=sorted(groups),
-            initial=adapter_state(training.policy),
+            initial=training.state(),
             num_rounds=mode.rounds,
             cohort_size=mode.cohort_size,
             seed=config.seed,
@@ -128,7 +165,10 @@ def _federated(training: Training, mode: schema.Federated) -> None:
             weighting=mode.weighting,
             report_private_metrics=config.privacy.report_private_metrics,
             timeout=mode.round_timeout,
+            min_updates=mode.min_updates,
             on_round=on_round,
+            first_round=training.done + 1,
+            strategy_state=training.start.section(STRATEGY) if training.start else None,
         )
     training.keep(trained)
 
@@ -139,9 +179,11 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
     trainer = training.trainer(
         pooled, local_steps=training.config.training.local_steps * mode.cohort_size
     )
-    states = {POOLED: adapter_state(training.policy)}
+    states = {POOLED: training.state()}
     with training.progress.track("rounds", mode.rounds) as advance:
-        for round_num in range(1, mode.rounds + 1):
+        for _ in range(training.done):
+            advance()
+        for round_num in range(training.done + 1, mode.rounds + 1):
             rate = training.learning_rate(round_num)
             (done,) = _all_trained(trainer(states, round_num=round_num, learning_rate=rate))
             states = {POOLED: done.adapter}
@@ -149,6 +191,7 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
                 {"round_num": round_num, "learning_rate": rate, "loss": done.loss}
             )
             advance(_detail(done.loss))
+            training.checkpoint(round_num, {ADAPTER: done.adapter}, last=round_num == mode.rounds)
     training.keep(states[POOLED])
 
 
@@ -156,26 +199,44 @@ def _local(training: Training, mode: schema.Local) -> None:
     policy, run = training.policy, training.run
     trainer = training.trainer(training.groups, local_steps=training.config.training.local_steps)
     fresh = adapter_state(policy)
-    (run.path / CLIENT_ADAPTERS).mkdir()
+    (run.path / CLIENT_ADAPTERS).mkdir(exist_ok=True)
     clients = sorted(training.groups)
+    parts = [
+        clients[start : start + _CLIENTS_AT_ONCE]
+        for start in range(0, len(clients), _CLIENTS_AT_ONCE)
+    ]
+    # A checkpoint counts the rounds of all parts, one part after the other.
+    parts_done, rounds_done = divmod(training.done, mode.rounds)
     with training.progress.track("clients", len(clients)) as advance:
-        for start in range(0, len(clients), _CLIENTS_AT_ONCE):
-            states = dict.fromkeys(clients[start : start + _CLIENTS_AT_ONCE], fresh)
-            losses = dict.fromkeys(states, math.nan)
-            for round_num in range(1, mode.rounds + 1):
+        for _ in range(sum(map(len, parts[:parts_done]))):
+            advance()
+        for number, part in enumerate(parts[parts_done:], start=parts_done):
+            states = dict.fromkeys(part, fresh)
+            if rounds_done:
+                states = {client: training.state(str(index)) for index, client in enumerate(part)}
+            losses = dict.fromkeys(part, math.nan)
+            for round_num in range(rounds_done + 1, mode.rounds + 1):
                 trained = trainer(
                     states,
                     round_num=round_num,
                     learning_rate=training.learning_rate(round_num),
                 )
-                for client, done in zip(states, _all_trained(trained), strict=True):
+                for client, done in zip(part, _all_trained(trained), strict=True):
                     states[client], losses[client] = done.adapter, done.loss
+                if round_num < mode.rounds:
+                    training.checkpoint(
+                        number * mode.rounds + round_num,
+                        {str(index): states[client] for index, client in enumerate(part)},
+                        last=False,
+                    )
+            rounds_done = 0
             for client, state in states.items():
                 load_adapter_state(policy, state)
                 name = client_adapter(run.path, client).relative_to(run.path)
                 run.write_folder(str(name), lambda folder: save_adapter(policy, folder))
                 run.append_metrics({"client": client, "loss": losses[client]})
                 advance(_detail(losses[client]))
+            training.checkpoint((number + 1) * mode.rounds, {}, last=number + 1 == len(parts))
     training.keep(fresh)
 
 

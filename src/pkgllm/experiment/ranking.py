@@ -11,6 +11,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population
+from pkgllm.experiment.run_record import read_json
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
 from pkgllm.progress import Progress
 from pkgllm.report.tables import markdown_table
@@ -94,6 +95,16 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     output.write_json("results.json", {**results, "notes": task.notes})
     output.write_text("results.md", markdown_table(results, title=task.title, notes=task.notes))
     return Report(output.path, "results", results, task.title, task.notes)
+
+
+def read_ranks(run: RunFolder, *, title: str) -> Report:
+    """Return the report that :func:`write_ranks` left in a run folder.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    results = read_json(run.results)
+    return Report(run.path, "results", results, title, tuple(results.get("notes", ())))
 
 
 def run_title(config: schema.Experiment) -> str:

@@ -11,13 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from torch import Tensor
 
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
+from pkgllm.federation.strategies import ResumableStrategy
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
 
@@ -37,6 +40,8 @@ class RoundRecord:
     """Weighted means of what the clients chose to send; empty unless they report privately."""
     adapter: AdapterState
     """The adapter after the round."""
+    strategy_state: Mapping[str, Tensor]
+    """What the strategy remembers for the rounds to come."""
     seconds: float
     bytes_down: int
     """Bytes of the records that were sent to the cohort."""
@@ -89,15 +94,17 @@ def sample_cohort(
 def run_rounds(
     *,
     grid: Grid,
-    strategy: Strategy,
+    strategy: ResumableStrategy,
     initial: AdapterState,
     num_rounds: int,
     cohort_size: int,
     seed: int,
     learning_rate: Callable[[int], float],
     timeout: float,
+    min_updates: int = 1,
     on_round: Callable[[RoundRecord], None] | None = None,
     first_round: int = 1,
+    strategy_state: Mapping[str, Tensor] | None = None,
 ) -> AdapterState:
     """Train an adapter for some rounds and return it.
 
@@ -113,16 +120,25 @@ def run_rounds(
         seed: The run's seed, from which the cohorts are drawn.
         learning_rate: The local step size of each round, by its number.
         timeout: Seconds after which a client counts as failed.
+        min_updates: Usable updates that a round needs.
         on_round: Called after each round.
         first_round: Number of the first round; above 1 where a run goes on.
+        strategy_state: What the strategy remembered before ``first_round``; None for nothing.
 
     Raises:
-        FederationError: If there are too few clients, or none of a cohort sends a usable update.
+        FederationError: If there are too few clients, or too few of a cohort send a usable update.
         ValueError: If a number is out of range or the strategy does not fit the cohort.
     """
     if first_round < 1:
         raise ValueError(f"first_round must be at least 1, got {first_round}")
+    if not 1 <= min_updates <= cohort_size:
+        raise ValueError(
+            f"min_updates must be from 1 to cohort_size, {cohort_size}, got {min_updates}"
+        )
     _check_strategy(strategy, cohort_size)
+    if strategy_state is not None:
+        arrays = {key: value.numpy() for key, value in strategy_state.items()}
+        strategy.load_state_dict(arrays, records.to_record(initial))
     nodes = _node_by_client(grid, timeout)
     # In order already, so that sorting it for each draw costs next to nothing.
     population = sorted(nodes)
@@ -137,6 +153,7 @@ def run_rounds(
             nodes={client: nodes[client] for client in cohort},
             learning_rate=learning_rate(round_num),
             timeout=timeout,
+            min_updates=min_updates,
         )
         adapter = record.adapter
         if on_round:
@@ -144,7 +161,7 @@ def run_rounds(
     return adapter
 
 
-def _check_strategy(strategy: Strategy, cohort_size: int) -> None:
+def _check_strategy(strategy: ResumableStrategy, cohort_size: int) -> None:
     # Flower's strategies wait for ever when fewer nodes are connected than they want.
     for name in ("min_train_nodes", "min_available_nodes"):
         least = getattr(strategy, name, 0)
@@ -172,13 +189,14 @@ def _node_by_client(grid: Grid, timeout: float) -> dict[str, int]:
 
 def _run_round(
     grid: Grid,
-    strategy: Strategy,
+    strategy: ResumableStrategy,
     adapter: AdapterState,
     *,
     round_num: int,
     nodes: Mapping[str, int],
     learning_rate: float,
     timeout: float,
+    min_updates: int,
 ) -> RoundRecord:
     started = time.perf_counter()
     messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate)
@@ -191,8 +209,8 @@ def _run_round(
     for client, reason in failed.items():
         logger.warning("round %d: client %s is left out: %s", round_num, client, reason)
     good = [replies[client] for client in nodes if client not in failed]
-    if not good:
-        raise FederationError(_nobody_left(round_num, failed))
+    if len(good) < min_updates:
+        raise FederationError(_too_few(round_num, min_updates, len(good), failed))
     arrays, means = strategy.aggregate_train(round_num, good)
     if arrays is None:
         raise FederationError(
@@ -205,6 +223,9 @@ def _run_round(
         failed=failed,
         metrics=records.to_metrics(means) if means else {},
         adapter=after,
+        strategy_state={
+            key: torch.from_numpy(np.array(value)) for key, value in strategy.state_dict().items()
+        },
         seconds=time.perf_counter() - started,
         bytes_down=sum(map(records.num_bytes, messages)),
         bytes_up=sum(map(records.num_bytes, received.values())),
@@ -214,7 +235,7 @@ def _run_round(
 
 def _instructions(
     grid: Grid,
-    strategy: Strategy,
+    strategy: ResumableStrategy,
     adapter: AdapterState,
     round_num: int,
     nodes: Mapping[str, int],
@@ -265,11 +286,11 @@ def _failures(
     return dict(sorted(failed.items()))
 
 
-def _nobody_left(round_num: int, failed: Mapping[str, str]) -> str:
+def _too_few(round_num: int, needed: int, usable: int, failed: Mapping[str, str]) -> str:
     shown = list(failed)[:10]
     more = f" and {len(failed) - len(shown)} more" if len(failed) > len(shown) else ""
     return (
-        f"round {round_num}: at least one client must send a usable update, and every client of "
-        f"the cohort failed: {', '.join(shown)}{more}; the first reason: {failed[shown[0]]}; "
-        "what went wrong is in the log of the clients"
+        f"round {round_num}: at least {needed} of {usable + len(failed)} clients must send a "
+        f"usable update, {usable} did; failed are {', '.join(shown)}{more}; the first reason: "
+        f"{failed[shown[0]]}; what went wrong is in the log of the clients"
     )

@@ -1,54 +1,34 @@
 """The server's side, and the local runtime that puts both sides into one process."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg, Strategy
+from torch import Tensor
 
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.records import ARRAYS, WEIGHT, Weighting, to_adapter, to_record
+from pkgllm.federation.records import ARRAYS, Weighting, to_adapter, to_record
 from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.strategies import ResumableStrategy, StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import CohortTrainer
-
-StrategyName = Literal["fedavg"]
-
-
-def make_strategy(name: StrategyName) -> Strategy:
-    """Return Flower's strategy of a name, set up for a cohort that is drawn beforehand.
-
-    ``fedavg`` is the weighted mean of the clients' adapters, factor by factor (McMahan et al.
-    2017, arXiv:1602.05629, algorithm 1).
-
-    Raises:
-        ValueError: If there is no strategy of this name.
-    """
-    if name != "fedavg":
-        raise ValueError(f"strategy must be 'fedavg', got {name!r}")
-    return FedAvg(
-        fraction_train=1.0,
-        fraction_evaluate=0.0,
-        min_train_nodes=1,
-        min_available_nodes=1,
-        weighted_by_key=WEIGHT,
-    )
 
 
 def make_server_app(
     *,
-    strategy: Strategy,
+    strategy: ResumableStrategy,
     initial: AdapterState,
     num_rounds: int,
     cohort_size: int,
     seed: int,
     learning_rate: Callable[[int], float],
     timeout: float,
+    min_updates: int = 1,
     on_round: Callable[[RoundRecord], None] | None = None,
     first_round: int = 1,
+    strategy_state: Mapping[str, Tensor] | None = None,
 ) -> ServerApp:
     """Return Flower's app for the server: :func:`run_rounds` with these arguments.
 
@@ -67,8 +47,10 @@ def make_server_app(
             seed=seed,
             learning_rate=learning_rate,
             timeout=timeout,
+            min_updates=min_updates,
             on_round=on_round,
             first_round=first_round,
+            strategy_state=strategy_state,
         )
         context.state[ARRAYS] = to_record(adapter)
 
@@ -88,9 +70,11 @@ def federate(
     weighting: Weighting = "uniform",
     report_private_metrics: bool = False,
     timeout: float = 3600.0,
+    min_updates: int = 1,
     on_round: Callable[[RoundRecord], None] | None = None,
     on_message: Callable[[Message], None] | None = None,
     first_round: int = 1,
+    strategy_state: Mapping[str, Tensor] | None = None,
 ) -> AdapterState:
     """Run server and clients in this process and return the adapter after the last round.
 
@@ -107,12 +91,14 @@ def federate(
         report_private_metrics: Whether the clients send their number of groups and loss.
         timeout: Seconds after which a client counts as failed; see
             :meth:`~pkgllm.federation.grid.LocalGrid.send_and_receive`.
+        min_updates: Usable updates that a round needs.
         on_round: Called after each round.
         on_message: Called with every message, down and up.
         first_round: Number of the first round; above 1 where a run goes on.
+        strategy_state: What the strategy remembered before ``first_round``; None for nothing.
 
     Raises:
-        FederationError: If there are too few clients, or none of a cohort sends a usable update.
+        FederationError: If there are too few clients, or too few of a cohort send a usable update.
         ValueError: If an argument is out of range.
     """
     cohort_app = CohortApp(
@@ -126,8 +112,10 @@ def federate(
         seed=seed,
         learning_rate=learning_rate,
         timeout=timeout,
+        min_updates=min_updates,
         on_round=on_round,
         first_round=first_round,
+        strategy_state=strategy_state,
     )
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
     server_app(LocalGrid(cohort_app, clients, on_message=on_message), context)

@@ -1,7 +1,7 @@
 """One pass of the groups of many lanes through the model, and back."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -94,16 +94,22 @@ def reference_scorer(
 ) -> Callable[[Sequence[Branch]], Tensor]:
     """Return what scores completions with the frozen base model.
 
+    On a CPU each group goes through alone, so that its values depend on nothing else and are the
+    same to the bit when a resumed run computes them again.
+
     Args:
         decoder: The model.
         memory_bytes: Beside the model's parameters.
     """
+    batched = is_batched(decoder)
 
     def score(branches: Sequence[Branch]) -> Tensor:
         tokens = [branch_tokens(branch) for branch in branches]
         cost = PassCost.of(decoder, longest_group=max(tokens), checkpoint=False, trains=False)
+        if not batched:
+            cost = replace(cost, most_rows=0)
         found: dict[int, Tensor] = {}
-        for part in share_out(tokens, cost, memory_bytes, equal=is_batched(decoder)):
+        for part in share_out(tokens, cost, memory_bytes, equal=batched):
             scored = score_lanes(decoder, [[branches[index]] for index in part], None)
             log_probs = scored.log_probs.cpu()
             for lane, index in enumerate(part):

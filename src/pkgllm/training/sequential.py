@@ -101,12 +101,19 @@ class SequentialTrainer:
 
 
 def reference_scorer(policy: PeftModel) -> ReferenceScore:
-    """Return what computes the reference's log-probabilities: the policy without its adapter."""
+    """Return what computes the reference's log-probabilities: the policy without its adapter.
+
+    Each group goes through alone, so that its values do not depend on what it is asked with.
+    """
 
     def of_base_model(branches: Sequence[Branch]) -> Tensor:
-        packed = pack_branches(branches, policy.device)
         with torch.no_grad(), without_adapter(policy):
-            return completion_log_probabilities(policy, packed).cpu()
+            return torch.cat(
+                [
+                    completion_log_probabilities(policy, pack_branches([one], policy.device)).cpu()
+                    for one in branches
+                ]
+            )
 
     return of_base_model
 

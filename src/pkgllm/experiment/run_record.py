@@ -1,0 +1,100 @@
+"""What a run folder says about its run: written when it begins, checked when it is used again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pkgllm.config.schema import Experiment
+from pkgllm.corpora.splits import split_digest
+from pkgllm.errors import DataError, ModelError, RunError
+from pkgllm.experiment.assembly import Population
+from pkgllm.lm.base_model import BaseModel, load_base_model
+from pkgllm.runs import RunFolder, provenance
+
+LIKED = "liked_in_training.json"
+"""What each training client likes: all that the simple baselines learn from."""
+
+
+def load_base(config: Experiment) -> BaseModel:
+    """Load the base model that a configuration names."""
+    choice = config.base_model
+    return load_base_model(choice.name, device=choice.device, dtype=choice.dtype)
+
+
+def run_digests(population: Population, base: BaseModel) -> dict[str, str]:
+    """Return what must be the same for a run to go on: corpus, split and base model."""
+    return {
+        **population.corpus.digests,
+        "split": split_digest(population.splits),
+        "base_model": base.digest,
+    }
+
+
+def run_provenance(
+    config: Experiment, population: Population, base: BaseModel
+) -> dict[str, object]:
+    """Return how a run came to be; see :func:`pkgllm.runs.provenance`."""
+    digests = run_digests(population, base)
+    return {**provenance(seed=config.seed, digests=digests), "device": str(base.device)}
+
+
+def split_record(population: Population) -> dict[str, object]:
+    """Return who was unseen and what is held out of whom. Private."""
+    return {
+        "digest": split_digest(population.splits),
+        "left_out": population.left_out.clients,
+        "clients": {
+            split.client: {
+                "seen_in_training": split.seen_in_training,
+                "validation": [fact.tail for fact in split.validation],
+                "test": [fact.tail for fact in split.test],
+            }
+            for split in population.splits
+        },
+    }
+
+
+def check_same_split(run: RunFolder, population: Population) -> None:
+    """Fail where the data are not those that a run was trained on.
+
+    Raises:
+        DataError: If they are not.
+    """
+    if read_json(run.split).get("digest") != split_digest(population.splits):
+        raise DataError(
+            f"{run.path}: the data have changed since the run was trained, so its held-out facts "
+            "may have been trained on; restore the data, or name other people's with --data"
+        )
+
+
+def check_same_base(run: RunFolder, base: BaseModel) -> None:
+    """Fail where the base model is not the one that a run's adapter was trained on.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    trained_on = read_json(run.provenance).get("digests", {}).get("base_model")
+    if trained_on != base.digest:
+        raise ModelError(
+            f"{run.adapter}: the adapter was trained on a base model with digest {trained_on}, but "
+            f"{base.name} has {base.digest}; put the base model of the run back"
+        )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object that a run has written."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as JSON: {error}; train the run again") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: must hold a JSON object; train the run again")
+    return found
+
+
+def read_liked(path: Path) -> list[list[str]]:
+    """Read what each training client likes."""
+    found = read_json(path).get("clients")
+    if not isinstance(found, list) or not all(isinstance(liked, list) for liked in found):
+        raise RunError(f"{path}: must list what each training client likes; train the run again")
+    return found

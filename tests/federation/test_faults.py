@@ -1,0 +1,128 @@
+"""Clients that fail in every way there is, and a server that goes on without them."""
+
+import json
+from collections.abc import Mapping
+from itertools import cycle
+
+import pytest
+import torch
+from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
+
+from pkgllm.errors import FederationError
+from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.server_app import federate
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.training.local import TrainedClient
+
+TARGETS = {f"p{index:02}": float(index) for index in range(20)}
+FAULTS: dict[str, tuple[AdapterState | Exception, str]] = {
+    "raises": (ZeroDivisionError("a secret"), "raised ZeroDivisionError"),
+    "NaN": (adapter_at(float("nan")), "holds NaN or infinity"),
+    "infinity": (adapter_at(float("-inf")), "holds NaN or infinity"),
+    "a key too few": ({"layer.lora_A": torch.zeros(2, 3)}, "1 keys missing and 0 foreign"),
+    "a foreign key": (adapter_at(0.0) | {"x": torch.zeros(1)}, "0 keys missing and 1 foreign"),
+    "another shape": (
+        {"layer.lora_A": torch.zeros(3, 2), "layer.lora_B": torch.zeros(3, 2)},
+        "must be float32 of shape (2, 3), got float32 of shape (3, 2)",
+    ),
+    "empty": ({}, "2 keys missing and 0 foreign"),
+}
+
+
+def faulty(num: int) -> dict[str, tuple[AdapterState | Exception, str]]:
+    """Every third client or so fails, each in another way."""
+    return dict(zip(list(TARGETS)[1::3][:num], cycle(FAULTS.values()), strict=False))
+
+
+def run(
+    faults: Mapping[str, AdapterState | Exception], *, min_updates: int = 1
+) -> tuple[AdapterState, list[RoundRecord]]:
+    seen: list[RoundRecord] = []
+    clients = QuadraticClients(TARGETS, faults=faults)
+    adapter = federate(
+        trainer=clients,
+        clients=list(TARGETS),
+        initial=adapter_at(0.0),
+        num_rounds=3,
+        cohort_size=len(TARGETS),
+        seed=1,
+        learning_rate=lambda round_num: 0.5,
+        min_updates=min_updates,
+        on_round=seen.append,
+    )
+    return adapter, seen
+
+
+def test_three_in_ten_that_fail_are_named_and_never_averaged() -> None:
+    faults = faulty(6)
+    assert len(faults) == 0.3 * len(TARGETS)
+    adapter, seen = run({client: fault for client, (fault, _) in faults.items()})
+    good = [TARGETS[client] for client in TARGETS if client not in faults]
+    # Each round goes half of the way that is left to the mean of the good clients' points.
+    mean = sum(good) / len(good)
+    assert entries(adapter) == {pytest.approx(mean * (1 - 0.5**3), rel=1e-6)}
+    for record in seen:
+        assert list(record.failed) == sorted(faults)
+        for client, (_, reason) in faults.items():
+            assert reason in record.failed[client]
+        assert "secret" not in json.dumps(dict(record.failed))
+        assert len(record.cohort) == len(TARGETS)
+
+
+def test_the_result_is_that_of_the_good_clients_alone() -> None:
+    faults = faulty(6)
+    adapter, _ = run({client: fault for client, (fault, _) in faults.items()})
+    alone = federate(
+        trainer=QuadraticClients(
+            {client: target for client, target in TARGETS.items() if client not in faults}
+        ),
+        clients=[client for client in TARGETS if client not in faults],
+        initial=adapter_at(0.0),
+        num_rounds=3,
+        cohort_size=len(TARGETS) - len(faults),
+        seed=1,
+        learning_rate=lambda round_num: 0.5,
+    )
+    assert same_bytes(adapter, alone)
+
+
+def test_with_too_few_good_clients_the_round_fails_and_says_who() -> None:
+    faults = {client: fault for client, (fault, _) in faulty(6).items()}
+    assert run(faults, min_updates=14)[1]
+    with pytest.raises(FederationError) as caught:
+        run(faults, min_updates=15)
+    assert str(caught.value).startswith(
+        "round 1: at least 15 of 20 clients must send a usable update, 14 did; failed are p01, "
+        "p04, p07, p10, p13, p16; the first reason: client p01 raised ZeroDivisionError"
+    )
+
+
+@pytest.mark.parametrize("wrong", [0, 21])
+def test_a_minimum_that_cannot_be_met_is_refused(wrong: int) -> None:
+    with pytest.raises(
+        ValueError, match=f"min_updates must be from 1 to cohort_size, 20, got {wrong}"
+    ):
+        run({}, min_updates=wrong)
+
+
+def test_a_client_that_fails_in_one_round_is_back_in_the_next() -> None:
+    class Fickle(QuadraticClients):
+        def __call__(
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        ) -> dict[str, TrainedClient | Exception]:
+            found = super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return found | ({"b": OSError("gone")} if round_num == 1 else {})
+
+    seen: list[RoundRecord] = []
+    adapter = federate(
+        trainer=Fickle({"a": 0.0, "b": 8.0}),
+        clients=["a", "b"],
+        initial=adapter_at(0.0),
+        num_rounds=2,
+        cohort_size=2,
+        seed=0,
+        learning_rate=lambda round_num: 1.0,
+        on_round=seen.append,
+    )
+    assert [list(record.failed) for record in seen] == [["b"], []]
+    assert entries(adapter) == {4.0}

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pkgllm.checkpoints import GROWING, Checkpoints
+from pkgllm.errors import RunError
+
+SECTIONS = {
+    "adapter": {"layer.b": torch.tensor([[1.5, -0.0]]), "layer.a": torch.tensor([float("nan")])},
+    "strategy": {"rounds": torch.tensor(7), "empty": torch.zeros(0, 3)},
+}
+
+
+def same(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and one.numpy().tobytes() == other.numpy().tobytes()
+
+
+def test_a_checkpoint_comes_back_to_the_bit(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    assert checkpoints.newest() is None
+    checkpoints.write(3, SECTIONS)
+    found = checkpoints.newest()
+    assert found is not None
+    assert found.position == 3
+    assert list(found.section("adapter")) == ["layer.a", "layer.b"]
+    assert found.section("nothing") == {}
+    for name, section in SECTIONS.items():
+        for key, value in section.items():
+            assert same(found.section(name)[key], value)
+
+
+@given(keep=st.integers(1, 4), last=st.integers(1, 12))
+def test_the_newest_so_many_stay(
+    tmp_path_factory: pytest.TempPathFactory, keep: int, last: int
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(run, keep=keep)
+    for position in range(1, last + 1):
+        checkpoints.write(position, SECTIONS)
+    stems = sorted(int(path.stem) for path in (run / "checkpoints").iterdir())
+    assert stems == list(range(max(1, last - keep + 1), last + 1))
+
+
+@given(position=st.integers(0, 10**6 - 1), flips=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_no_damage_goes_unseen(
+    tmp_path_factory: pytest.TempPathFactory, position: int, flips: int, bit: int
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(run, keep=2)
+    checkpoints.write(position, SECTIONS)
+    (path,) = (run / "checkpoints").iterdir()
+    content = bytearray(path.read_bytes())
+    content[flips % len(content)] ^= 1 << bit
+    path.write_bytes(bytes(content))
+    try:
+        found = checkpoints.newest()
+    except RunError as error:
+        assert "no checkpoint can be read" in str(error)
+        return
+    # A flip in the text between the numbers may change nothing that is read.
+    assert found is not None
+    for name, section in SECTIONS.items():
+        for key, value in section.items():
+            assert same(found.section(name)[key], value)
+
+
+def test_a_file_under_a_name_of_its_own_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    checkpoints.write(1, SECTIONS)
+    (tmp_path / "checkpoints" / "best.safetensors").write_bytes(b"mine")
+    checkpoints.write(2, SECTIONS)
+    names = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert names == {"000002.safetensors", "best.safetensors"}
+
+
+def test_growing_files_are_cut_to_what_they_were(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    metrics, timings = tmp_path / GROWING[0], tmp_path / GROWING[2]
+    metrics.write_bytes(b'{"a": 1}\n{"a": 2}\n')
+    checkpoints.write(2, SECTIONS)
+    metrics.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3}\n{"a"')
+    timings.write_bytes(b"{}\n")
+    checkpoints.rewind(checkpoints.newest())
+    assert metrics.read_bytes() == b'{"a": 1}\n{"a": 2}\n'
+    assert not timings.exists()
+    checkpoints.rewind(None)
+    assert not metrics.exists()
+
+
+def test_lines_that_are_lost_are_told(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    (tmp_path / "metrics.jsonl").write_bytes(b"{}\n{}\n")
+    checkpoints.write(2, SECTIONS)
+    (tmp_path / "metrics.jsonl").write_bytes(b"{}\n{}")
+    with pytest.raises(RunError, match=r"must hold the 2 lines .* holds 1"):
+        checkpoints.rewind(checkpoints.newest())
+
+
+def test_refuses_to_keep_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
+        Checkpoints(tmp_path, keep=0)

@@ -87,7 +87,6 @@ class Checkpoints:
         about = {
             "format": _FORMAT,
             "position": position,
-            "checksum": _checksum(tensors),
             "lines": {name: len(_lines(self._run / name)) for name in GROWING},
         }
         folder = self._run / _FOLDER
@@ -95,9 +94,8 @@ class Checkpoints:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise cannot("make", folder, error) from error
-        write_atomically(
-            folder / f"{position:06d}.safetensors", save(tensors, {_ABOUT: json.dumps(about)})
-        )
+        sealed = json.dumps({**about, "checksum": _checksum(about, tensors)})
+        write_atomically(folder / f"{position:06d}.safetensors", save(tensors, {_ABOUT: sealed}))
         for old in self._newest_first()[self._keep :]:
             old.unlink(missing_ok=True)
 
@@ -158,7 +156,8 @@ def _read(path: Path) -> Checkpoint:
         if about.get("format") != _FORMAT:
             raise ValueError(f"must be of the format {_FORMAT!r}, got {about.get('format')!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    if _checksum(tensors) != about["checksum"]:
+    checksum = about.pop("checksum")
+    if _checksum(about, tensors) != checksum:
         raise ValueError("its content does not match its checksum")
     sections: dict[str, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -176,10 +175,11 @@ def _lines(path: Path) -> list[bytes]:
     return [line for line in found if line.endswith(b"\n")]
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
-    """Return a CRC-32 of all names and bytes."""
-    found = 0
+def _checksum(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int:
+    """Return a CRC-32 of all that a checkpoint says and holds."""
+    found = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
-        found = zlib.crc32(name.encode(), found)
-        found = zlib.crc32(tensors[name].numpy().reshape(-1).view("u1").data, found)
+        value = tensors[name].numpy()
+        found = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), found)
+        found = zlib.crc32(value.reshape(-1).view("u1").data, found)
     return found

@@ -14,7 +14,7 @@ def differences(one: Experiment, other: Experiment) -> list[str]:
         >>> one = load_config("quickstart.yaml")
         >>> other = load_config("quickstart.yaml", ["seed=1", "objective={name: dpo}"])
         >>> differences(one, other)[:2]
-        ["seed: 0 there, 1 given", "objective.name: 'kto' there, 'dpo' given"]
+        ['seed: 0 there, 1 given', "objective.name: 'kto' there, 'dpo' given"]
     """
     there, given = (dict(_leaves((), tree.model_dump(mode="json"))) for tree in (one, other))
     return [

@@ -36,6 +36,7 @@ FILES = {
     "config.yaml",
     "provenance.json",
     "split.json",
+    "layout.json",
     "liked_in_training.json",
     "metrics.jsonl",
     "adapter",

@@ -17,7 +17,6 @@ from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
-    build_groups,
     check_room,
     make_queries,
     make_writer,
@@ -25,6 +24,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
     read_other_corpus,
 )
+from pkgllm.experiment.layouts import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.legacy import (
     ANSWERS,
     LEAKY_SAMPLES,
@@ -87,7 +87,7 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
         freeze_a=config.adapter.freeze_a,
     )
     check_engine(config, policy)
-    groups = build_groups(config, population, writer, run.path / GROUPS, progress)
+    groups, layout = lay_out_groups(config, population, writer, run.path / GROUPS, progress)
     try:
         check_cohort(config.mode, groups)
     except ConfigError:
@@ -98,13 +98,15 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     run.write_text("config.yaml", dump_config(config))
     run.write_json("provenance.json", _provenance(config, population, base))
     run.write_json("split.json", _split(population))
+    run.write_json(LAYOUT, layout)
     run.write_json(LIKED, {"clients": liked})
     train_policy(Training(config, policy, base, groups, run, progress))
     for private in (GROUPS, REFERENCE):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
     ranked = Ranked(run.path, base, policy, writer, liked)
-    task = Task(config, ranked, population, queries, facts_left_out)
+    notes = layout_notes(config, run.path)
+    task = Task(config, ranked, population, queries, facts_left_out, notes)
     return write_ranks(task, rank(task, progress), run)
 
 
@@ -156,7 +158,8 @@ def evaluate_run(
     check_room(config.prompt, writer, base, catalogue)
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
     ranked = Ranked(run.path, base, policy, writer, _read_liked(run.path / LIKED))
-    task = Task(config, ranked, population, queries, facts_left_out)
+    notes = layout_notes(config, run.path)
+    task = Task(config, ranked, population, queries, facts_left_out, notes)
     asker = None
     if protocol != "exact":
         prompts = (

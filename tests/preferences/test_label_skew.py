@@ -50,6 +50,12 @@ def test_counts_by_hand(share: float, kept: tuple[int, int]) -> None:
     assert counts_for_share(8, 12, share) == kept
 
 
+def test_the_larger_of_two_equally_near_counts_is_kept() -> None:
+    # A quarter lies half-way between no dislike and one beside one like.
+    assert counts_for_share(1, 3, 0.25) == (1, 1)
+    assert counts_for_share(3, 1, 0.75) == (1, 1)
+
+
 @given(label_lists, shares, st.integers(0, 2**32))
 def test_a_client_is_cut_to_its_counts(labels: Labels, share: float, seed: int) -> None:
     whole = own_groups("p1", labels)

@@ -1,5 +1,8 @@
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from labelled_groups import (
     populations,
 )
 
+from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import Group
 from pkgllm.preferences.layouts import count_labels
 from pkgllm.preferences.redistribution import draw_deal, redistributed, single_examples
@@ -110,3 +114,22 @@ def test_single_examples_keep_prompt_and_label() -> None:
     assert [group.prompt.text for group in singles] == ["p1-0", "p1-0", "p1-1"]
     assert [c.desirable for group in singles for c in group.completions] == [True, False, False]
     assert all(group.mismatched == () for group in singles)
+
+
+def test_memory_is_that_of_the_examples_at_once(tmp_path: Path) -> None:
+    text_bytes, clients = 20_000, [f"p{number}" for number in range(120)]
+    with GroupWriter.create(tmp_path / "groups.arrow") as writer:
+        for client, groups in everybody({key: [[True, False, False]] for key in clients}).items():
+            long = replace(groups[0].prompt, text=client * (text_bytes // len(client)))
+            writer.add(client, [replace(groups[0], prompt=long)])
+    store = GroupStore.open(tmp_path / "groups.arrow")
+    dealt = redistributed(store, dict.fromkeys(clients, 3), stream(0, "deal"), examples_at_once=30)
+    tracemalloc.start()
+    try:
+        received = sum(len(groups) for _, groups in dealt)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert received == 360
+    # Thirty prompts, those of the batch before, and a client that is read; not all 120.
+    assert peak < 75 * text_bytes

@@ -24,7 +24,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
     read_other_corpus,
 )
-from pkgllm.experiment.layouts import LAYOUT, lay_out_groups, layout_notes
+from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.legacy import (
     ANSWERS,
     LEAKY_SAMPLES,

@@ -11,7 +11,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population
-from pkgllm.experiment.layouts import MOVED
+from pkgllm.experiment.group_layout import MOVED
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
 from pkgllm.progress import Progress
 from pkgllm.report.tables import markdown_table

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pkgllm.preferences.groups import Group, with_mismatched
 
-EXAMPLES_AT_ONCE = 4096
+EXAMPLES_AT_ONCE = 16_384
 """Examples that are in memory together, unless a single client's are more."""
 
 

@@ -32,7 +32,7 @@ def lay_out_groups(
     writer: PromptWriter,
     path: Path,
     progress: Progress,
-) -> tuple[GroupStore, dict[str, object]]:
+) -> tuple[GroupStore, dict[str, Any]]:
     """Build and audit everybody's groups, and store what each client trains on.
 
     Every prompt is audited for the person who wrote it, before anything is cut or moved. One
@@ -163,7 +163,7 @@ def _undesirable_share(counts: Mapping[str, LabelCounts]) -> float:
 
 def _summary(
     layout: schema.Layout, before: Mapping[str, LabelCounts], after: Mapping[str, LabelCounts]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     shares = [found.undesirable_share for found in after.values()]
     return {
         "name": layout.name,

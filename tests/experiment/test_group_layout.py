@@ -1,18 +1,19 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_files import files_below, read_json
-from tiny_corpus import tiny_experiment, write_corpus
+from tiny_corpus import FILMS, tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.experiment.assembly import Population, build_groups, make_writer, populate, read_corpus
+from pkgllm.experiment.group_layout import lay_out_groups, layout_note, layout_notes
 from pkgllm.experiment.jobs import evaluate_run, train
-from pkgllm.experiment.layouts import lay_out_groups, layout_note, layout_notes
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.preferences.group_store import GroupStore
@@ -20,6 +21,7 @@ from pkgllm.preferences.groups import Group
 from pkgllm.preferences.layouts import count_labels, paired
 from pkgllm.preferences.prompts import Prompt, PromptWriter
 from pkgllm.progress import Silent
+from pkgllm.runs import RunFolder
 
 LAYOUTS: Mapping[str, dict[str, Any]] = {
     "by_client": {"name": "by_client"},
@@ -201,10 +203,6 @@ class Leaky(PromptWriter):
     """Tells every client all of the catalogue's names."""
 
     def write(self, graph: PersonalGraph) -> Prompt:
-        from dataclasses import replace
-
-        from tiny_corpus import FILMS
-
         prompt = super().write(graph)
         return replace(prompt, text=f"{prompt.text} {'; '.join(FILMS.values())}")
 
@@ -285,11 +283,30 @@ def test_a_run_with_each_layout(configure: Configure, tmp_path: Path, name: str)
     assert again.notes == report.notes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["centralized", "local"])
 def test_a_layout_holds_in_every_mode(configure: Configure, tmp_path: Path, mode: str) -> None:
     config = configure("one_sided", mode={"name": mode, "rounds": 1})
     report = train(config, tmp_path / "run", Silent())
     assert any(note.startswith("Layout: one_sided (one_sided_share 0.6)") for note in report.notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["lanes", "sequential"])
+@pytest.mark.parametrize("objective", ["dpo", "sdpo", "sft"])
+def test_clients_with_nearly_one_label_do_no_harm_to_other_objectives(
+    configure: Configure, tmp_path: Path, objective: str, engine: str
+) -> None:
+    config = configure("dirichlet", objective={"name": objective}, training={"engine": engine})
+    layout = config.layout.model_copy(update={"concentration": 1e-3})
+    whole = config.mode.model_copy(update={"cohort_size": 10, "rounds": 1})
+    train(config.model_copy(update={"layout": layout, "mode": whole}), tmp_path / "run", Silent())
+    share = read_json(tmp_path / "run" / "layout.json")["undesirable_share"]
+    assert (share["min"], share["max"]) == (0, 1)
+    (record,) = RunFolder.open(tmp_path / "run").read_metrics()
+    # Who has no example of the objective trains on nothing, and sends a step of length 0.
+    assert record["failed"] == {}
+    assert record["update_norm"] > 0 or objective != "sft"  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"name": "paired"}'])

@@ -37,6 +37,7 @@ FILES = {
     "config.yaml",
     "provenance.json",
     "split.json",
+    "layout.json",
     "liked_in_training.json",
     "metrics.jsonl",
     "adapter",

@@ -17,6 +17,15 @@ from pkgllm.config.data_sections import (
     Split,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
+from pkgllm.config.layout_sections import (
+    ByClient,
+    Dirichlet,
+    Layout,
+    OneSided,
+    Paired,
+    Redistributed,
+    layout_problems,
+)
 from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
@@ -36,8 +45,10 @@ __all__ = [
     "ApoZero",
     "BaseModelChoice",
     "Baselines",
+    "ByClient",
     "Centralized",
     "Clients",
+    "Dirichlet",
     "Dpo",
     "Evaluation",
     "Experiment",
@@ -45,14 +56,18 @@ __all__ = [
     "Federated",
     "Groups",
     "Kto",
+    "Layout",
     "Lists",
     "Local",
     "Mode",
     "Negatives",
     "NoPrivacy",
     "Objective",
+    "OneSided",
+    "Paired",
     "Prompt",
     "RedialCorpus",
+    "Redistributed",
     "Sdpo",
     "Section",
     "Sft",
@@ -82,6 +97,8 @@ class Experiment(Section):
     adapter: Adapter = Adapter()
     prompt: Prompt = Prompt()
     groups: Groups = Groups()
+    layout: Layout = ByClient(name="by_client")
+    """Which client trains on which examples of the groups."""
     objective: Objective
     training: Training = Training()
     mode: Mode
@@ -92,7 +109,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":
-        problems = []
+        problems = list(layout_problems(self.layout, self.objective, self.mode))
         if self.evaluation.part == "validation" and self.split.validation_share == 0:
             problems.append(
                 "evaluation.part validation needs split.validation_share above 0, because nothing "

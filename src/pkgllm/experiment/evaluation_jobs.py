@@ -22,6 +22,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
     read_other_corpus,
 )
+from pkgllm.experiment.group_layout import layout_notes
 from pkgllm.experiment.legacy import (
     ANSWERS,
     LEAKY_SAMPLES,
@@ -99,7 +100,8 @@ def evaluate_run(
     check_room(config.prompt, writer, base, catalogue)
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
     ranked = Ranked(run.path, base, policy, writer, read_liked(run.path / LIKED))
-    task = Task(config, ranked, population, queries, facts_left_out)
+    notes = layout_notes(config, run.path)
+    task = Task(config, ranked, population, queries, facts_left_out, notes)
     asker = None
     if protocol != "exact":
         prompts = (

@@ -17,13 +17,13 @@ from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
-    build_groups,
     check_room,
     make_queries,
     make_writer,
     populate,
     read_corpus,
 )
+from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import Training, check_cohort, train_policy
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
@@ -89,11 +89,11 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
     job = _load(config)
     run.write_text("config.yaml", dump_config(config))
     try:
-        groups = build_groups(config, job.population, job.writer, run.path / GROUPS, progress)
+        groups = _build_groups(job, run, progress)
         check_cohort(config.mode, groups)
     except PkgllmError:
         # The folder stays empty, so that the corrected command can use it.
-        for name in ("config.yaml", GROUPS):
+        for name in ("config.yaml", GROUPS, LAYOUT):
             (run.path / name).unlink(missing_ok=True)
         raise
     return _go_on(job, run, groups, progress, keep=keep)
@@ -189,11 +189,19 @@ def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
     """Return a run's groups, as they were or built again; None once training is done."""
     if run.adapter.exists():
         return None
-    path = run.path / GROUPS
     try:
-        return GroupStore.open(path)
-    except DataError:
-        return build_groups(job.config, job.population, job.writer, path, progress)
+        if (run.path / LAYOUT).exists():
+            return GroupStore.open(run.path / GROUPS)
+    except DataError as error:
+        logger.warning("%s; its groups are built again", error)
+    return _build_groups(job, run, progress)
+
+
+def _build_groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore:
+    path = run.path / GROUPS
+    groups, layout = lay_out_groups(job.config, job.population, job.writer, path, progress)
+    run.write_json(LAYOUT, layout)
+    return groups
 
 
 def _go_on(
@@ -214,7 +222,8 @@ def _go_on(
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
     ranked = Ranked(run.path, job.base, job.policy, job.writer, liked)
-    task = Task(job.config, ranked, job.population, job.queries, job.facts_left_out)
+    notes = layout_notes(job.config, run.path)
+    task = Task(job.config, ranked, job.population, job.queries, job.facts_left_out, notes)
     return write_ranks(task, rank(task, progress), run)
 
 

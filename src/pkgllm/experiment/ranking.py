@@ -11,6 +11,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population
+from pkgllm.experiment.group_layout import MOVED
 from pkgllm.experiment.run_record import read_json
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
 from pkgllm.progress import Progress
@@ -41,6 +42,8 @@ class Task:
     """Audited."""
     facts_left_out: int
     """Facts that did not fit into the prompts."""
+    layout_notes: tuple[str, ...] = ()
+    """What a reader must know of who trained on what."""
 
     @property
     def title(self) -> str:
@@ -52,6 +55,7 @@ class Task:
         """What a reader must know of data, task, prompts and privacy."""
         return (
             *data_notes(self.population),
+            *self.layout_notes,
             task_note(self.config, self.population, self.queries),
             _prompt_note(self.config, self.queries, self.facts_left_out),
             *score_notes(self.config.evaluation),
@@ -170,9 +174,14 @@ def run_notes(config: schema.Experiment) -> tuple[str, ...]:
 def _privacy_note(config: schema.Experiment) -> str:
     if config.mode.name != "federated":
         return f"Privacy: none; mode {config.mode.name}."
+    reasons = []
+    if config.privacy.report_private_metrics:
+        reasons.append("losses and counts leave the clients")
+    if config.layout.name == "redistributed":
+        reasons.append(MOVED)
     leaves = (
-        "losses and counts leave the clients, so the run is not private"
-        if config.privacy.report_private_metrics
+        f"{' and '.join(reasons)}, so the run is not private"
+        if reasons
         else "nothing but updates leaves the clients"
     )
     return f"Privacy: none, no epsilon can be given; {leaves}."

@@ -82,6 +82,18 @@ def hidden_windows(
             yield context, hidden
 
 
+def with_mismatched(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """Give each group of a client its mismatched completions.
+
+    They are those of the next group, and the last's are those of the first, so they are fixed for
+    the run (TRL rotates them in the same way).
+    """
+    return tuple(
+        replace(group, mismatched=groups[(index + 1) % len(groups)].completions)
+        for index, group in enumerate(groups)
+    )
+
+
 class GroupBuilder:
     """Builds the groups of one client after another.
 
@@ -111,8 +123,7 @@ class GroupBuilder:
     ) -> tuple[Group, ...]:
         """Return the groups of one client's training graph, latest first.
 
-        Each group's mismatched completions are those of the next group, and the last's those of
-        the first, so they are fixed for the run (TRL rotates them in the same way).
+        Each has its mismatched completions, as :func:`with_mismatched` gives them.
         """
         groups = [
             self._group(context, hidden, generator)
@@ -124,10 +135,7 @@ class GroupBuilder:
                 max_groups=max_groups,
             )
         ]
-        return tuple(
-            replace(group, mismatched=groups[(index + 1) % len(groups)].completions)
-            for index, group in enumerate(groups)
-        )
+        return with_mismatched(groups)
 
     def _group(
         self, context: PersonalGraph, hidden: Sequence[Fact], generator: np.random.Generator

@@ -35,9 +35,11 @@ from pkgllm.experiment.legacy import (
 )
 from pkgllm.experiment.listing import ListAsker, write_lists
 from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
+from pkgllm.experiment.validation import check_observation
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import attach_adapter, load_adapter
 from pkgllm.lm.base_model import BaseModel, load_base_model
@@ -87,6 +89,9 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
         freeze_a=config.adapter.freeze_a,
     )
     check_engine(config, policy)
+    liked = population.liked_in_training()
+    ranked = Ranked(run.path, base, policy, writer, liked)
+    validation = check_observation(config, ranked, population)
     groups = build_groups(config, population, writer, run.path / GROUPS, progress)
     try:
         check_cohort(config.mode, groups)
@@ -94,16 +99,15 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
         # The folder stays empty, so that the corrected command can use it.
         groups.path.unlink()
         raise
-    liked = population.liked_in_training()
     run.write_text("config.yaml", dump_config(config))
     run.write_json("provenance.json", _provenance(config, population, base))
     run.write_json("split.json", _split(population))
     run.write_json(LIKED, {"clients": liked})
-    train_policy(Training(config, policy, base, groups, run, progress))
+    observer = Observer(run, config.observation, validation)
+    train_policy(Training(config, policy, base, groups, run, progress, observer))
     for private in (GROUPS, REFERENCE):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
-    ranked = Ranked(run.path, base, policy, writer, liked)
     task = Task(config, ranked, population, queries, facts_left_out)
     return write_ranks(task, rank(task, progress), run)
 

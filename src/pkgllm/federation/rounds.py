@@ -18,6 +18,7 @@ from flwr.serverapp.strategy import Strategy
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
+from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
 
@@ -38,12 +39,18 @@ class RoundRecord:
     adapter: AdapterState
     """The adapter after the round."""
     seconds: float
+    """Of the whole round."""
+    training_seconds: float
+    """Until the last reply was there."""
+    aggregation_seconds: float
     bytes_down: int
     """Bytes of the records that were sent to the cohort."""
     bytes_up: int
     """Bytes of the records that came back."""
     update_norm: float
     """Euclidean length of the step from the adapter before the round."""
+    spread: UpdateSpread
+    """How the updates that were aggregated differ."""
 
 
 def sample_cohort(
@@ -186,6 +193,7 @@ def _run_round(
         reply.metadata.src_node_id: reply
         for reply in grid.send_and_receive(messages, timeout=timeout)
     }
+    trained = time.perf_counter()
     replies = {client: received[node] for client, node in nodes.items() if node in received}
     failed = _failures(replies, nodes, adapter, timeout)
     for client, reason in failed.items():
@@ -193,7 +201,10 @@ def _run_round(
     good = [replies[client] for client in nodes if client not in failed]
     if not good:
         raise FederationError(_nobody_left(round_num, failed))
+    spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
+    aggregating = time.perf_counter()
     arrays, means = strategy.aggregate_train(round_num, good)
+    aggregated = time.perf_counter()
     if arrays is None:
         raise FederationError(
             f"round {round_num}: {type(strategy).__name__} made no adapter of {len(good)} updates"
@@ -206,9 +217,12 @@ def _run_round(
         metrics=records.to_metrics(means) if means else {},
         adapter=after,
         seconds=time.perf_counter() - started,
+        training_seconds=trained - started,
+        aggregation_seconds=aggregated - aggregating,
         bytes_down=sum(map(records.num_bytes, messages)),
         bytes_up=sum(map(records.num_bytes, received.values())),
         update_norm=update_norm(adapter, after),
+        spread=spread,
     )
 
 

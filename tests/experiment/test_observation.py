@@ -24,9 +24,9 @@ WATCHED = {"evaluate_every": 2, "max_clients": None}
 HELD_OUT = {"validation_share": 0.2, "test_share": 0.2}
 
 
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    found = EventAccumulator(str(run / TENSORBOARD))  # type: ignore[no-untyped-call]
-    found.Reload()  # type: ignore[no-untyped-call]
+def scalars(run: Path) -> dict[str, list[tuple[Any, Any]]]:
+    found = EventAccumulator(str(run / TENSORBOARD))
+    found.Reload()
     return {
         tag: [(event.step, event.value) for event in found.Scalars(tag)]
         for tag in found.Tags()["scalars"]
@@ -113,7 +113,7 @@ def test_a_validation_is_the_same_in_every_repetition(
 
 def test_tensorboard_shows_every_number_of_the_files(watched: Path) -> None:
     run, found = RunFolder(watched), scalars(watched)
-    federated = read_json_mode(watched) == "federated"
+    federated = mode_of(watched) == "federated"
     for record in run.read_validation():
         for name in ("hits@10", "mrr"):
             assert (record["round_num"], pytest.approx(record[name])) in found[f"validation/{name}"]
@@ -132,7 +132,7 @@ def test_tensorboard_shows_every_number_of_the_files(watched: Path) -> None:
     assert names == (set() if federated else {"training/loss"})
 
 
-def read_json_mode(run: Path) -> str:
+def mode_of(run: Path) -> str:
     return "federated" if "cohort" in json.loads((run / "metrics.jsonl").open().readline()) else ""
 
 
@@ -177,7 +177,7 @@ def observed(mode: str = "federated", **observation: Any) -> Callable[..., schem
         (
             observed(evaluate_every=1),
             {"validation_share": 0.0},
-            "needs split.validation_share above 0",
+            "share above 0, because nothing",
         ),
         (observed(evaluate_every=3), HELD_OUT, "must be at most mode.rounds, 2"),
         (observed("local", evaluate_every=1), HELD_OUT, "must be 0 in mode local"),

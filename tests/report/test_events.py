@@ -13,8 +13,8 @@ from pkgllm.report.events import EVENT_FILE, Step, append_event, crc32c, write_e
 
 def read(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
     """What TensorBoard itself finds, by tag: time, step and value."""
-    found = EventAccumulator(str(folder))  # type: ignore[no-untyped-call]
-    found.Reload()  # type: ignore[no-untyped-call]
+    found = EventAccumulator(str(folder))
+    found.Reload()
     return {
         tag: [(event.wall_time, event.step, event.value) for event in found.Scalars(tag)]
         for tag in found.Tags()["scalars"]

@@ -159,11 +159,15 @@ def _validation(story: RunStory) -> "Figure":
         color=_ORANGE,
     )
     axes[0].margins(y=0.2)
+    # From 0, or the noise of a few queries would look like a rise.
+    axes[0].set_ylim(bottom=0)
     return figure
 
 
 def _clients(story: RunStory) -> "Figure":
     figure, axes = _figure(1, len(story.own), width=9.6, height=4.9)
+    # Room between the last number of one axis and the first of the next.
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     for panel, (metric, models) in zip(axes, story.own.items(), strict=True):
         for place, (model, values) in enumerate(models.items()):
             colour, dashes, width = _LOOKS[place % len(_LOOKS)]

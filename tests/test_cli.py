@@ -41,6 +41,7 @@ def test_the_commands() -> None:
         "data build",
         "evaluate",
         "pkg show",
+        "report",
         "train",
     ]
 

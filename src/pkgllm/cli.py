@@ -213,6 +213,26 @@ def compare(
         typer.echo(f"\nwritten to {output}")
 
 
+@app.command(epilog=_example("pkgllm report runs/first -o first-report"))
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the report; RUN/report if absent."),
+    ] = None,
+) -> None:
+    """Write tables and plots of a run: its rounds, validations and final numbers.
+
+    RUN is the folder of a run, finished or not.
+    """
+    from pkgllm.experiment.reporting import write_report
+
+    written, missing = write_report(run, output)
+    for line in missing:
+        typer.echo(f"not there: {line}")
+    typer.echo(f"report: {written}")
+
+
 @config_app.command("check", epilog=_example("pkgllm config check mine.yaml --set seed=1"))
 def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
     """Tell everything that is wrong with a configuration.

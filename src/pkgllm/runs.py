@@ -120,8 +120,18 @@ class RunFolder:
 
     @property
     def metrics(self) -> Path:
-        """One line of JSON for each record of training."""
+        """One line of JSON for each record of training; the same in every repetition of a run."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def timings(self) -> Path:
+        """One line of JSON for each stretch of training: how long it took, when it ended."""
+        return self.path / "timings.jsonl"
+
+    @property
+    def validation(self) -> Path:
+        """One line of JSON for each validation during training."""
+        return self.path / "validation.jsonl"
 
     @property
     def adapter(self) -> Path:
@@ -179,16 +189,15 @@ class RunFolder:
         Raises:
             RunError: If it cannot be written; the records before it are unharmed.
         """
-        line = _json(record) + b"\n"
-        try:
-            # Unbuffered, so that the line goes out at once and in one piece.
-            with self.metrics.open("ab+", buffering=0) as file:
-                _cut_torn_line(file)
-                written = file.write(line)
-                if written < len(line):
-                    file.write(line[written:])
-        except OSError as error:
-            raise cannot("write", self.metrics, error) from error
+        _append(self.metrics, record)
+
+    def append_timings(self, record: Mapping[str, object]) -> None:
+        """Add one record to the timings, as :meth:`append_metrics` does."""
+        _append(self.timings, record)
+
+    def append_validation(self, record: Mapping[str, object]) -> None:
+        """Add one record to the validations, as :meth:`append_metrics` does."""
+        _append(self.validation, record)
 
     def read_metrics(self) -> list[dict[str, object]]:
         """Return the records in the order in which they were added.
@@ -196,19 +205,17 @@ class RunFolder:
         A last line without its end was torn by a crash and counts as never written.
 
         Raises:
-            RunError: If the file cannot be read or another line is not JSON.
+            RunError: If the file cannot be read or another line is not a JSON object.
         """
-        try:
-            lines = self.metrics.read_bytes().split(b"\n")[:-1] if self.metrics.exists() else []
-        except OSError as error:
-            raise cannot("read", self.metrics, error) from error
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(json.loads(line))
-            except ValueError as error:
-                raise RunError(f"{self.metrics}: line {number} must be JSON: {error}") from error
-        return records
+        return _read(self.metrics)
+
+    def read_timings(self) -> list[dict[str, object]]:
+        """Return the timings, as :meth:`read_metrics` does."""
+        return _read(self.timings)
+
+    def read_validation(self) -> list[dict[str, object]]:
+        """Return the validations, as :meth:`read_metrics` does."""
+        return _read(self.validation)
 
 
 def provenance(*, seed: int, digests: Mapping[str, str]) -> dict[str, object]:
@@ -273,6 +280,36 @@ def _finite(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_finite(entry) for entry in value]
     return value
+
+
+def _append(path: Path, record: Mapping[str, object]) -> None:
+    line = _json(record) + b"\n"
+    try:
+        # Unbuffered, so that the line goes out at once and in one piece.
+        with path.open("ab+", buffering=0) as file:
+            _cut_torn_line(file)
+            written = file.write(line)
+            if written < len(line):
+                file.write(line[written:])
+    except OSError as error:
+        raise cannot("write", path, error) from error
+
+
+def _read(path: Path) -> list[dict[str, object]]:
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise RunError(f"{path}: line {number} must be JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise RunError(f"{path}: line {number} must be a JSON object, got {record!r:.60}")
+        records.append(record)
+    return records
 
 
 def _cut_torn_line(file: FileIO) -> None:

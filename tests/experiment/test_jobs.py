@@ -19,6 +19,7 @@ from pkgllm.experiment import jobs
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
 from pkgllm.experiment.evaluation_jobs import evaluate_run
 from pkgllm.experiment.jobs import build_data, train
+from pkgllm.experiment.observation import TENSORBOARD
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import attach_adapter
@@ -26,6 +27,7 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.groups import Group
 from pkgllm.preferences.prompts import Prompt, PromptWriter
 from pkgllm.progress import Silent
+from pkgllm.report.events import EVENT_FILE
 from pkgllm.runs import RunFolder
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
@@ -40,6 +42,9 @@ FILES = {
     "layout.json",
     "liked_in_training.json",
     "metrics.jsonl",
+    "timings.jsonl",
+    "checkpoints",
+    "tensorboard",
     "adapter",
     "predictions.jsonl",
     "results.json",
@@ -110,6 +115,8 @@ def test_metrics_tell_what_each_mode_did(finished: Finished) -> None:
             assert len(record["cohort"]) == 2  # type: ignore[arg-type]
             assert record["failed"] == {}
             assert record["update_norm"] > 0  # type: ignore[operator]
+            for name in ("update_norms", "update_cosines"):
+                assert set(record[name]) == {"mean", "min", "max", "sd"}  # type: ignore[call-overload]
             # A loss is private, and nothing said that it may leave.
             assert not {"loss", "num_groups"} & set(record)
 
@@ -127,7 +134,7 @@ def test_the_same_seed_gives_the_same_bytes(finished: Finished, tmp_path: Path) 
     ours, theirs = files_below(path), files_below(again)
     assert ours.keys() == theirs.keys()
     # Dates, and what a round took.
-    changing = {"provenance.json", "metrics.jsonl"}
+    changing = {"provenance.json", "timings.jsonl", f"{TENSORBOARD}/{EVENT_FILE}"}
     assert {name for name in ours if ours[name] != theirs[name]} <= changing
 
 

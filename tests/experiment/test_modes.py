@@ -18,6 +18,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
 )
 from pkgllm.experiment.modes import Training, check_cohort, client_adapter, train_policy
+from pkgllm.experiment.observation import Observer
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, read_adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.group_store import GroupStore
@@ -105,7 +106,8 @@ def train(
 
         run = RunFolder.create(tmp_path / "run")
         checkpoints = Checkpoints(run.path, keep=1)
-        train_policy(Training(config, policy, base, groups, run, Silent(), checkpoints=checkpoints))
+        observer = Observer(run, config.observation)
+        train_policy(Training(config, policy, base, groups, run, Silent(), observer, checkpoints))
         # What the policy carries afterwards is what the run folder holds, and what is ranked.
         assert_same(adapter_state(policy), read_adapter_state(run.path / "adapter"), atol=0)
         # By hand it is done with the sequential engine, which the other one rounds differently.

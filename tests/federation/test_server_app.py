@@ -95,7 +95,18 @@ def test_rounds_follow_the_mean_and_the_learning_rate() -> None:
     assert {record.cohort for record in seen} == {("a", "b")}
     # 12 entries move by 4, then by 1: sqrt(12) * 4 and sqrt(12).
     assert [record.update_norm for record in seen] == pytest.approx([12**0.5 * 4, 12**0.5])
-    assert all(record.seconds > 0 and record.failed == {} for record in seen)
+    # In the first round a stays and b goes 8 in each entry; in the second a goes -1 and b 3.
+    assert [(r.spread.norms.min, r.spread.norms.max) for r in seen] == [
+        pytest.approx((0.0, 12**0.5 * 8)),
+        pytest.approx((12**0.5 * 1, 12**0.5 * 3)),
+    ]
+    assert [(r.spread.cosines.min, r.spread.cosines.max) for r in seen] == [
+        pytest.approx((1.0, 1.0)),
+        pytest.approx((-1.0, 1.0)),
+    ]
+    for record in seen:
+        assert record.seconds >= record.training_seconds + record.aggregation_seconds > 0
+        assert record.failed == {}
     assert all(value.dtype == torch.float32 for value in after.values())
 
 

@@ -3,6 +3,7 @@
 The sections live beside; this module is where others take them from.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +28,7 @@ from pkgllm.config.layout_sections import (
     layout_problems,
 )
 from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.observation_sections import Observation
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
     Adapter,
@@ -63,6 +65,7 @@ __all__ = [
     "Negatives",
     "NoPrivacy",
     "Objective",
+    "Observation",
     "OneSided",
     "Paired",
     "Prompt",
@@ -104,6 +107,7 @@ class Experiment(Section):
     mode: Mode
     privacy: NoPrivacy = NoPrivacy(name="none")
     evaluation: Evaluation = Evaluation()
+    observation: Observation = Observation()
     output: str = "runs"
     """Folder in which the run folder is made; ``--output`` names the run folder itself."""
 
@@ -124,6 +128,25 @@ class Experiment(Section):
                 "mode.weighting examples sends private counts; set privacy.report_private_metrics "
                 "to mark the run as not private, or use uniform"
             )
+        problems += self._unobservable()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unobservable(self) -> Iterator[str]:
+        every = self.observation.evaluate_every
+        if every and self.split.validation_share == 0:
+            yield (
+                "observation.evaluate_every needs split.validation_share above 0, because nothing "
+                "is held out for it; got 0"
+            )
+        if every and self.mode.name == "local":
+            yield (
+                f"observation.evaluate_every must be 0 in mode local, which has no model of all "
+                f"clients after a round; got {every}"
+            )
+        elif every > self.mode.rounds:
+            yield (
+                f"observation.evaluate_every must be at most mode.rounds, {self.mode.rounds}, or "
+                f"no round is ranked; got {every}"
+            )

@@ -1,7 +1,7 @@
 """What the commands do: train, go on with a run, build the data."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from pkgllm.experiment.assembly import (
 )
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -37,9 +38,15 @@ from pkgllm.experiment.run_record import (
 )
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
+from pkgllm.experiment.validation import check_observation
 from pkgllm.graph.rdf import write_graph
 from pkgllm.interrupts import after_this_round
-from pkgllm.lm.adapter import attach_adapter, load_adapter_state, read_adapter_state
+from pkgllm.lm.adapter import (
+    AdapterState,
+    attach_adapter,
+    load_adapter_state,
+    read_adapter_state,
+)
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.group_store import GroupStore
 from pkgllm.preferences.prompts import PromptWriter
@@ -68,6 +75,9 @@ class _Job:
     policy: PeftModel
     queries: Sequence[ClientQueries]
     facts_left_out: int
+    ranked: Ranked
+    validation: Callable[[AdapterState], Mapping[str, float]] | None
+    """Ranks the validation part with an adapter, where that was asked for."""
 
 
 def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEEP) -> Report:
@@ -86,7 +96,7 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
         PkgllmError: If anything that the configuration names cannot be used.
     """
     run = RunFolder.create(path)
-    job = _load(config)
+    job = _load(config, run)
     run.write_text("config.yaml", dump_config(config))
     try:
         groups = _build_groups(job, run, progress)
@@ -135,7 +145,7 @@ def resume(
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return read_ranks(run, title=run_title(config))
-    job = _load(config)
+    job = _load(config, run)
     if run.provenance.exists():
         _check_same(run, job)
     # Values that were evicted to it would be computed in other company than those that were not.
@@ -163,7 +173,7 @@ def build_data(config: Experiment, output: Path, progress: Progress) -> int:
     return len(population.splits)
 
 
-def _load(config: Experiment) -> _Job:
+def _load(config: Experiment, run: RunFolder) -> _Job:
     population = populate(config, read_corpus(config))
     base = load_base(config)
     writer = make_writer(config.prompt, base)
@@ -182,7 +192,11 @@ def _load(config: Experiment) -> _Job:
         freeze_a=config.adapter.freeze_a,
     )
     check_engine(config, policy)
-    return _Job(config, population, base, writer, policy, queries, facts_left_out)
+    ranked = Ranked(run.path, base, policy, writer, population.liked_in_training())
+    validation = check_observation(config, ranked, population)
+    return _Job(
+        config, population, base, writer, policy, queries, facts_left_out, ranked, validation
+    )
 
 
 def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
@@ -208,10 +222,9 @@ def _go_on(
     job: _Job, run: RunFolder, groups: GroupStore | None, progress: Progress, *, keep: int
 ) -> Report:
     """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
-    liked = job.population.liked_in_training()
     if not run.provenance.exists():
         run.write_json("split.json", split_record(job.population))
-        run.write_json(LIKED, {"clients": liked})
+        run.write_json(LIKED, {"clients": job.ranked.liked})
         # Last, since it says that the others are there.
         run.write_json("provenance.json", run_provenance(job.config, job.population, job.base))
     if groups is None:
@@ -221,9 +234,8 @@ def _go_on(
     for private in (GROUPS, REFERENCE):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
-    ranked = Ranked(run.path, job.base, job.policy, job.writer, liked)
     notes = layout_notes(job.config, run.path)
-    task = Task(job.config, ranked, job.population, job.queries, job.facts_left_out, notes)
+    task = Task(job.config, job.ranked, job.population, job.queries, job.facts_left_out, notes)
     return write_ranks(task, rank(task, progress), run)
 
 
@@ -243,7 +255,8 @@ def _train(job: _Job, run: RunFolder, groups: GroupStore, progress: Progress, *,
             groups,
             run,
             progress,
-            checkpoints=checkpoints,
+            Observer(run, job.config.observation, job.validation),
+            checkpoints,
             start=start,
             stop_asked=stop_asked,
         )

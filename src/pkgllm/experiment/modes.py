@@ -1,8 +1,9 @@
 """Train a policy's adapter: federated, on pooled graphs, or each client alone."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,8 +13,15 @@ from pkgllm.checkpoints import Checkpoint, Checkpoints, Sections
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
+from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.trainers import make_trainer
-from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
+from pkgllm.lm.adapter import (
+    AdapterState,
+    adapter_state,
+    load_adapter_state,
+    save_adapter,
+    update_norm,
+)
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group
 from pkgllm.progress import Progress
@@ -65,6 +73,7 @@ class Training:
     groups: Groups
     run: RunFolder
     progress: Progress
+    observer: Observer
     checkpoints: Checkpoints
     start: Checkpoint | None = None
     """Where to go on."""
@@ -133,18 +142,25 @@ def _federated(training: Training, mode: schema.Federated) -> None:
             advance()
 
         def on_round(record: RoundRecord) -> None:
-            training.run.append_metrics(
-                {
-                    "round_num": record.round_num,
+            training.observer.after_round(
+                record.round_num,
+                record.adapter,
+                metrics={
                     "learning_rate": training.learning_rate(record.round_num),
                     "cohort": list(record.cohort),
                     "failed": dict(record.failed),
                     **record.metrics,
                     "update_norm": record.update_norm,
-                    "seconds": record.seconds,
+                    "update_norms": asdict(record.spread.norms),
+                    "update_cosines": asdict(record.spread.cosines),
                     "bytes_down": record.bytes_down,
                     "bytes_up": record.bytes_up,
-                }
+                },
+                timings={
+                    "seconds": record.seconds,
+                    "training_seconds": record.training_seconds,
+                    "aggregation_seconds": record.aggregation_seconds,
+                },
             )
             advance(_detail(record.metrics.get("loss"), record.update_norm))
             training.checkpoint(
@@ -184,11 +200,15 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
         for _ in range(training.done):
             advance()
         for round_num in range(training.done + 1, mode.rounds + 1):
-            rate = training.learning_rate(round_num)
+            started, rate = time.perf_counter(), training.learning_rate(round_num)
             (done,) = _all_trained(trainer(states, round_num=round_num, learning_rate=rate))
+            length = update_norm(states[POOLED], done.adapter)
             states = {POOLED: done.adapter}
-            training.run.append_metrics(
-                {"round_num": round_num, "learning_rate": rate, "loss": done.loss}
+            training.observer.after_round(
+                round_num,
+                done.adapter,
+                metrics={"learning_rate": rate, "loss": done.loss, "update_norm": length},
+                timings={"seconds": time.perf_counter() - started},
             )
             advance(_detail(done.loss))
             training.checkpoint(round_num, {ADAPTER: done.adapter}, last=round_num == mode.rounds)
@@ -215,6 +235,7 @@ def _local(training: Training, mode: schema.Local) -> None:
             if rounds_done:
                 states = {client: training.state(str(index)) for index, client in enumerate(part)}
             losses = dict.fromkeys(part, math.nan)
+            started = time.perf_counter()
             for round_num in range(rounds_done + 1, mode.rounds + 1):
                 trained = trainer(
                     states,
@@ -230,6 +251,8 @@ def _local(training: Training, mode: schema.Local) -> None:
                         last=False,
                     )
             rounds_done = 0
+            seconds = time.perf_counter() - started
+            run.append_timings({"clients": len(states), "seconds": seconds, "time": time.time()})
             for client, state in states.items():
                 load_adapter_state(policy, state)
                 name = client_adapter(run.path, client).relative_to(run.path)

@@ -55,8 +55,9 @@ class Predictions:
 
     @property
     def setting(self) -> str:
-        """Equal for runs that differ in nothing but their seeds and their places."""
-        config = self.config.model_dump(mode="json", exclude={"seed", "output"})
+        """Equal for runs that differ in nothing but seed, place, and how training was watched."""
+        unasked = {"seed", "output", "observation"}
+        config = self.config.model_dump(mode="json", exclude=unasked)
         # Another seed makes another split, since it draws other unseen clients.
         read = {name: digest for name, digest in self.digests.items() if name != "split"}
         return json.dumps([config, read], sort_keys=True)

@@ -9,13 +9,14 @@ up    config   client-id, once per run, in answer to the question which client a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy.typing import NDArray
 
 from pkgllm.federation.flower_internals import app_error
 from pkgllm.lm.adapter import AdapterState
@@ -151,6 +152,12 @@ def num_bytes(message: Message) -> int:
 def to_metrics(record: MetricRecord) -> dict[str, float]:
     """Return what a record of single numbers holds."""
     return {name: float(cast(float, value)) for name, value in record.items()}
+
+
+def array_reader(message: Message) -> Callable[[str], NDArray[np.float32]]:
+    """Return what decodes one array at a time of an update without :func:`update_fault`."""
+    arrays = message.content.array_records[ARRAYS]
+    return lambda key: arrays[key].numpy()
 
 
 def metric_names(message: Message) -> tuple[str, ...]:

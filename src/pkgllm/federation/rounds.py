@@ -20,6 +20,7 @@ from torch import Tensor
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
+from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.federation.strategies import ResumableStrategy
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
@@ -43,12 +44,18 @@ class RoundRecord:
     strategy_state: Mapping[str, Tensor]
     """What the strategy remembers for the rounds to come."""
     seconds: float
+    """Of the whole round."""
+    training_seconds: float
+    """Until the last reply was there."""
+    aggregation_seconds: float
     bytes_down: int
     """Bytes of the records that were sent to the cohort."""
     bytes_up: int
     """Bytes of the records that came back."""
     update_norm: float
     """Euclidean length of the step from the adapter before the round."""
+    spread: UpdateSpread
+    """How the updates that were aggregated differ."""
 
 
 def sample_cohort(
@@ -204,6 +211,7 @@ def _run_round(
         reply.metadata.src_node_id: reply
         for reply in grid.send_and_receive(messages, timeout=timeout)
     }
+    trained = time.perf_counter()
     replies = {client: received[node] for client, node in nodes.items() if node in received}
     failed = _failures(replies, nodes, adapter, timeout)
     for client, reason in failed.items():
@@ -211,7 +219,10 @@ def _run_round(
     good = [replies[client] for client in nodes if client not in failed]
     if len(good) < min_updates:
         raise FederationError(_too_few(round_num, min_updates, len(good), failed))
+    spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
+    aggregating = time.perf_counter()
     arrays, means = strategy.aggregate_train(round_num, good)
+    aggregated = time.perf_counter()
     if arrays is None:
         raise FederationError(
             f"round {round_num}: {type(strategy).__name__} made no adapter of {len(good)} updates"
@@ -227,9 +238,12 @@ def _run_round(
             key: torch.from_numpy(np.array(value)) for key, value in strategy.state_dict().items()
         },
         seconds=time.perf_counter() - started,
+        training_seconds=trained - started,
+        aggregation_seconds=aggregated - aggregating,
         bytes_down=sum(map(records.num_bytes, messages)),
         bytes_up=sum(map(records.num_bytes, received.values())),
         update_norm=update_norm(adapter, after),
+        spread=spread,
     )
 
 

@@ -1,0 +1,93 @@
+"""How the updates of a cohort differ: their lengths, and how far they point the same way.
+
+The server computes both from the updates that it received anyway, so nothing more leaves a client.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+ReadArray = Callable[[str], NDArray[np.float32]]
+"""Decodes the array of a key of one client's adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How one number is spread over a cohort; all NaN where nobody has the number."""
+
+    mean: float
+    min: float
+    max: float
+    sd: float
+    """Standard deviation of the cohort itself, with ``n`` below."""
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return the spread of finite values, of which there may be none.
+
+        Example:
+            >>> Spread.of([1.0, 3.0])
+            Spread(mean=2.0, min=1.0, max=3.0, sd=1.0)
+        """
+        if not values:
+            return cls(math.nan, math.nan, math.nan, math.nan)
+        mean = math.fsum(values) / len(values)
+        variance = math.fsum((value - mean) ** 2 for value in values) / len(values)
+        return cls(mean, min(values), max(values), math.sqrt(variance))
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSpread:
+    """The spread of a cohort's updates; whose a smallest or largest value is, it does not tell."""
+
+    norms: Spread
+    """Of the Euclidean lengths."""
+    cosines: Spread
+    """Of the cosine of each update to the mean update."""
+
+
+def update_spread(before: Mapping[str, Tensor], clients: Sequence[ReadArray]) -> UpdateSpread:
+    r"""Return how long the updates of a cohort are and how far they agree.
+
+    With :math:`u_i` what client :math:`i` changed and :math:`m = \frac{1}{n} \sum_i u_i`, the plain
+    mean, the cosine is :math:`u_i \cdot m / (\lVert u_i \rVert \lVert m \rVert)`. An update of
+    length zero has no direction, so its client has no cosine, and nobody has one where the mean is
+    zero. Sums are in double precision, which holds the square of every single-precision number,
+    subnormal ones too. One key is in memory at a time, never a whole adapter more.
+
+    Args:
+        before: The adapter that the cohort received.
+        clients: Reads what each client sent, in order of client id: finite float32 arrays of the
+            shapes in ``before``.
+
+    Example:
+        >>> import torch
+        >>> start = {"a": torch.zeros(2)}
+        >>> sent = [np.array([3.0, 0.0], np.float32), np.array([0.0, 3.0], np.float32)]
+        >>> found = update_spread(start, [lambda key, array=array: array for array in sent])
+        >>> found.norms.mean, round(found.cosines.mean, 4)
+        (3.0, 0.7071)
+    """
+    squares, products = np.zeros(len(clients)), np.zeros(len(clients))
+    mean_square = 0.0
+    for key, tensor in before.items():
+        start = tensor.numpy().astype(np.float64)
+        mean = np.zeros_like(start)
+        for read in clients:
+            mean += read(key) - start
+        mean /= max(len(clients), 1)
+        mean_square += float(np.square(mean).sum())
+        for index, read in enumerate(clients):
+            update = read(key) - start
+            # Not a dot product, whose rounding depends on the number of threads.
+            squares[index] += float(np.square(update).sum())
+            products[index] += float((update * mean).sum())
+    norms = np.sqrt(squares)
+    directed = norms > 0 if mean_square > 0 else np.zeros(len(clients), bool)
+    cosines = products[directed] / norms[directed] / math.sqrt(mean_square)
+    # Rounding may lead just past one.
+    return UpdateSpread(Spread.of(norms.tolist()), Spread.of(np.clip(cosines, -1, 1).tolist()))

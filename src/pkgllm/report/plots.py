@@ -1,0 +1,252 @@
+"""One run in plots, each as PNG and SVG; the same numbers give the same bytes of SVG.
+
+Colours are those of Okabe and Ito 2008, "Color Universal Design", which stay apart for every kind
+of colour vision; lines differ in their dashes as well, for prints without colour.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pkgllm.errors import RunError
+from pkgllm.report.run_tables import RunStory, measure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLOTS = ("training", "updates", "validation", "clients")
+"""Every file name, without its ending."""
+FORMATS = ("png", "svg")
+
+_BLUE, _ORANGE, _GREEN, _PINK, _BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
+_LOOKS = (
+    (_BLUE, "-", 2.6),
+    (_ORANGE, (0, (5, 1.5)), 2.0),
+    (_GREEN, (0, (1, 1)), 2.2),
+    (_PINK, (0, (5, 1.5, 1, 1.5)), 2.0),
+    (_BLACK, (0, (3, 3)), 1.6),
+    ("#E69F00", (0, (8, 2, 2, 2)), 1.8),
+    ("#56B4E9", (0, (2, 2)), 1.8),
+)
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 2.2,
+    "lines.markersize": 5,
+    # Without it the names inside an SVG are drawn at random.
+    "svg.hashsalt": "pkgllm",
+}
+_HEADINGS = {"hits@10": "Hits@10", "mrr": "MRR"}
+
+
+def check_plots() -> None:
+    """Raise where nothing can be drawn.
+
+    Raises:
+        RunError: If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise RunError(
+            f"plots need matplotlib, which cannot be imported: {error}; install it with "
+            "pip install matplotlib"
+        ) from error
+
+
+def draw_plots(story: RunStory) -> dict[str, dict[str, bytes]]:
+    """Return every plot that a run has numbers for, by file name and format.
+
+    Args:
+        story: What the run folder tells.
+    """
+    import matplotlib
+
+    made: dict[str, dict[str, bytes]] = {}
+    with matplotlib.rc_context():
+        # What a user prefers elsewhere must not change the bytes.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        for name, draw in _drawings(story).items():
+            figure = draw(story)
+            made[name] = {form: _bytes(figure, form) for form in FORMATS}
+    return made
+
+
+def captions(story: RunStory) -> dict[str, str]:
+    """Return what each plot of a run shows, by file name."""
+    drawn = {
+        "training": "Loss by round" if _reports_loss(story) else "Length of each round's step",
+        "updates": "Length and direction of the clients' updates by round",
+        "validation": "Hits@10 on the validation part by round",
+        "clients": "Spread over clients of Hits@10 and MRR in the final evaluation",
+    }
+    return {name: drawn[name] for name in _drawings(story)}
+
+
+def _drawings(story: RunStory) -> dict[str, "Callable[[RunStory], Figure]"]:
+    has = {
+        "training": (_training, any(r.get("update_norm") is not None for r in story.rounds)),
+        "updates": (_updates, bool(_series(story.rounds, "update_norms", "mean")[0])),
+        "validation": (_validation, bool(story.validations)),
+        "clients": (_clients, bool(story.own)),
+    }
+    return {name: draw for name, (draw, wanted) in has.items() if wanted}
+
+
+def _training(story: RunStory) -> "Figure":
+    figure, axes = _figure(1, 1)
+    name = "loss" if _reports_loss(story) else "update_norm"
+    _line(axes[0], *_series(story.rounds, name))
+    axes[0].set_title(captions(story)["training"])
+    axes[0].set_ylabel("loss, mean over the cohort" if name == "loss" else "Euclidean length")
+    if story.mode == "centralized" and name == "loss":
+        axes[0].set_ylabel("loss")
+    _rounds_axis(axes[0], story)
+    return figure
+
+
+def _updates(story: RunStory) -> "Figure":
+    figure, axes = _figure(2, 1, height=6.4)
+    for panel, name, title, label in (
+        (axes[0], "update_norms", "Length of the clients' updates", "Euclidean length"),
+        (axes[1], "update_cosines", "Direction: cosine to the mean update", "cosine"),
+    ):
+        places, mean = _series(story.rounds, name, "mean")
+        (_, low), (_, high) = (_series(story.rounds, name, part) for part in ("min", "max"))
+        panel.fill_between(
+            places, low, high, color=_BLUE, alpha=0.18, linewidth=0, label="smallest to largest"
+        )
+        _line(panel, places, mean, label="mean of the cohort")
+        panel.set_title(title)
+        panel.set_ylabel(label)
+        _rounds_axis(panel, story)
+    axes[0].set_xlabel("")
+    axes[0].set_ylim(bottom=0)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside lower center", ncols=2)
+    return figure
+
+
+def _validation(story: RunStory) -> "Figure":
+    figure, axes = _figure(1, 1)
+    places, values = _series(story.validations, "hits@10")
+    _line(axes[0], places, values)
+    axes[0].set_title(captions(story)["validation"])
+    axes[0].set_ylabel("Hits@10")
+    _rounds_axis(axes[0], story)
+    best = max(range(len(values)), key=values.__getitem__)
+    axes[0].plot(
+        places[best], values[best], "o", color=_ORANGE, markersize=9, zorder=3, clip_on=False
+    )
+    axes[0].annotate(
+        f"best {values[best]:.4f}, round {places[best]:.0f}",
+        (places[best], values[best]),
+        xytext=(0, 12),
+        textcoords="offset points",
+        ha="right" if places[best] > story.planned / 2 else "left",
+        color=_ORANGE,
+    )
+    axes[0].margins(y=0.2)
+    # From 0, or the noise of a few queries would look like a rise.
+    axes[0].set_ylim(bottom=0)
+    return figure
+
+
+def _clients(story: RunStory) -> "Figure":
+    figure, axes = _figure(1, len(story.own), width=9.6, height=4.9)
+    # Room between the last number of one axis and the first of the next.
+    figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
+    for panel, (metric, models) in zip(axes, story.own.items(), strict=True):
+        for place, (model, values) in enumerate(models.items()):
+            colour, dashes, width = _LOOKS[place % len(_LOOKS)]
+            panel.step(
+                *_at_least(values),
+                where="pre",
+                label=model,
+                color=colour,
+                linestyle=dashes,
+                linewidth=width,
+                # The first model is what the run is about.
+                zorder=3 if place == 0 else 2,
+            )
+        panel.set_title(_HEADINGS[metric])
+        panel.set_xlabel(f"a client's own {_HEADINGS[metric]} is at least")
+        panel.set_ylim(0, 1.02)
+        panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        if metric == "mrr":
+            panel.set_xscale("log")
+            panel.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        else:
+            panel.set_xlim(-0.02, 1.02)
+    axes[0].set_ylabel("share of the clients")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5))
+    return figure
+
+
+def _at_least(values: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Return the corners of the share of clients whose own value is at least something.
+
+    Example:
+        >>> _at_least([0.5, 1.0, 0.5, 0.0])
+        ([0.0, 0.5, 1.0, 1.0], [1.0, 0.75, 0.25, 0.0])
+    """
+    places = sorted(set(values))
+    shares = [sum(value >= place for value in values) / len(values) for place in places]
+    return [*places, places[-1]], [*shares, 0.0]
+
+
+def _reports_loss(story: RunStory) -> bool:
+    return bool(_series(story.rounds, "loss")[0])
+
+
+def _series(
+    records: Sequence[Mapping[str, Any]], name: str, part: str | None = None
+) -> tuple[list[float], list[float]]:
+    read = measure(name, part)
+    found = [(r["round_num"], value) for r in records if (value := read(r)) is not None]
+    return [place for place, _ in found], [value for _, value in found]
+
+
+def _figure(
+    rows: int, columns: int, *, width: float = 7.2, height: float = 4.2
+) -> "tuple[Figure, Sequence[Axes]]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=columns > 1, sharex=rows > 1)
+    return figure, list(axes.flat)
+
+
+def _line(axes: "Axes", places: list[float], values: list[float], label: str = "") -> None:
+    # With many rounds, marks would run into each other.
+    mark = "o" if len(places) <= 40 else None
+    axes.plot(places, values, color=_BLUE, marker=mark, label=label, zorder=3)
+
+
+def _rounds_axis(axes: "Axes", story: RunStory) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("round")
+    axes.set_xlim(0.5, story.planned + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _bytes(figure: "Figure", form: str) -> bytes:
+    written = io.BytesIO()
+    # Neither a date nor a version, which would differ in the same plot made again.
+    nothing = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+    figure.savefig(written, format=form, dpi=160, metadata=nothing)
+    return written.getvalue()

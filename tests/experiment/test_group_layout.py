@@ -125,6 +125,18 @@ def test_the_seed_decides(configure: Configure, lay_out: LayOut, name: str) -> N
     assert content(1) != content(2)
 
 
+@pytest.mark.parametrize("name", ["redistributed", "dirichlet", "one_sided"])
+def test_the_seed_decides_the_layout_itself(
+    configure: Configure, lay_out: LayOut, name: str
+) -> None:
+    def labels(seed: int) -> list[list[bool]]:
+        store, _ = lay_out(configure(name, seed=seed, clients={"unseen_share": 0.0}))
+        return [[c.desirable for g in own for c in g.completions] for own in store.values()]
+
+    # The labels of the groups that are cut or dealt are the same with every seed.
+    assert labels(1) != labels(2)
+
+
 def test_by_client_is_what_was_built(
     configure: Configure, lay_out: LayOut, natural: GroupStore
 ) -> None:

@@ -221,7 +221,7 @@ def report(
         typer.Option("--output", "-o", help="Folder for the report; RUN/report if absent."),
     ] = None,
 ) -> None:
-    """Write tables and plots of a run: its rounds, validations and final numbers.
+    """Write tables and plots of one run.
 
     RUN is the folder of a run, finished or not.
     """

@@ -1,6 +1,7 @@
 """Runs in numbers, made by hand."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,10 @@ def told(round_num: int, **more: Any) -> dict[str, Any]:
 
 def story(**changes: Any) -> RunStory:
     generator = np.random.default_rng(0)
+    choices: dict[str, Callable[[], list[float]]] = {
+        "hits@10": lambda: generator.choice([0.0, 0.5, 1.0], 100).tolist(),
+        "mrr": lambda: (1 / generator.integers(1, 900, 100)).tolist(),
+    }
     rounds = tuple(told(n, loss=1 + math.cos(n) / 4) for n in range(1, 5))
     parts: dict[str, Any] = {
         "title": "first: kto, federated, base-tiny",
@@ -47,10 +52,7 @@ def story(**changes: Any) -> RunStory:
         "results": None,
         "own": {
             metric: {model: sorted(choose()) for model in _MODELS}
-            for metric, choose in (
-                ("hits@10", lambda: generator.choice([0.0, 0.5, 1.0], 100).tolist()),
-                ("mrr", lambda: (1 / generator.integers(1, 900, 100)).tolist()),
-            )
+            for metric, choose in choices.items()
         },
         "missing": (),
     }

@@ -17,7 +17,15 @@ from pkgllm.config.data_sections import (
     Split,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
-from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.mode_sections import (
+    Centralized,
+    FedAvg,
+    Federated,
+    Local,
+    LocalRuntime,
+    Mode,
+    RayRuntime,
+)
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
     Adapter,
@@ -47,11 +55,13 @@ __all__ = [
     "Kto",
     "Lists",
     "Local",
+    "LocalRuntime",
     "Mode",
     "Negatives",
     "NoPrivacy",
     "Objective",
     "Prompt",
+    "RayRuntime",
     "RedialCorpus",
     "Sdpo",
     "Section",
@@ -107,6 +117,24 @@ class Experiment(Section):
                 "mode.weighting examples sends private counts; set privacy.report_private_metrics "
                 "to mark the run as not private, or use uniform"
             )
+        problems += self._ray_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _ray_problems(self) -> list[str]:
+        if self.mode.name != "federated" or self.mode.runtime.name != "ray":
+            return []
+        device, gpus = self.base_model.device, self.mode.runtime.gpus_per_client
+        problems = []
+        if device.startswith("cuda") and gpus == 0:
+            problems.append(
+                f"base_model.device {device} needs mode.runtime.gpus_per_client above 0, because "
+                "Ray shows a client no other GPU; got 0"
+            )
+        if gpus > 1 and gpus != int(gpus):
+            problems.append(
+                "mode.runtime.gpus_per_client must be whole where it is above 1, because Ray "
+                f"divides only single GPUs; got {gpus:g}"
+            )
+        return problems

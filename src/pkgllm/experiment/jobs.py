@@ -19,6 +19,7 @@ from pkgllm.experiment.assembly import (
     audit_queries,
     build_groups,
     check_room,
+    make_policy,
     make_queries,
     make_writer,
     populate,
@@ -34,15 +35,14 @@ from pkgllm.experiment.legacy import (
     write_legacy,
 )
 from pkgllm.experiment.listing import ListAsker, write_lists
-from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.modes import Training, check_cohort, check_runtime, train_policy
 from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
 from pkgllm.graph.rdf import write_graph
-from pkgllm.lm.adapter import attach_adapter, load_adapter
+from pkgllm.lm.adapter import load_adapter
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.progress import Progress
-from pkgllm.randomness import torch_seed
 from pkgllm.runs import RunFolder, provenance
 
 LIKED = "liked_in_training.json"
@@ -68,6 +68,7 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
+    check_runtime(config.mode)
     run = RunFolder.create(path)
     population = populate(config, read_corpus(config))
     base = _load_base(config)
@@ -77,15 +78,7 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     check_room(config.prompt, writer, base, catalogue)
     # Every prompt is audited before the first step, so that a leak costs no training.
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    policy = attach_adapter(
-        base.model,
-        lora_rank=config.adapter.lora_rank,
-        lora_alpha=config.adapter.lora_alpha,
-        target_modules=config.adapter.target_modules,
-        seed=torch_seed(config.seed, "adapter"),
-        rank_stabilized=config.adapter.rank_stabilized,
-        freeze_a=config.adapter.freeze_a,
-    )
+    policy = make_policy(config, base)
     check_engine(config, policy)
     groups = build_groups(config, population, writer, run.path / GROUPS, progress)
     try:

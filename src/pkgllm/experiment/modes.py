@@ -51,6 +51,18 @@ def check_cohort(
         )
 
 
+def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) -> None:
+    """Fail before anything is read where what runs the clients is not installed.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if mode.name == "federated" and mode.runtime.name == "ray":
+        from pkgllm.federation.ray_runtime import check_ray
+
+        check_ray()
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """What a policy is trained with, and where it leaves its traces."""
@@ -94,8 +106,9 @@ def train_policy(training: Training) -> None:
 
 def _federated(training: Training, mode: schema.Federated) -> None:
     # Flower takes over a second to import, which the other modes need not wait for.
+    from pkgllm.federation.client_app import CohortApp
     from pkgllm.federation.rounds import RoundRecord
-    from pkgllm.federation.server_app import federate
+    from pkgllm.federation.server_app import make_server_app, make_strategy, run_in_process
 
     config, groups = training.config, training.groups
     with training.progress.track("rounds", mode.rounds) as advance:
@@ -116,20 +129,36 @@ def _federated(training: Training, mode: schema.Federated) -> None:
             )
             advance(_detail(record.metrics.get("loss"), record.update_norm))
 
-        trained = federate(
-            trainer=training.trainer(groups, local_steps=config.training.local_steps),
-            clients=sorted(groups),
+        server_app = make_server_app(
+            strategy=make_strategy(mode.strategy.name),
             initial=adapter_state(training.policy),
             num_rounds=mode.rounds,
             cohort_size=mode.cohort_size,
             seed=config.seed,
             learning_rate=training.learning_rate,
-            strategy=mode.strategy.name,
-            weighting=mode.weighting,
-            report_private_metrics=config.privacy.report_private_metrics,
             timeout=mode.round_timeout,
             on_round=on_round,
         )
+        told = config.privacy.report_private_metrics
+        match mode.runtime:
+            case schema.LocalRuntime():
+                trainer = training.trainer(groups, local_steps=config.training.local_steps)
+                cohort_app = CohortApp(
+                    trainer, weighting=mode.weighting, report_private_metrics=told
+                )
+                trained = run_in_process(server_app, cohort_app, sorted(groups))
+            case schema.RayRuntime() as runtime:
+                from pkgllm.experiment.actor_clients import actor_clients, ray_resources
+                from pkgllm.federation.ray_runtime import run_on_ray
+
+                trained = run_on_ray(
+                    server_app,
+                    actor_clients(training.run, groups, runtime),
+                    num_clients=len(groups),
+                    resources=ray_resources(runtime),
+                    weighting=mode.weighting,
+                    report_private_metrics=told,
+                )
     training.keep(trained)
 
 

@@ -1,0 +1,88 @@
+"""The grid of Flower's simulation engine, made fit for a server that can be stopped."""
+
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from pkgllm.federation.flower_internals import app_error, is_app_error
+from pkgllm.federation.grid import CohortGrid
+
+_PAUSE_SECONDS = 0.05
+
+
+class Stopped(Exception):  # noqa: N818 - nothing is wrong: the run was asked to end
+    """The server was asked to stop while it waited for clients."""
+
+
+class SimulationGrid(CohortGrid):
+    """Waits until all clients are connected, and for replies only until it is stopped.
+
+    Flower starts the server before it connects the clients, and its own waiting ends with the
+    timeout alone. What Ray says of an actor that died goes through many lines; here it is one.
+
+    Args:
+        grid: Flower's.
+        num_clients: How many nodes the engine connects.
+        stopped: Set from another thread to end any waiting.
+    """
+
+    def __init__(self, grid: Grid, num_clients: int, stopped: threading.Event) -> None:
+        super().__init__(grid, ())
+        self._num_clients = num_clients
+        self._stopped = stopped
+
+    def get_node_ids(self) -> Sequence[int]:
+        """Return the node ids of all clients, as soon as all are connected.
+
+        Raises:
+            Stopped: If the run ends first.
+        """
+        while len(node_ids := sorted(self._grid.get_node_ids())) < self._num_clients:
+            self._pause()
+        return node_ids
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> list[Message]:
+        """Send through Flower's grid and return the replies.
+
+        Args:
+            messages: At most one for each client.
+            timeout: Seconds from the sending, after which no reply is waited for. Clients wait for
+                a free actor within it.
+
+        Raises:
+            Stopped: If the run ends first.
+        """
+        waiting = set(self.push_messages(messages))
+        end = None if timeout is None else time.monotonic() + timeout
+        replies: list[Message] = []
+        while waiting and (end is None or time.monotonic() < end):
+            arrived = list(self.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            replies += arrived
+            if waiting:
+                self._pause()
+        for reply in replies:
+            if reply.has_error() and not is_app_error(reply.error):
+                reply.error = app_error(_in_short(reply.error.reason or ""))
+        return replies
+
+    def _pause(self) -> None:
+        if self._stopped.wait(_PAUSE_SECONDS):
+            raise Stopped
+
+
+def _in_short(reason: str) -> str:
+    """Name the exception with which Flower's engine explains a missing reply.
+
+    Example:
+        >>> _in_short("<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly ...'>")
+        'its actor was lost: ActorDiedError'
+    """
+    named = re.match(r"<class '(?:\w+\.)*(\w+)'>", reason)
+    return f"its actor was lost: {named[1] if named else 'unknown error'}"

@@ -51,8 +51,8 @@ def actor_clients(
 class ActorClientsFactory:
     """Builds the clients' side from files that every machine of Ray must see.
 
-    Reference log-probabilities stay in the actor's memory, and no file is written; those that do not
-    fit are computed again.
+    Reference log-probabilities stay in the actor's memory, and no file is written; those that do
+    not fit are computed again.
 
     Args:
         config: The run's ``config.yaml``.

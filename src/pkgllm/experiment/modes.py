@@ -158,6 +158,7 @@ def _federated(training: Training, mode: schema.Federated) -> None:
                     resources=ray_resources(runtime),
                     weighting=mode.weighting,
                     report_private_metrics=told,
+                    log=training.run.path.resolve() / "clients.log",
                 )
     training.keep(trained)
 

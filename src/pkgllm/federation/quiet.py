@@ -4,8 +4,10 @@ Flower reads these variables while it is imported, and the package imports this 
 of its own. A value that the environment already has is left alone.
 """
 
+import atexit
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,8 @@ QUIET_ENVIRONMENT = {
     # Level of Flower's own console handler; its records still reach the root logger.
     "FLWR_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Of the parts of Ray that are not Python; they would print beside the progress.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 """Values that are set where the environment says nothing."""
@@ -25,9 +29,11 @@ QUIET_ENVIRONMENT = {
 def _set() -> None:
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Flower makes the folder only when it writes, so nothing is left behind by a usual run.
-    home = Path(tempfile.gettempdir()) / f"pkgllm-flower-{secrets.token_hex(8)}"
-    os.environ.setdefault("FLWR_HOME", str(home))
+    if "FLWR_HOME" not in os.environ:
+        # Flower makes the folder only when it writes; a simulation does.
+        home = Path(tempfile.gettempdir()) / f"pkgllm-flower-{secrets.token_hex(8)}"
+        os.environ["FLWR_HOME"] = str(home)
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 _set()

@@ -1,8 +1,11 @@
 """The clients' side on Ray: what an actor builds once and answers messages with."""
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Message
@@ -38,12 +41,14 @@ class ActorSettings:
         weighting: Weight of a client's update.
         report_private_metrics: Whether the number of groups and the loss are sent as well.
         threads: Threads of torch on the CPU.
+        log: File to which an actor adds why a client failed. Private: it may quote facts.
     """
 
     make_clients: MakeClients
     weighting: Weighting
     report_private_metrics: bool
     threads: int
+    log: Path
 
 
 class ActorApp(ClientApp):
@@ -60,6 +65,7 @@ class ActorApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer one message of the client that the context's partition stands for."""
+        _log_to(self._settings.log)
         partition = int(context.node_config[PARTITION_ID])
         try:
             app, clients = _built(self._settings)
@@ -71,6 +77,14 @@ class ActorApp(ClientApp):
             return app.flower_app(message, context)
         except Exception as error:
             return logged_failure(message, client, error)
+
+
+@lru_cache(maxsize=1)
+def _log_to(path: Path) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, mode=0o600)
+    handler = logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8"))
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("pkgllm").addHandler(handler)
 
 
 @lru_cache(maxsize=1)

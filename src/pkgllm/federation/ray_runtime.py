@@ -7,6 +7,7 @@ and the folder of its logs, which may quote facts, is private and goes with it. 
 
 import contextlib
 import importlib.util
+import io
 import logging
 import math
 import os
@@ -31,12 +32,14 @@ from pkgllm.federation.records import ARRAYS, Weighting, to_adapter
 from pkgllm.federation.simulation_grid import SimulationGrid, Stopped
 from pkgllm.lm.adapter import AdapterState
 
+logger = logging.getLogger(__name__)
+
 _SHORT_ENOUGH = 18
 """Characters of a temporary folder with which the names of Ray's sockets fit into any system's."""
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
 
-_PASSED_ON = ("FLWR_", "HF_", "OMP_NUM_THREADS", "PKGLLM_", "PYTHONPATH", "TRANSFORMERS_")
+_PASSED_ON = ("FLWR_", "HF_", "OMP_NUM_THREADS", "PKGLLM_", "TRANSFORMERS_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,13 @@ def run_on_ray(
     resources: RayResources,
     weighting: Weighting,
     report_private_metrics: bool,
+    log: Path,
 ) -> AdapterState:
     """Run a server in this process and its clients on Ray; return the last adapter.
 
     The server runs in a thread of its own, and so do its callbacks. Whatever it raises is raised
     here, when Ray is shut down; so are Ctrl-C and SIGTERM. A client whose actor dies has failed in
-    that round, and the actor is started anew.
+    that round, when it dies a second time with the same client, and the actor is started anew.
 
     Args:
         server_app: Made by :func:`~pkgllm.federation.server_app.make_server_app`.
@@ -86,20 +90,27 @@ def run_on_ray(
         resources: What Ray has and what a client takes.
         weighting: Weight of a client's update: equal, or its number of groups.
         report_private_metrics: Whether the clients send their number of groups and loss.
+        log: File, seen by all machines, for why clients failed; removed in the end.
 
     Raises:
         ConfigError: If Ray is not installed, or not one client fits into what it has.
         FederationError: If the engine breaks down, or what the server raises.
     """
     check_ray()
-    server = _Server(server_app, num_clients)
+    server = _Server(server_app, num_clients, log)
     settings = ActorSettings(
         make_clients,
         weighting,
         report_private_metrics,
         threads=max(1, math.floor(resources.cpus_per_client)),
+        log=log,
     )
-    with _sigterm_at_the_end() as leave_on_sigterm, _ray(resources):
+    with (
+        _sigterm_at_the_end() as leave_on_sigterm,
+        _removed(log),
+        contextlib.redirect_stdout(_DebugLog()),
+        _ray(resources),
+    ):
         leave_on_sigterm()
         _check_room(resources)
         with server.stopped_at_the_end(), _flower_silent():
@@ -107,18 +118,28 @@ def run_on_ray(
     return server.adapter()
 
 
+class _DebugLog(io.TextIOBase):
+    """Takes what Ray prints about its workers; what matters of it is told by the round."""
+
+    def write(self, text: str) -> int:
+        """Log text that is not blank."""
+        if text.strip():
+            logger.debug("%s", text.rstrip())
+        return len(text)
+
+
 class _Server:
     """A server app that keeps what came of it; Flower would print and rename its exceptions."""
 
-    def __init__(self, server_app: ServerApp, num_clients: int) -> None:
+    def __init__(self, server_app: ServerApp, num_clients: int, log: Path) -> None:
         self.flower_app = ServerApp()
-        self._stopped, self._ended = threading.Event(), threading.Event()
+        self._stopped = threading.Event()
         self._outcome: AdapterState | BaseException | None = None
 
         @self.flower_app.main()
         def main(grid: Grid, context: Context) -> None:
             try:
-                server_app(SimulationGrid(grid, num_clients, self._stopped), context)
+                server_app(SimulationGrid(grid, num_clients, self._stopped, log), context)
                 self._outcome = to_adapter(context.state.array_records[ARRAYS])
             except Stopped:
                 pass
@@ -153,12 +174,14 @@ def _simulate(
             client_app,
             num_supernodes=num_clients,
             backend_config={
-                # Flower hands all of these on to Ray's actor. An actor that stayed dead would
-                # answer at once, take message after message and fail most of the cohort.
+                # Flower hands all of these on to Ray's actor. An actor that stayed dead, or that
+                # refused while it is started anew, would take message after message and fail most
+                # of the cohort.
                 "client_resources": {
                     "num_cpus": resources.cpus_per_client,
                     "num_gpus": resources.gpus_per_client,
                     "max_restarts": -1,
+                    "max_task_retries": 1,
                 }
             },
         )
@@ -191,12 +214,15 @@ def _ray(resources: RayResources) -> Iterator[None]:
             # About a future version, to every program that starts Ray.
             warnings.simplefilter("ignore", FutureWarning)
             ray.init(
+                # Without an address Ray would join whatever Ray runs on the machine.
+                os.environ["RAY_ADDRESS"] if joins else "local",
                 num_cpus=resources.cpus,
                 num_gpus=resources.gpus,
                 include_dashboard=False,
                 logging_level=logging.ERROR,
+                log_to_driver=False,
                 _temp_dir=str(folder) if folder else None,
-                runtime_env={"env_vars": _environment()} if joins else None,
+                runtime_env={"env_vars": _environment()},
             )
         yield
     except (ConnectionError, TimeoutError) as error:
@@ -208,13 +234,22 @@ def _ray(resources: RayResources) -> Iterator[None]:
                 shutil.rmtree(left, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _environment() -> dict[str, str]:
-    """Return what the processes of other machines cannot inherit."""
-    return {
+    """Return what actors do not inherit: this process's import path, elsewhere also variables."""
+    passed_on = {
         name: value
         for name, value in os.environ.items()
         if name in QUIET_ENVIRONMENT or name.startswith(_PASSED_ON)
     }
+    return {**passed_on, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 def _temporary_folder() -> Path:

@@ -1,15 +1,20 @@
 """The grid of Flower's simulation engine, made fit for a server that can be stopped."""
 
+import contextlib
+import logging
 import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
 from pkgllm.federation.flower_internals import app_error, is_app_error
 from pkgllm.federation.grid import CohortGrid
+
+logger = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.05
 
@@ -28,10 +33,13 @@ class SimulationGrid(CohortGrid):
         grid: Flower's.
         num_clients: How many nodes the engine connects.
         stopped: Set from another thread to end any waiting.
+        log: File to which the clients' processes add why they failed; told here, after each
+            sending, as the local runtime tells it.
     """
 
-    def __init__(self, grid: Grid, num_clients: int, stopped: threading.Event) -> None:
+    def __init__(self, grid: Grid, num_clients: int, stopped: threading.Event, log: Path) -> None:
         super().__init__(grid, ())
+        self._log, self._told = log, 0
         self._num_clients = num_clients
         self._stopped = stopped
 
@@ -67,10 +75,18 @@ class SimulationGrid(CohortGrid):
             replies += arrived
             if waiting:
                 self._pause()
+        self._tell()
         for reply in replies:
             if reply.has_error() and not is_app_error(reply.error):
                 reply.error = app_error(_in_short(reply.error.reason or ""))
         return replies
+
+    def _tell(self) -> None:
+        with contextlib.suppress(FileNotFoundError), self._log.open("rb") as file:
+            file.seek(self._told)
+            for line in file.readlines():
+                logger.warning("%s", line.decode(errors="replace").rstrip())
+            self._told = file.tell()
 
     def _pause(self) -> None:
         if self._stopped.wait(_PAUSE_SECONDS):
@@ -82,7 +98,7 @@ def _in_short(reason: str) -> str:
 
     Example:
         >>> _in_short("<class 'ray.exceptions.ActorDiedError'>:<'The actor died unexpectedly ...'>")
-        'its actor was lost: ActorDiedError'
+        'no reply through Ray: ActorDiedError'
     """
-    named = re.match(r"<class '(?:\w+\.)*(\w+)'>", reason)
-    return f"its actor was lost: {named[1] if named else 'unknown error'}"
+    named = re.match(r"<class '(?:\w+\.)*([^']+)'>", reason)
+    return f"no reply through Ray: {named[1] if named else 'unknown error'}"

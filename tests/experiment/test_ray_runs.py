@@ -1,5 +1,6 @@
 """The same configuration in this process and on Ray."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from pkgllm.runs import RunFolder
 
 
 @pytest.mark.slow
+# Not imported here: Ray reads its variables when it is.
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]")
 def test_ray_and_this_process_train_the_same_adapter(
     tmp_path: Path,
     tiny_base_folder: Path,
     make_dialogue: Callable[..., dict[str, Any]],
     write_redial: Callable[..., Path],
 ) -> None:
-    pytest.importorskip("ray", reason="needs the extra pkgllm[ray]")
     data = write_corpus(tmp_path / "data", make_dialogue, write_redial)
     for name, runtime in (("local", {}), ("ray", {"cpus": 2})):
         mode = {"name": "federated", "rounds": 2, "cohort_size": 3}

@@ -1,3 +1,4 @@
+import importlib.util
 import logging
 import os
 import signal
@@ -15,7 +16,10 @@ from pkgllm.errors import ConfigError, FederationError
 from pkgllm.federation.ray_runtime import RayResources, check_ray
 from pkgllm.federation.rounds import RoundRecord
 
-pytest.importorskip("ray", reason="needs the extra pkgllm[ray]")
+# Not imported here: Ray reads its variables when it is.
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"
+)
 
 HERE = Path(__file__).parent
 

@@ -202,36 +202,45 @@ def _ray(resources: RayResources) -> Iterator[None]:
             "mode.runtime.cpus and mode.runtime.gpus describe a Ray that is started here, and "
             "RAY_ADDRESS names one that runs already; leave them out, or unset RAY_ADDRESS"
         )
-    if not joins:
-        # Ray listens on every interface, and whoever reaches it may run code.
+    if not joins and "ray" not in sys.modules:
+        # Ray listens on every interface, and whoever reaches it may run code. It reads these
+        # variables when it is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
     folder = None if joins else _temporary_folder()
     try:
-        with warnings.catch_warnings():
-            # About a future version, to every program that starts Ray.
-            warnings.simplefilter("ignore", FutureWarning)
-            ray.init(
-                # Without an address Ray would join whatever Ray runs on the machine.
-                os.environ["RAY_ADDRESS"] if joins else "local",
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=str(folder) if folder else None,
-                runtime_env={"env_vars": _environment()},
-            )
+        _start(resources, folder)
         yield
-    except (ConnectionError, TimeoutError) as error:
-        raise FederationError(f"Ray cannot be reached: {error}") from error
     finally:
         ray.shutdown()
         for left in (folder, _flower_home()):
             if left:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _start(resources: RayResources, folder: Path | None) -> None:
+    import ray
+
+    try:
+        with warnings.catch_warnings():
+            # About a future version, to every program that starts Ray.
+            warnings.simplefilter("ignore", FutureWarning)
+            ray.init(
+                # Without an address Ray would join whatever Ray runs on the machine.
+                "local" if folder else os.environ["RAY_ADDRESS"],
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus,
+                include_dashboard=False if folder else None,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _temp_dir=str(folder) if folder else None,
+                runtime_env={"env_vars": _environment()},
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise FederationError(f"Ray cannot be started or reached: {reason}") from error
 
 
 @contextlib.contextmanager

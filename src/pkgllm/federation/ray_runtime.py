@@ -34,7 +34,7 @@ from pkgllm.lm.adapter import AdapterState
 
 logger = logging.getLogger(__name__)
 
-_SHORT_ENOUGH = 18
+_SHORT_ENOUGH = 16
 """Characters of a temporary folder with which the names of Ray's sockets fit into any system's."""
 
 _SIGTERM_EXIT = 128 + signal.SIGTERM
@@ -235,7 +235,8 @@ def _start(resources: RayResources, folder: Path | None) -> None:
                 include_dashboard=False if folder else None,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                _temp_dir=str(folder) if folder else None,
+                # One below, because Ray opens its own folder to everybody.
+                _temp_dir=str(folder / "r") if folder else None,
                 runtime_env={"env_vars": _environment()},
             )
     except (OSError, RuntimeError, ValueError) as error:

@@ -19,8 +19,6 @@ QUIET_ENVIRONMENT = {
     # Level of Flower's own console handler; its records still reach the root logger.
     "FLWR_LOG_LEVEL": "ERROR",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Of the parts of Ray that are not Python; they would print beside the progress.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 """Values that are set where the environment says nothing."""

@@ -30,6 +30,7 @@ FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in r
 DOORS = {
     "rdflib": {"pkgllm.graph.rdf"},
     "flwr": {"pkgllm.federation"},
+    "ray": {"pkgllm.federation.ray_runtime"},
     "opacus": {"pkgllm.privacy"},
     "pykeen": {"pkgllm.baselines"},
     "pydantic": {"pkgllm.config"},

@@ -4,13 +4,43 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pkgllm.config.section import Positive, PositiveFloat, Section
+from pkgllm.config.section import (
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Section,
+)
 
 
 class FedAvg(Section):
     """Federated averaging (McMahan et al. 2017)."""
 
     name: Literal["fedavg"]
+
+
+class LocalRuntime(Section):
+    """Server and clients in this process; the clients of a round train together."""
+
+    name: Literal["local"]
+
+
+class RayRuntime(Section):
+    """The clients in Ray's actors, each training one client at a time; needs ``pkgllm[ray]``."""
+
+    name: Literal["ray"]
+    cpus_per_client: PositiveFloat = 1.0
+    """Processors that an actor takes; rounded down, but at least to 1, its threads on a CPU."""
+    gpus_per_client: NotNegativeFloat = 0.0
+    """GPUs that an actor takes, such as 0.25 for four actors on one; with 0 it trains on a CPU."""
+    cpus: Positive | None = None
+    """Processors that Ray is given, which bounds the number of actors; when absent all that it
+    finds."""
+    gpus: NotNegative | None = None
+    """GPUs that Ray is given; when absent all that it finds."""
+
+
+Runtime = Annotated[LocalRuntime | RayRuntime, Field(discriminator="name")]
 
 
 class Federated(Section):
@@ -29,7 +59,9 @@ class Federated(Section):
     """Usable updates that a round needs; with fewer the run ends, and can go on when resumed."""
     round_timeout: PositiveFloat = 3600.0
     """Seconds after which a client counts as failed; in one process, clients that train together
-    share their time equally."""
+    share their time equally, and elsewhere the clock runs from the start of the round."""
+    runtime: Runtime = LocalRuntime(name="local")
+    """Where server and clients run."""
 
     @model_validator(mode="after")
     def _enough_clients(self) -> "Federated":

@@ -27,7 +27,15 @@ from pkgllm.config.layout_sections import (
     Redistributed,
     layout_problems,
 )
-from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.mode_sections import (
+    Centralized,
+    FedAvg,
+    Federated,
+    Local,
+    LocalRuntime,
+    Mode,
+    RayRuntime,
+)
 from pkgllm.config.observation_sections import Observation
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
@@ -61,6 +69,7 @@ __all__ = [
     "Layout",
     "Lists",
     "Local",
+    "LocalRuntime",
     "Mode",
     "Negatives",
     "NoPrivacy",
@@ -69,6 +78,7 @@ __all__ = [
     "OneSided",
     "Paired",
     "Prompt",
+    "RayRuntime",
     "RedialCorpus",
     "Redistributed",
     "Sdpo",
@@ -129,6 +139,7 @@ class Experiment(Section):
                 "to mark the run as not private, or use uniform"
             )
         problems += self._unobservable()
+        problems += self._ray_problems()
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -150,3 +161,20 @@ class Experiment(Section):
                 f"observation.evaluate_every must be at most mode.rounds, {self.mode.rounds}, or "
                 f"no round is ranked; got {every}"
             )
+
+    def _ray_problems(self) -> list[str]:
+        if self.mode.name != "federated" or self.mode.runtime.name != "ray":
+            return []
+        device, gpus = self.base_model.device, self.mode.runtime.gpus_per_client
+        problems = []
+        if device.startswith("cuda") and gpus == 0:
+            problems.append(
+                f"base_model.device {device} needs mode.runtime.gpus_per_client above 0, because "
+                "Ray shows a client no other GPU; got 0"
+            )
+        if gpus > 1 and gpus != int(gpus):
+            problems.append(
+                "mode.runtime.gpus_per_client must be whole where it is above 1, because Ray "
+                f"divides only single GPUs; got {gpus:g}"
+            )
+        return problems

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from peft import PeftModel
+
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
@@ -12,13 +14,14 @@ from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
 from pkgllm.corpora.splits import ClientSplit, split_corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
+from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.progress import Progress
-from pkgllm.randomness import stream
+from pkgllm.randomness import stream, torch_seed
 from pkgllm.shipped import small_world_folder
 from pkgllm.training import objectives
 from pkgllm.training.objectives import Objective
@@ -211,6 +214,20 @@ def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
         request=choice.request,
         max_tokens=choice.max_tokens,
         answer_mark=choice.answer_mark,
+    )
+
+
+def make_policy(config: schema.Experiment, base: BaseModel) -> PeftModel:
+    """Put a fresh adapter on a base model, which is changed by it."""
+    choice = config.adapter
+    return attach_adapter(
+        base.model,
+        lora_rank=choice.lora_rank,
+        lora_alpha=choice.lora_alpha,
+        target_modules=choice.target_modules,
+        seed=torch_seed(config.seed, "adapter"),
+        rank_stabilized=choice.rank_stabilized,
+        freeze_a=choice.freeze_a,
     )
 
 

@@ -18,13 +18,14 @@ from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
     check_room,
+    make_policy,
     make_queries,
     make_writer,
     populate,
     read_corpus,
 )
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
-from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.modes import Training, check_cohort, check_runtime, train_policy
 from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
@@ -43,7 +44,6 @@ from pkgllm.graph.rdf import write_graph
 from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import (
     AdapterState,
-    attach_adapter,
     load_adapter_state,
     read_adapter_state,
 )
@@ -51,7 +51,6 @@ from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.group_store import GroupStore
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.progress import Progress
-from pkgllm.randomness import torch_seed
 from pkgllm.runs import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -95,6 +94,7 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
+    check_runtime(config.mode)
     run = RunFolder.create(path)
     job = _load(config, run)
     run.write_text("config.yaml", dump_config(config))
@@ -145,6 +145,7 @@ def resume(
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return read_ranks(run, title=run_title(config))
+    check_runtime(config.mode)
     job = _load(config, run)
     if run.provenance.exists():
         _check_same(run, job)
@@ -182,15 +183,7 @@ def _load(config: Experiment, run: RunFolder) -> _Job:
     check_room(config.prompt, writer, base, catalogue)
     # Every prompt is audited before the first step, so that a leak costs no training.
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    policy = attach_adapter(
-        base.model,
-        lora_rank=config.adapter.lora_rank,
-        lora_alpha=config.adapter.lora_alpha,
-        target_modules=config.adapter.target_modules,
-        seed=torch_seed(config.seed, "adapter"),
-        rank_stabilized=config.adapter.rank_stabilized,
-        freeze_a=config.adapter.freeze_a,
-    )
+    policy = make_policy(config, base)
     check_engine(config, policy)
     ranked = Ranked(run.path, base, policy, writer, population.liked_in_training())
     validation = check_observation(config, ranked, population)

@@ -63,6 +63,18 @@ def check_cohort(
         )
 
 
+def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) -> None:
+    """Fail before anything is read where what runs the clients is not installed.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if mode.name == "federated" and mode.runtime.name == "ray":
+        from pkgllm.federation.ray_runtime import check_ray
+
+        check_ray()
+
+
 @dataclass(frozen=True, slots=True)
 class Training:
     """What a policy is trained with, and where it leaves its traces."""
@@ -133,8 +145,10 @@ def train_policy(training: Training) -> None:
 
 def _federated(training: Training, mode: schema.Federated) -> None:
     # Flower takes over a second to import, which the other modes need not wait for.
+    from pkgllm.federation.client_app import CohortApp
     from pkgllm.federation.rounds import RoundRecord
-    from pkgllm.federation.server_app import federate
+    from pkgllm.federation.server_app import make_server_app, run_in_process
+    from pkgllm.federation.strategies import make_strategy
 
     config, groups = training.config, training.groups
     with training.progress.track("rounds", mode.rounds) as advance:
@@ -169,23 +183,40 @@ def _federated(training: Training, mode: schema.Federated) -> None:
                 last=record.round_num == mode.rounds,
             )
 
-        trained = federate(
-            trainer=training.trainer(groups, local_steps=config.training.local_steps),
-            clients=sorted(groups),
+        server_app = make_server_app(
+            strategy=make_strategy(mode.strategy.name),
             initial=training.state(),
             num_rounds=mode.rounds,
             cohort_size=mode.cohort_size,
             seed=config.seed,
             learning_rate=training.learning_rate,
-            strategy=mode.strategy.name,
-            weighting=mode.weighting,
-            report_private_metrics=config.privacy.report_private_metrics,
             timeout=mode.round_timeout,
             min_updates=mode.min_updates,
             on_round=on_round,
             first_round=training.done + 1,
             strategy_state=training.start.section(STRATEGY) if training.start else None,
         )
+        told = config.privacy.report_private_metrics
+        match mode.runtime:
+            case schema.LocalRuntime():
+                trainer = training.trainer(groups, local_steps=config.training.local_steps)
+                cohort_app = CohortApp(
+                    trainer, weighting=mode.weighting, report_private_metrics=told
+                )
+                trained = run_in_process(server_app, cohort_app, sorted(groups))
+            case schema.RayRuntime() as runtime:
+                from pkgllm.experiment.actor_clients import actor_clients, ray_resources
+                from pkgllm.federation.ray_runtime import run_on_ray
+
+                trained = run_on_ray(
+                    server_app,
+                    actor_clients(training.run, groups, runtime),
+                    num_clients=len(groups),
+                    resources=ray_resources(runtime),
+                    weighting=mode.weighting,
+                    report_private_metrics=told,
+                    log=training.run.path.resolve() / "clients.log",
+                )
     training.keep(trained)
 
 

@@ -23,7 +23,9 @@ REFERENCE = "reference.sqlite"
 
 _REFERENCE_BYTES = 256 << 20
 _CPU_BYTES = 2 << 30
-_GPU_SHARE = 0.8
+
+GPU_SHARE = 0.8
+"""Part of a GPU's free memory that training takes."""
 
 
 def make_trainer(
@@ -31,7 +33,7 @@ def make_trainer(
     policy: PeftModel,
     base: BaseModel,
     groups: Mapping[str, Sequence[Group]],
-    run: RunFolder,
+    run: RunFolder | None,
     *,
     local_steps: int,
 ) -> CohortTrainer:
@@ -42,7 +44,8 @@ def make_trainer(
         policy: The base model with an adapter.
         base: What the policy was made of.
         groups: Each client's.
-        run: Where reference log-probabilities go that do not fit into memory.
+        run: Where reference log-probabilities go that do not fit into memory; when None they are
+            forgotten and computed again.
         local_steps: Optimiser steps of a client in a round.
     """
     chosen = config.training
@@ -85,14 +88,14 @@ def _memory_bytes(chosen: schema.Training, device: torch.device) -> int:
         return int(chosen.memory_gib * 2**30)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(_GPU_SHARE * free)
+        return int(GPU_SHARE * free)
     return _CPU_BYTES
 
 
-def _cache(score: ReferenceScore, base: BaseModel, run: RunFolder) -> ReferenceCache:
+def _cache(score: ReferenceScore, base: BaseModel, run: RunFolder | None) -> ReferenceCache:
     return ReferenceCache(
         score,
         base_digest=base.digest,
         memory_bytes=_REFERENCE_BYTES,
-        disk=run.path / REFERENCE,
+        disk=run.path / REFERENCE if run else None,
     )

@@ -5,7 +5,15 @@ from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-__all__ = ["RUN_ID", "SUPERLINK_NODE_ID", "Run", "app_error", "become_server", "set_message_id"]
+__all__ = [
+    "RUN_ID",
+    "SUPERLINK_NODE_ID",
+    "Run",
+    "app_error",
+    "become_server",
+    "is_app_error",
+    "set_message_id",
+]
 
 RUN_ID = 1
 """An in-process run is alone in its process, so its number carries nothing."""
@@ -26,3 +34,8 @@ def set_message_id(message: Message, message_id: str) -> None:
 def app_error(reason: str) -> Error:
     """Return the error that stands for an exception inside a ClientApp."""
     return Error(code=ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason=reason)
+
+
+def is_app_error(error: Error) -> bool:
+    """Say whether an error stands for an exception inside a ClientApp, and not around it."""
+    return error.code == ErrorCode.CLIENT_APP_RAISED_EXCEPTION

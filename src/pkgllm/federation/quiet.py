@@ -4,8 +4,10 @@ Flower reads these variables while it is imported, and the package imports this 
 of its own. A value that the environment already has is left alone.
 """
 
+import atexit
 import os
 import secrets
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -25,9 +27,11 @@ QUIET_ENVIRONMENT = {
 def _set() -> None:
     for name, value in QUIET_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    # Flower makes the folder only when it writes, so nothing is left behind by a usual run.
-    home = Path(tempfile.gettempdir()) / f"pkgllm-flower-{secrets.token_hex(8)}"
-    os.environ.setdefault("FLWR_HOME", str(home))
+    if "FLWR_HOME" not in os.environ:
+        # Flower makes the folder only when it writes; a simulation does.
+        home = Path(tempfile.gettempdir()) / f"pkgllm-flower-{secrets.token_hex(8)}"
+        os.environ["FLWR_HOME"] = str(home)
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
 
 
 _set()

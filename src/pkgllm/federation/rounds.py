@@ -186,10 +186,12 @@ def _node_by_client(grid: Grid, timeout: float) -> dict[str, int]:
     named = [reply for reply in replies if not reply.has_error()]
     nodes = {records.read_client(reply): reply.metadata.src_node_id for reply in named}
     if len(nodes) != len(messages):
+        errors = [reply.error.reason for reply in replies if reply.has_error()]
+        first = f"; the first error: {errors[0]}" if errors else ""
         raise FederationError(
             f"every node must name one client of its own; {len(messages)} nodes are connected, "
             f"{len(named)} answered, with {len(nodes)} different clients; set client-id in the "
-            "configuration of each node"
+            f"configuration of each node{first}"
         )
     return nodes
 

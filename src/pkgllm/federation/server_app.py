@@ -117,6 +117,24 @@ def federate(
         first_round=first_round,
         strategy_state=strategy_state,
     )
+    return run_in_process(server_app, cohort_app, clients, on_message=on_message)
+
+
+def run_in_process(
+    server_app: ServerApp,
+    cohort_app: CohortApp,
+    clients: Sequence[str],
+    *,
+    on_message: Callable[[Message], None] | None = None,
+) -> AdapterState:
+    """Run a server of :func:`make_server_app` with its clients here; return the last adapter.
+
+    Args:
+        server_app: The server.
+        cohort_app: What the clients run.
+        clients: Ids of the clients that take part.
+        on_message: Called with every message, down and up.
+    """
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
     server_app(LocalGrid(cohort_app, clients, on_message=on_message), context)
     return to_adapter(context.state.array_records[ARRAYS])

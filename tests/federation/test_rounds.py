@@ -24,7 +24,7 @@ from pkgllm.federation import records
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.rounds import RoundRecord, run_rounds, sample_cohort
-from pkgllm.federation.server_app import make_strategy
+from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 
 CLIENTS = {f"p{index}": 0.37 * index - 1.1 for index in range(7)}

@@ -25,7 +25,8 @@ from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import num_bytes, to_adapter
 from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate, make_server_app, make_strategy
+from pkgllm.federation.server_app import federate, make_server_app
+from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
 
@@ -198,10 +199,17 @@ def test_faulty_clients_are_left_out_and_named(caplog: pytest.LogCaptureFixture)
 def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
     class Slow(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             time.sleep(0.3)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     with pytest.raises(FederationError, match=r"failed: a, b; .* no reply within 0\.1 s"):
         train(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
@@ -210,11 +218,18 @@ def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
 def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
     class FailsInRoundTwo(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             if round_num == 2:
                 raise ZeroDivisionError(SECRET)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(FederationError) as caught:
@@ -230,11 +245,18 @@ def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
 def test_ctrl_c_ends_the_run_in_the_middle_of_a_round() -> None:
     class StoppedInRoundTwo(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             if round_num == 2:
                 signal.raise_signal(signal.SIGINT)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(KeyboardInterrupt):

@@ -17,8 +17,10 @@ from pkgllm.config.data_sections import (
     Split,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
-from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.mode_sections import Centralized, Federated, Local, Mode
 from pkgllm.config.section import NotNegative, Section
+from pkgllm.config.strategy_rules import strategy_problems
+from pkgllm.config.strategy_sections import FedAvg
 from pkgllm.config.training_sections import (
     Adapter,
     ApoZero,
@@ -107,6 +109,8 @@ class Experiment(Section):
                 "mode.weighting examples sends private counts; set privacy.report_private_metrics "
                 "to mark the run as not private, or use uniform"
             )
+        if self.mode.name == "federated":
+            problems += strategy_problems(self.mode, self.training, self.adapter)
         if problems:
             raise ValueError("\n".join(problems))
         return self

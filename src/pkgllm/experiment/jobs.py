@@ -34,7 +34,7 @@ from pkgllm.experiment.legacy import (
     write_legacy,
 )
 from pkgllm.experiment.listing import ListAsker, write_lists
-from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.modes import CONTROLS, Training, check_cohort, train_policy
 from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
@@ -100,7 +100,7 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     run.write_json("split.json", _split(population))
     run.write_json(LIKED, {"clients": liked})
     train_policy(Training(config, policy, base, groups, run, progress))
-    for private in (GROUPS, REFERENCE):
+    for private in (GROUPS, REFERENCE, CONTROLS):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
     ranked = Ranked(run.path, base, policy, writer, liked)

@@ -24,6 +24,9 @@ Groups = Mapping[str, tuple[Group, ...]]
 POOLED = "pooled"
 """The one client of a centralised run, which holds everybody's groups."""
 
+CONTROLS = "controls"
+"""SCAFFOLD's control variates of all clients. Private, and gone when training is done."""
+
 _CLIENTS_AT_ONCE = 32
 
 CLIENT_ADAPTERS = "adapters"
@@ -94,10 +97,19 @@ def train_policy(training: Training) -> None:
 
 def _federated(training: Training, mode: schema.Federated) -> None:
     # Flower takes over a second to import, which the other modes need not wait for.
+    from pkgllm.federation.client_controls import ClientControls
+    from pkgllm.federation.control_store import ControlStore
     from pkgllm.federation.rounds import RoundRecord
     from pkgllm.federation.server_app import federate
+    from pkgllm.federation.strategies import make_strategy
 
     config, groups = training.config, training.groups
+    clients, local_steps = sorted(groups), config.training.local_steps
+    initial = adapter_state(training.policy)
+    controls = None
+    if mode.strategy.name == "scaffold":
+        store = ControlStore(training.run.path / CONTROLS, clients, initial)
+        controls = ClientControls(store, local_steps=local_steps)
     with training.progress.track("rounds", mode.rounds) as advance:
 
         def on_round(record: RoundRecord) -> None:
@@ -117,14 +129,21 @@ def _federated(training: Training, mode: schema.Federated) -> None:
             advance(_detail(record.metrics.get("loss"), record.update_norm))
 
         trained = federate(
-            trainer=training.trainer(groups, local_steps=config.training.local_steps),
-            clients=sorted(groups),
-            initial=adapter_state(training.policy),
+            trainer=training.trainer(groups, local_steps=local_steps),
+            clients=clients,
+            initial=initial,
             num_rounds=mode.rounds,
             cohort_size=mode.cohort_size,
             seed=config.seed,
             learning_rate=training.learning_rate,
-            strategy=mode.strategy.name,
+            strategy=make_strategy(
+                mode.strategy.name,
+                mode.strategy.model_dump(exclude={"name"}),
+                aggregation=mode.aggregation,
+                clients=clients,
+                local_steps=local_steps,
+            ),
+            controls=controls,
             weighting=mode.weighting,
             report_private_metrics=config.privacy.report_private_metrics,
             timeout=mode.round_timeout,

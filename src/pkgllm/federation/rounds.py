@@ -190,6 +190,8 @@ def _run_round(
     failed = _failures(replies, nodes, adapter, timeout)
     for client, reason in failed.items():
         logger.warning("round %d: client %s is left out: %s", round_num, client, reason)
+    # Before the strategy, because some take the updates apart.
+    bytes_up = sum(map(records.num_bytes, received.values()))
     good = [replies[client] for client in nodes if client not in failed]
     if not good:
         raise FederationError(_nobody_left(round_num, failed))
@@ -207,7 +209,7 @@ def _run_round(
         adapter=after,
         seconds=time.perf_counter() - started,
         bytes_down=sum(map(records.num_bytes, messages)),
-        bytes_up=sum(map(records.num_bytes, received.values())),
+        bytes_up=bytes_up,
         update_norm=update_norm(adapter, after),
     )
 
@@ -222,7 +224,7 @@ def _instructions(
 ) -> list[Message]:
     """Let the strategy address the cohort; return its messages in order of client id."""
     config: ConfigRecord = records.instruction_config(round_num, learning_rate)
-    view = CohortGrid(grid, list(nodes.values()))
+    view = CohortGrid(grid, {node_id: client for client, node_id in nodes.items()})
     state = random.getstate()
     try:
         made = strategy.configure_train(round_num, records.to_record(adapter), config, view)

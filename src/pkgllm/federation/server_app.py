@@ -1,41 +1,21 @@
 """The server's side, and the local runtime that puts both sides into one process."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.records import ARRAYS, WEIGHT, Weighting, to_adapter, to_record
+from pkgllm.federation.records import ARRAYS, Weighting, to_adapter, to_record
+from pkgllm.federation.resumable import ResumableStrategy
 from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import CohortTrainer
-
-StrategyName = Literal["fedavg"]
-
-
-def make_strategy(name: StrategyName) -> Strategy:
-    """Return Flower's strategy of a name, set up for a cohort that is drawn beforehand.
-
-    ``fedavg`` is the weighted mean of the clients' adapters, factor by factor (McMahan et al.
-    2017, arXiv:1602.05629, algorithm 1).
-
-    Raises:
-        ValueError: If there is no strategy of this name.
-    """
-    if name != "fedavg":
-        raise ValueError(f"strategy must be 'fedavg', got {name!r}")
-    return FedAvg(
-        fraction_train=1.0,
-        fraction_evaluate=0.0,
-        min_train_nodes=1,
-        min_available_nodes=1,
-        weighted_by_key=WEIGHT,
-    )
 
 
 def make_server_app(
@@ -84,7 +64,8 @@ def federate(
     cohort_size: int,
     seed: int,
     learning_rate: Callable[[int], float],
-    strategy: StrategyName = "fedavg",
+    strategy: ResumableStrategy | None = None,
+    controls: ClientControls | None = None,
     weighting: Weighting = "uniform",
     report_private_metrics: bool = False,
     timeout: float = 3600.0,
@@ -102,7 +83,8 @@ def federate(
         cohort_size: Clients in each round.
         seed: The run's seed.
         learning_rate: The local step size of each round, by its number.
-        strategy: How updates become the next adapter.
+        strategy: How updates become the next adapter; the weighted mean when absent.
+        controls: The clients' control variates, which SCAFFOLD needs.
         weighting: Weight of a client's update: equal, or its number of groups.
         report_private_metrics: Whether the clients send their number of groups and loss.
         timeout: Seconds after which a client counts as failed; see
@@ -116,10 +98,13 @@ def federate(
         ValueError: If an argument is out of range.
     """
     cohort_app = CohortApp(
-        trainer, weighting=weighting, report_private_metrics=report_private_metrics
+        trainer,
+        weighting=weighting,
+        report_private_metrics=report_private_metrics,
+        controls=controls,
     )
     server_app = make_server_app(
-        strategy=make_strategy(strategy),
+        strategy=strategy or make_strategy("fedavg"),
         initial=initial,
         num_rounds=num_rounds,
         cohort_size=cohort_size,

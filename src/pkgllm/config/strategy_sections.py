@@ -92,7 +92,7 @@ class FedTrimmedAvg(Section):
 
 
 class Krum(Section):
-    """The one update that is closest to most others (Blanchard et al. 2017). Needs equal weights."""
+    """The one update that is closest to the others (Blanchard et al. 2017). Needs equal weights."""
 
     name: Literal["krum"]
     num_malicious: NotNegative

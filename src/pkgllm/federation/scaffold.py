@@ -138,6 +138,6 @@ class Scaffold(strategy.FedAvg, ResumableStrategy):
                 f"{rounds.size}; resume with the same clients"
             )
         rest = {name: value for name, value in state.items() if name != _ACCEPTED}
-        (control,) = unpack(rest, ("control",), arrays)
-        self._control = ArrayRecord({k: Array(v) for k, v in control.items()}) if control else None
+        (mean,) = unpack(rest, ("control",), arrays)
+        self._control = ArrayRecord({k: Array(v) for k, v in mean.items()}) if mean else None
         self._accepted = dict(zip(self._accepted, map(int, rounds), strict=True))

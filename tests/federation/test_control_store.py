@@ -98,7 +98,8 @@ def test_a_file_of_others_is_refused(tmp_path: Path) -> None:
         ("abd", adapter_at(0.0)),
         ("ab", adapter_at(0.0)),
         ("abc", some_adapter(0)),
-    ):
+    )
+    for clients, like in others:
         with pytest.raises(FederationError, match="holds others; take another folder"):
             ControlStore(tmp_path / "controls", list(clients), like)
 

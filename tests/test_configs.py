@@ -16,16 +16,20 @@ FOLDER = Path(__file__).parents[1] / "configs"
 PRESETS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
 
 
-def test_there_are_six() -> None:
+AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
+
+
+def test_there_are_thirteen() -> None:
     assert presets_folder() == FOLDER
-    assert PRESETS == [
+    assert [
+        *(f"aggregators/{name}.yaml" for name in AGGREGATORS),
         "centralized.yaml",
         "feddpo.yaml",
         "fedkto.yaml",
         "local.yaml",
         "quickstart.yaml",
         "redial-mini.yaml",
-    ]
+    ] == PRESETS
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -89,10 +93,22 @@ def test_what_is_compared_differs_in_one_part(preset: str, part: str) -> None:
     assert first.model_copy(update={part: getattr(second, part)}) == second
 
 
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_an_aggregators_preset_differs_in_its_strategy_and_what_that_needs(name: str) -> None:
+    first, own = load_config("aggregators/fedavg.yaml"), load_config(f"aggregators/{name}.yaml")
+    assert own.mode.name == first.mode.name == "federated"
+    assert own.mode.strategy.name == name
+    assert own.mode == first.mode.model_copy(update={"strategy": own.mode.strategy})
+    needed = {"optimizer": "sgd", "learning_rate": 0.3} if name == "scaffold" else {}
+    training = first.training.model_copy(update=needed)
+    assert own == first.model_copy(update={"mode": own.mode, "training": training})
+
+
 def test_the_names_hold_what_they_promise() -> None:
     found = {
         preset: (e.corpus.name, e.base_model.name, e.objective.name, e.mode.name)
         for preset in PRESETS
+        if "/" not in preset
         for e in (load_config(preset),)
     }
     assert found == {

@@ -107,7 +107,12 @@ class TrlTrainer:
         """Of each trainer, before its first step."""
 
     def __call__(
-        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        **terms: Any,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
         with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:

@@ -165,9 +165,16 @@ def test_the_search_would_find_what_a_careless_client_sends(
         """Sends something private as if it were one of the adapter's arrays."""
 
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
-            trained = federation.trainer(adapters, round_num=round_num, learning_rate=learning_rate)
+            trained = federation.trainer(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
             return {client: self.spoiled(client, done) for client, done in trained.items()}
 
         def spoiled(self, client: str, done: TrainedClient | Exception) -> TrainedClient:

@@ -17,8 +17,9 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.modes import Training, check_cohort, client_adapter, train_policy
+from pkgllm.experiment.modes import check_cohort, client_adapter, train_policy
 from pkgllm.experiment.observation import Observer
+from pkgllm.experiment.training_run import Training
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, read_adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.group_store import GroupStore

@@ -7,18 +7,20 @@ import torch
 from flwr.app import Message, RecordDict
 
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.training.local import TrainedClient
+from pkgllm.training.local import NO_CORRECTIONS, TrainedClient
 
 SECRET = "liked The Drowned Lighthouse (1987)"
 
 
 class QuadraticClients:
-    """Moves every factor by ``learning_rate * (target - factor)``; knows secrets it never needs.
+    """Descends ``curvature / 2 * (factor - target)**2``; knows secrets it never needs.
 
     Args:
         targets: Each client's point.
         num_groups: Each client's number of groups; 3 where absent.
         faults: The adapter or the exception that a client comes to, whatever it is sent.
+        curvatures: Of each client's quadratic; 1 where absent.
+        local_steps: Steps of a round.
     """
 
     def __init__(
@@ -27,17 +29,29 @@ class QuadraticClients:
         *,
         num_groups: Mapping[str, int] | None = None,
         faults: Mapping[str, AdapterState | Exception] | None = None,
+        curvatures: Mapping[str, float] | None = None,
+        local_steps: int = 1,
     ) -> None:
         self.targets = targets
         self.num_groups = num_groups or {}
         self.faults = faults or {}
+        self.curvatures = curvatures or {}
+        self.local_steps = local_steps
         self.facts = {client: f"{client} {SECRET}" for client in targets}
         self.calls: list[tuple[int, tuple[str, ...], float]] = []
 
     def __call__(
-        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float = 0.0,
+        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         self.calls.append((round_num, tuple(adapters), learning_rate))
+        self.proximal_mu = proximal_mu
+        self.corrections = corrections
         return {
             client: self.train(client, adapter, learning_rate)
             for client, adapter in adapters.items()
@@ -46,17 +60,26 @@ class QuadraticClients:
     def train(
         self, client: str, adapter: AdapterState, learning_rate: float
     ) -> TrainedClient | Exception:
-        """Return what one client comes to."""
+        """Return what one client comes to, with the terms of the last call."""
         fault = self.faults.get(client)
         if isinstance(fault, Exception):
             return fault
-        target = self.targets[client]
-        trained = (
-            fault
-            if fault is not None
-            else {key: value + learning_rate * (target - value) for key, value in adapter.items()}
-        )
+        target, correction = self.targets[client], self.corrections.get(client)
+        trained = dict(adapter)
+        for _ in range(self.local_steps):
+            for key, value in trained.items():
+                step = self.curvatures.get(client, 1.0) * (target - value)
+                if self.proximal_mu:
+                    step = step - self.proximal_mu * (value - adapter[key])
+                if correction is not None:
+                    step = step - correction[key]
+                trained[key] = value + learning_rate * step
+        if fault is not None:
+            trained = fault
         return TrainedClient(trained, self.num_groups.get(client, 3), loss=abs(target))
+
+    proximal_mu: float = 0.0
+    corrections: Mapping[str, AdapterState] = NO_CORRECTIONS
 
 
 def adapter_at(value: float) -> AdapterState:

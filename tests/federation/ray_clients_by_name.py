@@ -58,7 +58,8 @@ def run_named(
 ) -> AdapterState:
     """Run two rounds of all of them on Ray."""
     from pkgllm.federation.ray_runtime import RayResources, run_on_ray
-    from pkgllm.federation.server_app import make_server_app, make_strategy
+    from pkgllm.federation.server_app import make_server_app
+from pkgllm.federation.strategies import make_strategy
 
     resources = changes.pop("resources", RayResources(cpus=2))
     server: dict[str, Any] = {

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from itertools import cycle
+from typing import Any
 
 import pytest
 import torch
@@ -108,9 +109,9 @@ def test_a_minimum_that_cannot_be_met_is_refused(wrong: int) -> None:
 def test_a_client_that_fails_in_one_round_is_back_in_the_next() -> None:
     class Fickle(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self, adapters: Mapping[str, AdapterState], *, round_num: int, **terms: Any
         ) -> dict[str, TrainedClient | Exception]:
-            found = super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            found = super().__call__(adapters, round_num=round_num, **terms)
             return found | ({"b": OSError("gone")} if round_num == 1 else {})
 
     seen: list[RoundRecord] = []

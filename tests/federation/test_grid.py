@@ -176,7 +176,7 @@ def test_no_client_or_one_twice_is_refused(clients: list[str]) -> None:
 
 def test_a_cohorts_view_shows_the_cohort_and_reaches_the_clients() -> None:
     grid = LocalGrid(CountingClients(), ["a", "b", "c"])
-    view = CohortGrid(grid, [grid.node_ids["b"]])
+    view = CohortGrid(grid, {grid.node_ids["b"]: "b"})
     view.set_run(Run.create_empty(5))
     assert grid.run.run_id == view.run.run_id == 5
     assert [node.node_id for node in view.get_nodes()] == [grid.node_ids["b"]]

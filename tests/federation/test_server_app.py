@@ -210,10 +210,17 @@ def test_faulty_clients_are_left_out_and_named(caplog: pytest.LogCaptureFixture)
 def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
     class Slow(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             time.sleep(0.3)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     with pytest.raises(FederationError, match=r"failed: a, b; .* no reply within 0\.1 s"):
         train(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
@@ -222,11 +229,18 @@ def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
 def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
     class FailsInRoundTwo(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             if round_num == 2:
                 raise ZeroDivisionError(SECRET)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(FederationError) as caught:
@@ -242,11 +256,18 @@ def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
 def test_ctrl_c_ends_the_run_in_the_middle_of_a_round() -> None:
     class StoppedInRoundTwo(QuadraticClients):
         def __call__(
-            self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+            self,
+            adapters: Mapping[str, AdapterState],
+            *,
+            round_num: int,
+            learning_rate: float,
+            **terms: Any,
         ) -> dict[str, TrainedClient | Exception]:
             if round_num == 2:
                 signal.raise_signal(signal.SIGINT)
-            return super().__call__(adapters, round_num=round_num, learning_rate=learning_rate)
+            return super().__call__(
+                adapters, round_num=round_num, learning_rate=learning_rate, **terms
+            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(KeyboardInterrupt):
@@ -293,8 +314,3 @@ def test_the_server_app_leaves_the_last_adapter_in_its_context() -> None:
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
     app(LocalGrid(cohort_app, ["a"]), context)
     assert entries(to_adapter(context.state.array_records["arrays"])) == {2.0}
-
-
-def test_an_unknown_strategy_is_refused() -> None:
-    with pytest.raises(ValueError, match="strategy must be 'fedavg', got 'fedsgd'"):
-        make_strategy("fedsgd")  # type: ignore[arg-type]

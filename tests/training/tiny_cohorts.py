@@ -143,9 +143,10 @@ def train(
     *,
     round_num: int = 1,
     learning_rate: float = 1e-3,
+    **terms: Any,
 ) -> dict[str, TrainedClient]:
     """Train clients of whom none may fail."""
-    found = trainer(adapters, round_num=round_num, learning_rate=learning_rate)
+    found = trainer(adapters, round_num=round_num, learning_rate=learning_rate, **terms)
     trained = {}
     for client, done in found.items():
         if isinstance(done, Exception):

@@ -23,7 +23,8 @@ def find_config(name: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    presets = sorted(path.name for path in presets_folder().glob("*.yaml"))
+    folder = presets_folder()
+    presets = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
     close = did_you_mean(name, presets)
     raise ConfigError(
         f"no configuration {name}{f' (did you mean {close}?)' if close else ''}; "

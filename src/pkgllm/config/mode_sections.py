@@ -11,12 +11,7 @@ from pkgllm.config.section import (
     PositiveFloat,
     Section,
 )
-
-
-class FedAvg(Section):
-    """Federated averaging (McMahan et al. 2017)."""
-
-    name: Literal["fedavg"]
+from pkgllm.config.strategy_sections import FedAvg, Strategy
 
 
 class LocalRuntime(Section):
@@ -53,8 +48,12 @@ class Federated(Section):
     """Clients drawn in each round."""
     weighting: Literal["uniform", "examples"] = "uniform"
     """Weight of a client's update: equal, or its number of groups (a private count)."""
-    strategy: FedAvg = FedAvg(name="fedavg")
+    strategy: Strategy = FedAvg(name="fedavg")
     """How updates become the next adapter."""
+    aggregation: Literal["factor_mean", "stack_svd"] = "factor_mean"
+    """What ``fedavg`` and ``fedprox`` average: each factor of the adapter, or the products of the
+    factors, of which the best approximation of rank ``adapter.lora_rank`` is kept. The mean of
+    factors is not the mean of products; with ``adapter.freeze_a`` it is."""
     min_updates: Positive = 1
     """Usable updates that a round needs; with fewer the run ends, and can go on when resumed."""
     round_timeout: PositiveFloat = 3600.0

@@ -29,7 +29,6 @@ from pkgllm.config.layout_sections import (
 )
 from pkgllm.config.mode_sections import (
     Centralized,
-    FedAvg,
     Federated,
     Local,
     LocalRuntime,
@@ -38,6 +37,8 @@ from pkgllm.config.mode_sections import (
 )
 from pkgllm.config.observation_sections import Observation
 from pkgllm.config.section import NotNegative, Section
+from pkgllm.config.strategy_rules import strategy_problems
+from pkgllm.config.strategy_sections import FedAvg
 from pkgllm.config.training_sections import (
     Adapter,
     ApoZero,
@@ -140,6 +141,8 @@ class Experiment(Section):
             )
         problems += self._unobservable()
         problems += self._ray_problems()
+        if self.mode.name == "federated":
+            problems += strategy_problems(self.mode, self.training, self.adapter)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -10,6 +10,7 @@ import torch
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
 from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.client_state import make_controls
 from pkgllm.experiment.trainers import GPU_SHARE, make_trainer
 from pkgllm.federation.ray_clients import ActorClients
 from pkgllm.federation.ray_runtime import RayResources
@@ -88,7 +89,9 @@ class ActorClientsFactory:
             None,
             local_steps=config.training.local_steps,
         )
-        return ActorClients(trainer, tuple(sorted(groups)))
+        clients = tuple(sorted(groups))
+        controls = make_controls(config, policy, clients, self.config.parent)
+        return ActorClients(trainer, clients, controls)
 
     def _within_share(self, config: schema.Experiment, device: torch.device) -> schema.Experiment:
         """Leave the others' part of a shared GPU to them: Ray itself divides nothing."""

@@ -24,8 +24,9 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
+from pkgllm.experiment.client_state import CONTROLS
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
-from pkgllm.experiment.modes import Training, check_cohort, check_runtime, train_policy
+from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
 from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
@@ -39,6 +40,7 @@ from pkgllm.experiment.run_record import (
 )
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
+from pkgllm.experiment.training_run import Training
 from pkgllm.experiment.validation import check_observation
 from pkgllm.graph.rdf import write_graph
 from pkgllm.interrupts import after_this_round
@@ -224,7 +226,7 @@ def _go_on(
         load_adapter_state(job.policy, read_adapter_state(run.adapter))
     else:
         _train(job, run, groups, progress, keep=keep)
-    for private in (GROUPS, REFERENCE):
+    for private in (GROUPS, REFERENCE, CONTROLS):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
     notes = layout_notes(job.config, run.path)

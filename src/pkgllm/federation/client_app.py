@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from pkgllm.errors import FederationError
+from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.records import (
     CLIENT_ID,
+    Instruction,
     Weighting,
     client_reply,
     failure_reply,
@@ -31,13 +34,19 @@ class CohortApp:
         trainer: Trains clients from the adapters they received.
         weighting: ``uniform`` sends the weight 1, ``examples`` the client's number of groups.
         report_private_metrics: Whether the number of groups and the loss are sent as well.
+        controls: Clients' control variates, for a server that aggregates with SCAFFOLD.
 
     Raises:
         ValueError: If ``examples`` would send a private count without ``report_private_metrics``.
     """
 
     def __init__(
-        self, trainer: CohortTrainer, *, weighting: Weighting, report_private_metrics: bool
+        self,
+        trainer: CohortTrainer,
+        *,
+        weighting: Weighting,
+        report_private_metrics: bool,
+        controls: ClientControls | None = None,
     ) -> None:
         if weighting == "examples" and not report_private_metrics:
             raise ValueError(
@@ -47,6 +56,7 @@ class CohortApp:
         self._trainer = trainer
         self._weighting: Weighting = weighting
         self._report_private_metrics = report_private_metrics
+        self._controls = controls
         self._flower_app = self._make_flower_app()
 
     @property
@@ -57,9 +67,10 @@ class CohortApp:
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train the addressed clients and return their replies, in order of the messages.
 
-        Clients of the same round and learning rate train in one call of the trainer. Those that
-        received equal adapters share one object, which a trainer must not change. What cannot be
-        read or sent fails its own client; what the trainer raises fails the clients of that call.
+        Clients of the same round, learning rate and proximal term train in one call of the trainer.
+        Those that received equal adapters share one object, which a trainer must not change. What
+        cannot be read or sent fails its own client; what the trainer raises fails the clients of
+        that call.
 
         Args:
             messages: Instructions to train, at most one for each client.
@@ -76,27 +87,66 @@ class CohortApp:
                 f"{len(set(clients))}"
             )
         outcomes: dict[str, TrainedClient | Exception] = {}
-        calls: defaultdict[tuple[int, float], dict[str, AdapterState]] = defaultdict(dict)
+        calls: defaultdict[tuple[int, float, float], dict[str, Instruction]] = defaultdict(dict)
         for client, asked in zip(clients, read_instructions(messages), strict=True):
             if isinstance(asked, Exception):
                 outcomes[client] = asked
             else:
-                calls[asked.round_num, asked.learning_rate][client] = asked.adapter
-        for (round_num, learning_rate), adapters in calls.items():
-            outcomes |= self._train(adapters, round_num, learning_rate)
+                key = asked.round_num, asked.learning_rate, asked.proximal_mu
+                calls[key][client] = asked
+        for instructions in calls.values():
+            outcomes |= self._train(instructions)
         # Each adapter is let go as soon as it is written into its reply.
         return [
             self._reply(message, client, outcomes.pop(client))
             for message, client in zip(messages, clients, strict=True)
         ]
 
-    def _train(
-        self, adapters: Mapping[str, AdapterState], round_num: int, learning_rate: float
-    ) -> dict[str, TrainedClient | Exception]:
+    def _train(self, asked: Mapping[str, Instruction]) -> dict[str, TrainedClient | Exception]:
+        """Train clients whose instructions differ in nothing but adapter and control variate."""
+        corrections, outcomes = self._corrections(asked)
+        able = {client: it for client, it in asked.items() if client not in outcomes}
+        if not able:
+            return outcomes
+        first = next(iter(able.values()))
         try:
-            return self._trainer(adapters, round_num=round_num, learning_rate=learning_rate)
+            trained = self._trainer(
+                {client: it.adapter for client, it in able.items()},
+                round_num=first.round_num,
+                learning_rate=first.learning_rate,
+                proximal_mu=first.proximal_mu,
+                corrections=corrections,
+            )
         except Exception as error:
-            return dict.fromkeys(adapters, error)
+            return outcomes | dict.fromkeys(able, error)
+        for client, correction in corrections.items():
+            done = trained[client]
+            if isinstance(done, TrainedClient) and self._controls:
+                try:
+                    self._controls.renew(client, asked[client], correction, done.adapter)
+                except Exception as error:
+                    trained[client] = error
+        return outcomes | trained
+
+    def _corrections(
+        self, asked: Mapping[str, Instruction]
+    ) -> tuple[dict[str, AdapterState], dict[str, TrainedClient | Exception]]:
+        """Return SCAFFOLD's corrections of gradients, and what failed in place of others."""
+        corrections: dict[str, AdapterState] = {}
+        failed: dict[str, TrainedClient | Exception] = {}
+        for client, instruction in asked.items():
+            if instruction.control is None:
+                continue
+            try:
+                if self._controls is None:
+                    raise FederationError(
+                        "the server aggregates with SCAFFOLD, and this client was made without "
+                        "control variates; give both sides the same mode.strategy"
+                    )
+                corrections[client] = self._controls.correction(client, instruction)
+            except Exception as error:
+                failed[client] = error
+        return corrections, failed
 
     def _reply(self, message: Message, client: str, outcome: TrainedClient | Exception) -> Message:
         if isinstance(outcome, Exception):

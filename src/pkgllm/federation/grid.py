@@ -1,7 +1,7 @@
 """Flower's grid inside one process: no Ray, no network; a round's clients train together."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from flwr.app import Context, Message, MessageType, RecordDict
@@ -178,12 +178,12 @@ class CohortGrid(Grid):
 
     Args:
         grid: The grid behind.
-        node_ids: The cohort's node ids.
+        clients: The client of each node of the cohort, by node id.
     """
 
-    def __init__(self, grid: Grid, node_ids: Sequence[int]) -> None:
+    def __init__(self, grid: Grid, clients: Mapping[int, str]) -> None:
         self._grid = grid
-        self._node_ids = node_ids
+        self.clients = clients
 
     @property
     def run(self) -> Run:
@@ -207,7 +207,7 @@ class CohortGrid(Grid):
 
     def get_node_ids(self) -> Sequence[int]:
         """Return the node ids of the cohort."""
-        return self._node_ids
+        return list(self.clients)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Send messages through the grid behind."""

@@ -12,6 +12,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from pkgllm.federation.client_app import CohortApp, logged_failure
+from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.records import CLIENT_ID, Weighting
 from pkgllm.training.local import CohortTrainer
 
@@ -26,6 +27,8 @@ class ActorClients:
     trainer: CohortTrainer
     clients: Sequence[str]
     """All clients' ids; the position of each in their sorted order is its partition id."""
+    controls: ClientControls | None = None
+    """Their control variates, for SCAFFOLD, in a file that every actor must see."""
 
 
 MakeClients = Callable[[], ActorClients]
@@ -95,5 +98,6 @@ def _built(settings: ActorSettings) -> tuple[CohortApp, tuple[str, ...]]:
         made.trainer,
         weighting=settings.weighting,
         report_private_metrics=settings.report_private_metrics,
+        controls=made.controls,
     )
     return app, tuple(sorted(made.clients))

@@ -1,7 +1,9 @@
 """What messages hold, and nothing else does: the one place to read what leaves a device.
 
 down  arrays   the adapter, float32, by PEFT's key names
-      config   round_num, learning_rate (Flower's strategies add server-round)
+      control  SCAFFOLD alone: the mean of the clients' control variates, as arrays
+      config   round_num, learning_rate (Flower's strategies add server-round, FedProx proximal-mu,
+               SCAFFOLD accepted_round, the last round in which it averaged this client's update)
 up    arrays   the client's adapter after its local steps: the update
       metrics  weight; with ``report_private_metrics`` also num_groups and loss
 up    error    the client's id and the type of the exception, never its text
@@ -25,10 +27,13 @@ from pkgllm.training.local import TrainedClient
 Weighting = Literal["uniform", "examples"]
 
 ARRAYS = "arrays"
+CONTROL = "control"
 CONFIG = "config"
 METRICS = "metrics"
 WEIGHT = "weight"
 CLIENT_ID = "client-id"
+PROXIMAL_MU = "proximal-mu"
+ACCEPTED_ROUND = "accepted_round"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,12 @@ class Instruction:
     adapter: AdapterState
     round_num: int
     learning_rate: float
+    proximal_mu: float = 0.0
+    """Weight of FedProx's pull towards the adapter."""
+    control: AdapterState | None = None
+    """The mean control variate; None but for SCAFFOLD."""
+    accepted_round: int = 0
+    """The last round in which SCAFFOLD's server averaged this client's update; 0 for none."""
 
 
 def to_record(adapter: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -86,19 +97,38 @@ def _read_instruction(
     message: Message, decoded: list[tuple[ArrayRecord, AdapterState]]
 ) -> Instruction:
     config = message.content.config_records[CONFIG]
-    round_num, learning_rate = config["round_num"], config["learning_rate"]
-    if not isinstance(round_num, int) or not isinstance(learning_rate, int | float):
-        raise TypeError(
-            f"{CONFIG} must hold a whole number round_num and a number learning_rate, got "
-            f"{round_num!r} and {learning_rate!r}"
-        )
-    arrays = message.content.array_records[ARRAYS]
+    arrays = message.content.array_records
+    return Instruction(
+        _decode(arrays[ARRAYS], decoded),
+        _whole(config, "round_num"),
+        _number(config, "learning_rate"),
+        proximal_mu=_number(config, PROXIMAL_MU) if PROXIMAL_MU in config else 0.0,
+        control=_decode(arrays[CONTROL], decoded) if CONTROL in arrays else None,
+        accepted_round=_whole(config, ACCEPTED_ROUND) if CONTROL in arrays else 0,
+    )
+
+
+def _decode(arrays: ArrayRecord, decoded: list[tuple[ArrayRecord, AdapterState]]) -> AdapterState:
     for record, adapter in decoded:
         if record is arrays or record == arrays:
-            return Instruction(adapter, round_num, learning_rate)
+            return adapter
     adapter = to_adapter(arrays)
     decoded.append((arrays, adapter))
-    return Instruction(adapter, round_num, learning_rate)
+    return adapter
+
+
+def _whole(config: ConfigRecord, name: str) -> int:
+    value = config[name]
+    if not isinstance(value, int):
+        raise TypeError(f"{CONFIG} must hold a whole number {name}, got {value!r}")
+    return value
+
+
+def _number(config: ConfigRecord, name: str) -> float:
+    value = config[name]
+    if not isinstance(value, int | float):
+        raise TypeError(f"{CONFIG} must hold a number {name}, got {value!r}")
+    return value
 
 
 def update_reply(

@@ -20,8 +20,8 @@ from torch import Tensor
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
+from pkgllm.federation.resumable import ResumableStrategy
 from pkgllm.federation.spread import UpdateSpread, update_spread
-from pkgllm.federation.strategies import ResumableStrategy
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
 
@@ -218,6 +218,8 @@ def _run_round(
     failed = _failures(replies, nodes, adapter, timeout)
     for client, reason in failed.items():
         logger.warning("round %d: client %s is left out: %s", round_num, client, reason)
+    # Before the strategy, because some take the updates apart.
+    bytes_up = sum(map(records.num_bytes, received.values()))
     good = [replies[client] for client in nodes if client not in failed]
     if len(good) < min_updates:
         raise FederationError(_too_few(round_num, min_updates, len(good), failed))
@@ -243,7 +245,7 @@ def _run_round(
         training_seconds=trained - started,
         aggregation_seconds=aggregated - aggregating,
         bytes_down=sum(map(records.num_bytes, messages)),
-        bytes_up=sum(map(records.num_bytes, received.values())),
+        bytes_up=bytes_up,
         update_norm=update_norm(adapter, after),
         spread=spread,
     )
@@ -259,7 +261,7 @@ def _instructions(
 ) -> list[Message]:
     """Let the strategy address the cohort; return its messages in order of client id."""
     config: ConfigRecord = records.instruction_config(round_num, learning_rate)
-    view = CohortGrid(grid, list(nodes.values()))
+    view = CohortGrid(grid, {node_id: client for client, node_id in nodes.items()})
     state = random.getstate()
     try:
         made = strategy.configure_train(round_num, records.to_record(adapter), config, view)

@@ -7,11 +7,13 @@ from flwr.serverapp import Grid, ServerApp
 from torch import Tensor
 
 from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import ARRAYS, Weighting, to_adapter, to_record
+from pkgllm.federation.resumable import ResumableStrategy
 from pkgllm.federation.rounds import RoundRecord, run_rounds
-from pkgllm.federation.strategies import ResumableStrategy, StrategyName, make_strategy
+from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import CohortTrainer
 
@@ -66,7 +68,8 @@ def federate(
     cohort_size: int,
     seed: int,
     learning_rate: Callable[[int], float],
-    strategy: StrategyName = "fedavg",
+    strategy: ResumableStrategy | None = None,
+    controls: ClientControls | None = None,
     weighting: Weighting = "uniform",
     report_private_metrics: bool = False,
     timeout: float = 3600.0,
@@ -86,7 +89,8 @@ def federate(
         cohort_size: Clients in each round.
         seed: The run's seed.
         learning_rate: The local step size of each round, by its number.
-        strategy: How updates become the next adapter.
+        strategy: How updates become the next adapter; the weighted mean when absent.
+        controls: The clients' control variates, which SCAFFOLD needs.
         weighting: Weight of a client's update: equal, or its number of groups.
         report_private_metrics: Whether the clients send their number of groups and loss.
         timeout: Seconds after which a client counts as failed; see
@@ -102,10 +106,13 @@ def federate(
         ValueError: If an argument is out of range.
     """
     cohort_app = CohortApp(
-        trainer, weighting=weighting, report_private_metrics=report_private_metrics
+        trainer,
+        weighting=weighting,
+        report_private_metrics=report_private_metrics,
+        controls=controls,
     )
     server_app = make_server_app(
-        strategy=make_strategy(strategy),
+        strategy=strategy or make_strategy("fedavg"),
         initial=initial,
         num_rounds=num_rounds,
         cohort_size=cohort_size,

@@ -38,7 +38,7 @@ class SimulationGrid(CohortGrid):
     """
 
     def __init__(self, grid: Grid, num_clients: int, stopped: threading.Event, log: Path) -> None:
-        super().__init__(grid, ())
+        super().__init__(grid, {})
         self._log, self._told = log, 0
         self._num_clients = num_clients
         self._stopped = stopped

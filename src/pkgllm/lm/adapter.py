@@ -111,6 +111,16 @@ def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
     set_peft_model_state_dict(policy, dict(state))
 
 
+def trained_parameters(policy: PeftModel) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters of the adapter that are trained, by PEFT's key names."""
+    name_inside = f".{policy.active_adapter}."
+    return {
+        name.replace(name_inside, "."): parameter
+        for name, parameter in policy.named_parameters()
+        if parameter.requires_grad
+    }
+
+
 @contextmanager
 def without_adapter(policy: PeftModel) -> Iterator[None]:
     """Let the base model answer alone; PEFT would thaw a frozen first factor afterwards."""

@@ -7,6 +7,7 @@ gets is what it would get alone.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ from pkgllm.training.lane_passes import (
     is_batched,
     score_lanes,
 )
-from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.local_terms import LaneTerms
 from pkgllm.training.log_probabilities import Branch
 from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
@@ -48,6 +50,10 @@ class Lane:
     """One for each step."""
     learning_rate: float
     max_grad_norm: float
+    proximal_mu: float = 0.0
+    """Weight of FedProx's pull towards where it starts."""
+    correction: Tensor | None = None
+    """SCAFFOLD's, of each gradient, as ``values``."""
     losses: list[float] = field(default_factory=list)
     """Of each step, before it."""
     failure: Exception | None = None
@@ -118,7 +124,13 @@ class LaneTrainer:
         self.count = TokenCount()
 
     def __call__(
-        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float = 0.0,
+        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
         layout = self._decoder.layout
@@ -136,6 +148,9 @@ class LaneTrainer:
                     groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
                 )
                 batches = [branches_of(batch, self._objective) for batch in drawn]
+                correction = (
+                    layout.to_vector(corrections[client]) if client in corrections else None
+                )
             except Exception as error:
                 found[client] = error
                 continue
@@ -147,6 +162,8 @@ class LaneTrainer:
                     batches,
                     learning_rate,
                     self._steps.max_grad_norm,
+                    proximal_mu,
+                    correction,
                 )
             )
         self.train(lanes, round_num=round_num)
@@ -170,10 +187,17 @@ class LaneTrainer:
             return
         tokens = [lane.most_tokens for lane in lanes]
         longest = max(lane.longest_group for lane in lanes)
-        cost = PassCost.of(self._decoder, longest_group=longest, checkpoint=False)
+        cost_of = partial(
+            PassCost.of,
+            self._decoder,
+            longest_group=longest,
+            num_terms=any(lane.proximal_mu for lane in lanes)
+            + any(lane.correction is not None for lane in lanes),
+        )
+        cost = cost_of(checkpoint=False)
         checkpoint = cost.total(rows=max(tokens), lanes=1) > self._memory_bytes
         if checkpoint:
-            cost = PassCost.of(self._decoder, longest_group=longest, checkpoint=True)
+            cost = cost_of(checkpoint=True)
         for part in share_out(tokens, cost, self._memory_bytes, equal=is_batched(self._decoder)):
             together = [lanes[index] for index in part]
             # Those with steps left stand first, so that the others are cut off behind them.
@@ -187,6 +211,9 @@ class LaneTrainer:
         rates = values.new_tensor([[lane.learning_rate] for lane in lanes])
         max_norms = values.new_tensor([[lane.max_grad_norm] for lane in lanes])
         trained = slice(0 if decoder.trains_first else decoder.layout.num_first, None)
+        terms = LaneTerms.of(
+            values, [lane.proximal_mu for lane in lanes], [lane.correction for lane in lanes]
+        )
         optimizer = self._optimizer()
         for step in range(len(lanes[0].batches)):
             active = [lane for lane in lanes if step < len(lane.batches)]
@@ -204,6 +231,7 @@ class LaneTrainer:
                 lane.note(loss, round_num)
             differentiate(decoder, scored, gradient)
             clip_gradients(gradients[now, trained], max_norms[now])
+            terms.add_to(gradients[now, trained], values[now, trained], trained.start)
             optimizer.step(values[now, trained], gradients[now, trained], rates[now])
         for lane, found in zip(lanes, values.cpu(), strict=True):
             lane.values = found

@@ -23,7 +23,13 @@ class PassCost:
 
     @classmethod
     def of(
-        cls, decoder: LaneDecoder, *, longest_group: int, checkpoint: bool, trains: bool = True
+        cls,
+        decoder: LaneDecoder,
+        *,
+        longest_group: int,
+        checkpoint: bool,
+        trains: bool = True,
+        num_terms: int = 0,
     ) -> "PassCost":
         """Count what a decoder keeps and what it holds for a moment.
 
@@ -32,6 +38,7 @@ class PassCost:
             longest_group: Tokens of a prompt with its branches.
             checkpoint: Whether only each layer's input is kept.
             trains: Whether a backward pass follows; without one nothing is kept.
+            num_terms: Terms that are added to gradients; each keeps a vector for each lane.
         """
         itemsize = decoder.dtype.itemsize
         heads = decoder.num_heads * decoder.head_dim
@@ -51,7 +58,7 @@ class PassCost:
             fixed=4 * 3 * decoder.rows_of_logits * decoder.vocab_size,
             per_row=moment + layer + (decoder.num_layers * kept if trains else 0),
             # Values, gradients, two moments, and two more while a step is computed.
-            per_lane=4 * 6 * decoder.layout.num_values if trains else 0,
+            per_lane=4 * (6 + num_terms) * decoder.layout.num_values if trains else 0,
             most_rows=_MOST_ROWS.get(decoder.device.type),
         )
 

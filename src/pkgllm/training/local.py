@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol
 
 from pkgllm.errors import FederationError
@@ -33,11 +34,21 @@ class TrainedClient:
     """Mean loss over the local steps, before each. Private."""
 
 
+NO_CORRECTIONS: Mapping[str, AdapterState] = MappingProxyType({})
+"""Of a cohort whose strategy corrects nobody's gradients."""
+
+
 class CohortTrainer(Protocol):
     """Trains clients, each from the adapter it received."""
 
     def __call__(
-        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float = 0.0,
+        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """Return what each client has after its local steps of a round.
 
@@ -48,6 +59,10 @@ class CohortTrainer(Protocol):
                 be changed.
             round_num: The round, from 1.
             learning_rate: Of all clients.
+            proximal_mu: Weight of FedProx's pull towards what a client received.
+            corrections: SCAFFOLD's ``c - c_i`` by client, added to each gradient; a client that is
+                absent has none. Both terms come after the gradient is clipped; see
+                :mod:`~pkgllm.training.local_terms`.
         """
         ...
 

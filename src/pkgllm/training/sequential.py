@@ -11,11 +11,13 @@ from pkgllm.lm.adapter import (
     AdapterState,
     adapter_state,
     load_adapter_state,
+    trained_parameters,
     without_adapter,
 )
 from pkgllm.preferences.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
-from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.local_terms import add_terms
 from pkgllm.training.log_probabilities import (
     Branch,
     completion_log_probabilities,
@@ -55,22 +57,43 @@ class SequentialTrainer:
         self._seed = seed
 
     def __call__(
-        self, adapters: Mapping[str, AdapterState], *, round_num: int, learning_rate: float
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float = 0.0,
+        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
         trained: dict[str, TrainedClient | Exception] = {}
         for client, adapter in adapters.items():
             try:
-                trained[client] = self._train(client, adapter, round_num, learning_rate)
+                trained[client] = self._train(
+                    client,
+                    adapter,
+                    round_num,
+                    learning_rate,
+                    proximal_mu=proximal_mu,
+                    correction=corrections.get(client),
+                )
             except Exception as error:
                 trained[client] = error
         return trained
 
     def _train(
-        self, client: str, adapter: AdapterState, round_num: int, learning_rate: float
+        self,
+        client: str,
+        adapter: AdapterState,
+        round_num: int,
+        learning_rate: float,
+        *,
+        proximal_mu: float,
+        correction: AdapterState | None,
     ) -> TrainedClient:
         load_adapter_state(self._policy, adapter)
-        parameters = [p for p in self._policy.parameters() if p.requires_grad]
+        trained = trained_parameters(self._policy)
+        parameters = list(trained.values())
         optimizer = self._optimizer(parameters, learning_rate)
         groups = self._groups[client]
         losses = []
@@ -84,6 +107,7 @@ class SequentialTrainer:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(parameters, self._steps.max_grad_norm)
+            add_terms(trained, adapter, proximal_mu=proximal_mu, correction=correction)
             optimizer.step()
             losses.append(loss.item())
         return TrainedClient(adapter_state(self._policy), len(groups), sum(losses) / len(losses))

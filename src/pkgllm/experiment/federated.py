@@ -1,0 +1,125 @@
+"""Federated training: the server here, the clients in this process or in Ray's actors."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from flwr.serverapp import ServerApp
+
+from pkgllm.config import schema
+from pkgllm.experiment.actor_clients import actor_clients, ray_resources
+from pkgllm.experiment.client_state import make_controls
+from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
+from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.server_app import make_server_app, run_in_process
+from pkgllm.federation.strategies import make_strategy
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.progress import Advance
+
+
+def train_federated(training: Training, mode: schema.Federated) -> None:
+    """Train round by round, and leave metrics, checkpoints and the adapter in the run folder."""
+    clients = sorted(training.groups)
+    run_clients = _in_actors if mode.runtime.name == "ray" else _in_this_process
+    with training.progress.track("rounds", mode.rounds) as advance:
+        for _ in range(training.done):
+            advance()
+        app = federated_server(training, mode, clients, advance)
+        trained = run_clients(training, mode, app, clients)
+    training.keep(trained)
+
+
+def federated_server(
+    training: Training, mode: schema.Federated, clients: Sequence[str], advance: Advance
+) -> ServerApp:
+    """Return the server of a run, which goes on from the run's checkpoint.
+
+    Args:
+        training: The run.
+        mode: How clients are drawn and their updates aggregated.
+        clients: Ids of all training clients.
+        advance: Told of each round.
+    """
+    config = training.config
+
+    def on_round(record: RoundRecord) -> None:
+        _tell(training, record)
+        advance(detail(record.metrics.get("loss"), record.update_norm))
+        training.checkpoint(
+            record.round_num,
+            {ADAPTER: record.adapter, STRATEGY: record.strategy_state},
+            last=record.round_num == mode.rounds,
+        )
+
+    return make_server_app(
+        strategy=make_strategy(
+            mode.strategy.name,
+            mode.strategy.model_dump(exclude={"name"}),
+            aggregation=mode.aggregation,
+            clients=clients,
+            local_steps=config.training.local_steps,
+        ),
+        initial=training.state(),
+        num_rounds=mode.rounds,
+        cohort_size=mode.cohort_size,
+        seed=config.seed,
+        learning_rate=training.learning_rate,
+        timeout=mode.round_timeout,
+        min_updates=mode.min_updates,
+        on_round=on_round,
+        first_round=training.done + 1,
+        strategy_state=training.start.section(STRATEGY) if training.start else None,
+    )
+
+
+def _in_this_process(
+    training: Training, mode: schema.Federated, app: ServerApp, clients: Sequence[str]
+) -> AdapterState:
+    steps = training.config.training.local_steps
+    cohort_app = CohortApp(
+        training.trainer(training.groups, local_steps=steps),
+        weighting=mode.weighting,
+        report_private_metrics=training.config.privacy.report_private_metrics,
+        controls=make_controls(training.config, training.policy, clients, training.run.path),
+    )
+    return run_in_process(app, cohort_app, clients)
+
+
+def _in_actors(
+    training: Training, mode: schema.Federated, app: ServerApp, clients: Sequence[str]
+) -> AdapterState:
+    from pkgllm.federation.ray_runtime import run_on_ray
+
+    assert isinstance(mode.runtime, schema.RayRuntime)
+    return run_on_ray(
+        app,
+        actor_clients(training.run, training.groups, mode.runtime),
+        num_clients=len(clients),
+        resources=ray_resources(mode.runtime),
+        weighting=mode.weighting,
+        report_private_metrics=training.config.privacy.report_private_metrics,
+        log=training.run.path.resolve() / "clients.log",
+    )
+
+
+def _tell(training: Training, record: RoundRecord) -> None:
+    training.observer.after_round(
+        record.round_num,
+        record.adapter,
+        metrics={
+            "learning_rate": training.learning_rate(record.round_num),
+            "cohort": list(record.cohort),
+            "failed": dict(record.failed),
+            **record.metrics,
+            "update_norm": record.update_norm,
+            "update_norms": asdict(record.spread.norms),
+            "update_cosines": asdict(record.spread.cosines),
+            "bytes_down": record.bytes_down,
+            "bytes_up": record.bytes_up,
+        },
+        timings={
+            "seconds": record.seconds,
+            "training_seconds": record.training_seconds,
+            "aggregation_seconds": record.aggregation_seconds,
+        },
+    )

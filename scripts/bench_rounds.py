@@ -7,8 +7,8 @@ adapter: into a message, to the client, back, through the server's checks and th
 Beside it stands the lane engine's training of the workload of `bench_training.py`: qwen3-mini, KTO,
 one local step. `messages_vs_training` is the seconds of messages and aggregation to those of
 training, for cohorts of equal size: training is linear in the number of clients, and is scaled to
-the larger cohort. It is not scaled to the larger adapter, although 10 million values are the adapter
-of a base model some hundred times as large as qwen3-mini, which trains as much longer; so
+the larger cohort. It is not scaled to the larger adapter, although one of 10 million values belongs
+to a base model some hundred times as large as qwen3-mini, which trains as much longer; so
 `messages_vs_training_of_equal_adapters` scales messages and aggregation, which are linear in the
 values, to the adapter of qwen3-mini. Both are of FedAvg; `slowest_vs_fedavg` says how much longer
 the slowest strategy takes.
@@ -153,7 +153,7 @@ def rounds_of(
         if record.failed:
             raise RuntimeError(f"{name}: clients failed: {record.failed}")
 
-    strategy.aggregate_train = watch  # type: ignore[method-assign]
+    strategy.aggregate_train = watch  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory() as folder:
         controls = None
         if name == "scaffold":

@@ -133,7 +133,7 @@ def test_fifty_random_rounds_follow_the_papers_equation(name: StrategyName) -> N
 
 
 def flowers_own(name: StrategyName) -> flower.FedAvg:
-    parameters = dict(PARAMETERS[name])
+    parameters: dict[str, Any] = dict(PARAMETERS[name])
     if name == "fedavgm":
         return flower.FedAvgM(**WHOLE_COHORT, **parameters)
     parameters["eta"] = parameters.pop("server_learning_rate")

@@ -75,7 +75,11 @@ def test_lanes_that_are_batched_are_as_well(
     policy: PeftModel,
     adapters: Mapping[str, AdapterState],
 ) -> None:
-    terms = {"proximal_mu": 0.7, "corrections": corrections_like(adapters), "learning_rate": 0.1}
+    terms: dict[str, Any] = {
+        "proximal_mu": 0.7,
+        "corrections": corrections_like(adapters),
+        "learning_rate": 0.1,
+    }
     expected = train(sequential_trainer(policy, OBJECTIVE, steps=SGD), adapters, **terms)
     assert_close(train(lane_trainer(policy, OBJECTIVE, steps=SGD), adapters, **terms), expected)
 

@@ -125,8 +125,9 @@ class Scaffold(strategy.FedAvg, ResumableStrategy):
 
     def state_dict(self) -> StrategyState:
         """Return :math:`c` as ``control``, and ``accepted_rounds`` in order of client id."""
-        control = self._control or {}
-        state = pack(control={key: array.numpy() for key, array in control.items()})
+        state: StrategyState = {}
+        if self._control is not None:
+            state = pack(control={key: array.numpy() for key, array in self._control.items()})
         return state | {_ACCEPTED: np.array(list(self._accepted.values()), np.int64)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray], arrays: ArrayRecord) -> None:

@@ -15,7 +15,7 @@ from tiny_corpus import CLIENTS, tiny_experiment
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError
-from pkgllm.experiment import jobs
+from pkgllm.experiment import assembly, jobs
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
 from pkgllm.experiment.evaluation_jobs import evaluate_run
 from pkgllm.experiment.jobs import build_data, train
@@ -286,7 +286,7 @@ def test_peft_loads_the_adapter_and_finds_the_same_log_probabilities(
         policies.append(attach_adapter(*arguments, **more))
         return policies[-1]
 
-    monkeypatch.setattr(jobs, "attach_adapter", keep)
+    monkeypatch.setattr(assembly, "attach_adapter", keep)
     train(config, tmp_path / "run", Silent())
     (trained,) = policies
     base = load_base_model(str(tiny_base_folder), device="cpu")

@@ -59,7 +59,7 @@ def run_named(
     """Run two rounds of all of them on Ray."""
     from pkgllm.federation.ray_runtime import RayResources, run_on_ray
     from pkgllm.federation.server_app import make_server_app
-from pkgllm.federation.strategies import make_strategy
+    from pkgllm.federation.strategies import make_strategy
 
     resources = changes.pop("resources", RayResources(cpus=2))
     server: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """What holds for all strategies, and those that have no file of their own."""
 
+import tracemalloc
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
-from reply_lists import doubles, moved, some_adapter, step
+from reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
 
 from pkgllm.federation import records
 from pkgllm.federation.client_app import CohortApp
@@ -269,3 +270,32 @@ def test_distances_do_not_depend_on_how_values_are_cut(monkeypatch: pytest.Monke
     direct = [[float(((one - other) ** 2).sum()) for other in vectors] for one in vectors]
     np.testing.assert_allclose(whole, direct, rtol=1e-9, atol=1e-9)
     assert closest_to_most(whole, 0) == krum_by_the_paper(vectors, 0)
+
+
+@pytest.mark.parametrize("chosen", ALL, ids=lambda chosen: "-".join(chosen))
+def test_an_aggregation_holds_less_than_four_adapters_beside_replies_and_memory(
+    chosen: tuple[StrategyName, Aggregation],
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"lora_A": (4, 200), "lora_B": (200, 4)}
+    adapter = {
+        f"{layer:03}.{name}": torch.randn(shape, generator=generator)
+        for layer in range(80)
+        for name, shape in shapes.items()
+    }
+    clients = [f"p{number}" for number in range(7)]
+    num_bytes = 4 * sum(value.numel() for value in adapter.values())
+    strategy = made(chosen)
+    for round_num in (1, 2):
+        updates = [{k: v + 1e-3 * (n + 1) for k, v in adapter.items()} for n in range(7)]
+        replies = replies_of(updates, [1.0] * 7)
+        config = records.instruction_config(round_num, 0.1)
+        strategy.configure_train(
+            round_num, records.to_record(adapter), config, cohort_grid(clients)
+        )
+        tracemalloc.start()
+        strategy.aggregate_train(round_num, replies)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        state = sum(value.nbytes for value in strategy.state_dict().values())
+        assert peak - state < 4 * num_bytes

@@ -1,6 +1,5 @@
 """The commands: parse, call, print. Heavy imports happen inside them."""
 
-import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +10,13 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
+from pkgllm.cli_federation import federation_app
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import Experiment
     from pkgllm.experiment.ranking import Report
-    from pkgllm.terminal import TerminalProgress
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
@@ -41,6 +40,7 @@ typer.core.HAS_RICH = False
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
+app.add_typer(federation_app, name="federation")
 
 ConfigOption = Annotated[
     str,
@@ -81,12 +81,19 @@ def train(
     tree = _load(config, overrides)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     path = output or Path(tree.output) / f"{Path(config).stem}-{stamp}"
-    progress = _progress()
+    from pkgllm.terminal import show_progress
+
+    progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
 
     from pkgllm.experiment import jobs
 
-    _show(jobs.train(tree, path, progress))
+    report = jobs.train(tree, path, progress)
+    if report is not None:
+        _show(report)
+        return
+    typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
+    typer.echo("nothing is ranked, because the server has nobody's graph; docs/deployment.md tells")
 
 
 @app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
@@ -139,7 +146,9 @@ def evaluate(
         raise UsageError(
             "--set does not go with --protocol legacy, whose answers are written already.", context
         )
-    progress = _progress()
+    from pkgllm.terminal import show_progress
+
+    progress = show_progress()
 
     from pkgllm.experiment import jobs
 
@@ -217,7 +226,9 @@ def data_build(
 ) -> None:
     """Write every client's graph as JSON-LD, and the split."""
     tree = _load(config, overrides)
-    progress = _progress()
+    from pkgllm.terminal import show_progress
+
+    progress = show_progress()
 
     from pkgllm.experiment import jobs
 
@@ -244,17 +255,6 @@ def _load(name: str, overrides: list[str] | None) -> "Experiment":
     from pkgllm.config.load import load_config
 
     return load_config(name, overrides or [])
-
-
-def _progress() -> "TerminalProgress":
-    from rich.console import Console
-
-    from pkgllm.terminal import TerminalProgress, WarningHandler
-
-    console = Console(stderr=True)
-    # Our own logger only: Flower's and others' go on telling what their users set up.
-    logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
-    return TerminalProgress(console)
 
 
 def _show(report: "Report") -> None:

@@ -13,6 +13,29 @@ class FedAvg(Section):
     name: Literal["fedavg"]
 
 
+class LocalRuntime(Section):
+    """Server and clients in this process, which trains the clients of a round together."""
+
+    name: Literal["local"]
+
+
+class DeploymentRuntime(Section):
+    """Clients on machines of their own, reached over TLS; see ``docs/deployment.md``."""
+
+    name: Literal["deployment"]
+    superlink: str = "127.0.0.1:9093"
+    """Host and port of the SuperLink, which ``pkgllm federation server`` starts."""
+    keys: str = "federation/server"
+    """Folder with the certificate of the authority, the secret shared with the SuperLink, and the
+    public key of each client that may take part; ``pkgllm federation keys`` makes it."""
+    clients_timeout: PositiveFloat = 600.0
+    """Seconds to wait at the start for clients to connect, before the run goes on with those that
+    have; all of them when they are there earlier."""
+
+
+Runtime = Annotated[LocalRuntime | DeploymentRuntime, Field(discriminator="name")]
+
+
 class Federated(Section):
     """Clients train apart; the server averages what they send."""
 
@@ -25,6 +48,8 @@ class Federated(Section):
     """Weight of a client's update: equal, or its number of groups (a private count)."""
     strategy: FedAvg = FedAvg(name="fedavg")
     """How updates become the next adapter."""
+    runtime: Runtime = LocalRuntime(name="local")
+    """Where the clients are."""
     round_timeout: PositiveFloat = 3600.0
     """Seconds after which a client counts as failed; in one process, clients that train together
     share their time equally."""

@@ -17,7 +17,15 @@ from pkgllm.config.data_sections import (
     Split,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
-from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.mode_sections import (
+    Centralized,
+    DeploymentRuntime,
+    FedAvg,
+    Federated,
+    Local,
+    LocalRuntime,
+    Mode,
+)
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
     Adapter,
@@ -38,6 +46,7 @@ __all__ = [
     "Baselines",
     "Centralized",
     "Clients",
+    "DeploymentRuntime",
     "Dpo",
     "Evaluation",
     "Experiment",
@@ -47,6 +56,7 @@ __all__ = [
     "Kto",
     "Lists",
     "Local",
+    "LocalRuntime",
     "Mode",
     "Negatives",
     "NoPrivacy",

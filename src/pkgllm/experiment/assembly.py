@@ -23,6 +23,9 @@ from pkgllm.shipped import small_world_folder
 from pkgllm.training import objectives
 from pkgllm.training.objectives import Objective
 
+LIKED = "liked_in_training.json"
+"""What each training client likes: all that the simple baselines learn from."""
+
 
 @dataclass(frozen=True, slots=True)
 class Population:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import quote
 
 from peft import PeftModel
 
@@ -15,6 +14,7 @@ from pkgllm.config.schema import Experiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.experiment.assembly import (
+    LIKED,
     Population,
     audit_queries,
     build_groups,
@@ -25,6 +25,9 @@ from pkgllm.experiment.assembly import (
     read_corpus,
     read_other_corpus,
 )
+from pkgllm.experiment.client_folder import CATALOGUE, CONFIG, write_catalogue
+from pkgllm.experiment.deployment import is_deployed, train_deployed
+from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.legacy import (
     ANSWERS,
     LEAKY_SAMPLES,
@@ -45,9 +48,6 @@ from pkgllm.progress import Progress
 from pkgllm.randomness import torch_seed
 from pkgllm.runs import RunFolder, provenance
 
-LIKED = "liked_in_training.json"
-"""What each training client likes: all that the simple baselines learn from."""
-
 GROUPS = "groups.arrow"
 """Every training client's groups, from which a round reads those of its cohort. Private, and gone
 when training is done."""
@@ -57,8 +57,10 @@ Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 ``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
 
 
-def train(config: Experiment, path: Path, progress: Progress) -> Report:
+def train(config: Experiment, path: Path, progress: Progress) -> Report | None:
     """Do the whole job of a configuration and leave a run folder.
+
+    With the runtime ``deployment`` nothing is ranked, because nobody's graph is here.
 
     Args:
         config: What to do.
@@ -68,6 +70,9 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report:
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
+    if is_deployed(config):
+        train_deployed(config, path, progress)
+        return None
     run = RunFolder.create(path)
     population = populate(config, read_corpus(config))
     base = _load_base(config)
@@ -232,6 +237,8 @@ def rescore_answers(
 def build_data(config: Experiment, output: Path, progress: Progress) -> int:
     """Write every client's graph as JSON-LD, and the split; return the number of clients.
 
+    Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
+
     Args:
         config: Names the corpus, who takes part, and what is held out.
         output: Folder to make.
@@ -242,10 +249,11 @@ def build_data(config: Experiment, output: Path, progress: Progress) -> int:
     (written.path / "graphs").mkdir()
     with progress.track("writing graphs", len(population.splits)) as advance:
         for split in population.splits:
-            name = f"{quote(split.client, safe='')}.jsonld"
-            write_graph(split.graph, written.path / "graphs" / name)
+            write_graph(split.graph, graph_file(written.path, split.client))
             advance()
     written.write_json("split.json", _split(population))
+    write_catalogue(population.corpus.catalogue, written.path / CATALOGUE)
+    written.write_text(CONFIG, dump_config(config))
     return len(population.splits)
 
 
@@ -295,7 +303,13 @@ def _split(population: Population) -> dict[str, object]:
 
 
 def _check_same_split(run: RunFolder, population: Population) -> None:
-    if _read_json(run.split).get("digest") != split_digest(population.splits):
+    trained_on = _read_json(run.split).get("digest")
+    if trained_on is None:
+        raise DataError(
+            f"{run.path}: the run was trained on clients' own machines, so its people are not "
+            "known here; name a folder of others with --data"
+        )
+    if trained_on != split_digest(population.splits):
         raise DataError(
             f"{run.path}: the data have changed since the run was trained, so its held-out facts "
             "may have been trained on; restore the data, or name other people's with --data"

@@ -1,9 +1,10 @@
 """Train a policy's adapter: federated, on pooled graphs, or each client alone."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from peft import PeftModel
@@ -18,6 +19,9 @@ from pkgllm.preferences.groups import Group
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 from pkgllm.training.local import CohortTrainer, TrainedClient
+
+if TYPE_CHECKING:
+    from pkgllm.federation.rounds import RoundRecord
 
 Groups = Mapping[str, tuple[Group, ...]]
 
@@ -94,27 +98,13 @@ def train_policy(training: Training) -> None:
 
 def _federated(training: Training, mode: schema.Federated) -> None:
     # Flower takes over a second to import, which the other modes need not wait for.
-    from pkgllm.federation.rounds import RoundRecord
     from pkgllm.federation.server_app import federate
 
     config, groups = training.config, training.groups
     with training.progress.track("rounds", mode.rounds) as advance:
 
-        def on_round(record: RoundRecord) -> None:
-            training.run.append_metrics(
-                {
-                    "round_num": record.round_num,
-                    "learning_rate": training.learning_rate(record.round_num),
-                    "cohort": list(record.cohort),
-                    "failed": dict(record.failed),
-                    **record.metrics,
-                    "update_norm": record.update_norm,
-                    "seconds": record.seconds,
-                    "bytes_down": record.bytes_down,
-                    "bytes_up": record.bytes_up,
-                }
-            )
-            advance(_detail(record.metrics.get("loss"), record.update_norm))
+        def on_round(record: "RoundRecord") -> None:
+            tell_round(training, record, advance)
 
         trained = federate(
             trainer=training.trainer(groups, local_steps=config.training.local_steps),
@@ -131,6 +121,24 @@ def _federated(training: Training, mode: schema.Federated) -> None:
             on_round=on_round,
         )
     training.keep(trained)
+
+
+def tell_round(training: Training, record: "RoundRecord", advance: Callable[[str], None]) -> None:
+    """Write what a federated round did into the metrics, and tell how far the work is."""
+    training.run.append_metrics(
+        {
+            "round_num": record.round_num,
+            "learning_rate": training.learning_rate(record.round_num),
+            "cohort": list(record.cohort),
+            "failed": dict(record.failed),
+            **record.metrics,
+            "update_norm": record.update_norm,
+            "seconds": record.seconds,
+            "bytes_down": record.bytes_down,
+            "bytes_up": record.bytes_up,
+        }
+    )
+    advance(_detail(record.metrics.get("loss"), record.update_norm))
 
 
 def _centralized(training: Training, mode: schema.Centralized) -> None:

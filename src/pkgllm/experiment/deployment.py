@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 10.0
 
 
 def is_deployed(config: Experiment) -> bool:
@@ -81,10 +82,7 @@ def train_deployed(config: Experiment, path: Path, progress: Progress) -> None:
     link = SuperLink(runtime.superlink, keys / AUTHORITY_CERTIFICATE)
     link.wait(_CONNECT_SECONDS)
     with link.server_side(secret) as (grid, context):
-
-        def nodes() -> Sequence[Node]:
-            return connected_nodes(grid, roster)
-
+        nodes = partial(connected_nodes, grid, roster)
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
         run.write_text("config.yaml", dump_config(config))

@@ -86,12 +86,12 @@ def train(
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
 
-    from pkgllm.experiment import jobs
+    from pkgllm.experiment import deployment, jobs
 
-    report = jobs.train(tree, path, progress)
-    if report is not None:
-        _show(report)
+    if not deployment.is_deployed(tree):
+        _show(jobs.train(tree, path, progress))
         return
+    deployment.train_deployed(tree, path, progress)
     typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
     typer.echo("nothing is ranked, because the server has nobody's graph; docs/deployment.md tells")
 

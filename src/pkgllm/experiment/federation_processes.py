@@ -1,6 +1,7 @@
 """The long-running commands of a federation: the SuperLink, and one client."""
 
 import contextlib
+import fcntl
 import shlex
 import socket
 import subprocess
@@ -103,51 +104,59 @@ def take_part(
     key, certificate = folder / CLIENT_KEY, folder / AUTHORITY_CERTIFICATE
     read_private_key(key)
     read_bytes(certificate)
-    app = own.make_app(progress)
-    tell(f"client {own.client} is ready")
     remembered, secret_file = own.private / _NODE, own.private / "executor.secret"
-    in_touch_at = time.monotonic()
-
-    def on_node(node_id: int) -> None:
-        nonlocal in_touch_at
+    with _only_process(own.private / "lock"):
+        app = own.make_app(progress).flower_app
+        tell(f"client {own.client} is ready")
         in_touch_at = time.monotonic()
-        if not remembered.exists() or remembered.read_text() != str(node_id):
+
+        def on_node(node_id: int) -> None:
+            nonlocal in_touch_at
+            in_touch_at = time.monotonic()
             write_atomically(remembered, str(node_id))
 
-    while True:
-        if remembered.exists():
-            say_goodbye(
-                int(remembered.read_text()),
-                superlink=superlink,
-                root_certificates=certificate,
-                key=key,
-            )
-        port = _free_port()
-        command = [
-            *("flower-supernode", "--superlink", superlink, "--root-certificates"),
-            *(str(certificate), "--auth-supernode-private-key", str(key)),
-            *("--isolation", "process", "--port", str(port)),
-            *("--superexec-auth-secret-file", str(secret_file)),
-        ]
-        secret = write_secret(secret_file)
-        started = time.monotonic()
-        with _flower(command, tell, FLWR_HOME=str(own.private / "flower")) as process:
-            answer_messages(
-                app.flower_app,
-                client=own.client,
-                address=f"127.0.0.1:{port}",
-                secret=secret,
-                alive=partial(_runs, process),
-                on_node=on_node,
-            )
-        if time.monotonic() - started > _PATIENCE_SECONDS:
-            in_touch_at = time.monotonic()
-        if time.monotonic() - in_touch_at > _PATIENCE_SECONDS:
+        while time.monotonic() - in_touch_at < _PATIENCE_SECONDS:
+            if remembered.exists():
+                say_goodbye(int(remembered.read_text()), superlink, certificate, key)
+            port = _free_port()
+            command = [
+                *("flower-supernode", "--superlink", superlink, "--root-certificates"),
+                *(str(certificate), "--auth-supernode-private-key", str(key)),
+                *("--isolation", "process", "--port", str(port)),
+                *("--superexec-auth-secret-file", str(secret_file)),
+            ]
+            secret = write_secret(secret_file)
+            started = time.monotonic()
+            with _flower(command, tell, FLWR_HOME=str(own.private / "flower")) as process:
+                answer_messages(
+                    app,
+                    client=own.client,
+                    address=f"127.0.0.1:{port}",
+                    secret=secret,
+                    alive=partial(_runs, process),
+                    on_node=on_node,
+                )
+            if time.monotonic() - started > _PATIENCE_SECONDS:
+                # It was connected for long, or waited for a SuperLink that was not there.
+                in_touch_at = time.monotonic()
+            time.sleep(_RETRY_SECONDS)
+    raise FederationError(
+        f"client {own.client}: {superlink} does not let it in; see above what its SuperNode says, "
+        "and that client.pub of this folder is among the clients of the server"
+    )
+
+
+@contextlib.contextmanager
+def _only_process(lock: Path) -> Iterator[None]:
+    """Let no second process answer for the same client; the lock ends with the process."""
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
             raise FederationError(
-                f"client {own.client}: {superlink} does not let it in; is client.pub of this "
-                "folder in the folder clients of the server, and is the server up?"
-            )
-        time.sleep(_RETRY_SECONDS)
+                f"{lock.parent.parent}: another process answers for this client already"
+            ) from error
+        yield
 
 
 @contextlib.contextmanager

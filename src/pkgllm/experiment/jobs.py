@@ -26,7 +26,7 @@ from pkgllm.experiment.assembly import (
     read_other_corpus,
 )
 from pkgllm.experiment.client_folder import CATALOGUE, CONFIG, write_catalogue
-from pkgllm.experiment.deployment import is_deployed, train_deployed
+from pkgllm.experiment.deployment import is_deployed
 from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.legacy import (
     ANSWERS,
@@ -57,10 +57,8 @@ Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 ``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
 
 
-def train(config: Experiment, path: Path, progress: Progress) -> Report | None:
+def train(config: Experiment, path: Path, progress: Progress) -> Report:
     """Do the whole job of a configuration and leave a run folder.
-
-    With the runtime ``deployment`` nothing is ranked, because nobody's graph is here.
 
     Args:
         config: What to do.
@@ -71,8 +69,7 @@ def train(config: Experiment, path: Path, progress: Progress) -> Report | None:
         PkgllmError: If anything that the configuration names cannot be used.
     """
     if is_deployed(config):
-        train_deployed(config, path, progress)
-        return None
+        raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     run = RunFolder.create(path)
     population = populate(config, read_corpus(config))
     base = _load_base(config)

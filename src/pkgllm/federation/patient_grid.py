@@ -121,25 +121,19 @@ class PatientGrid(Grid):
         """Send to each client that has not answered and was not asked in this life of its node."""
         nodes = {node.client: node for node in self._nodes()}
         clients = {first: self._client_by_first_id[first] for first in question.asked}
-        due = {
-            first: nodes[client]
-            for first, client in clients.items()
-            if first not in question.replies
-            and client in nodes
-            and question.sent_to.get(first) != nodes[client]
-        }
-        if not due:
-            return
-        copies = [question.copy(first, node) for first, node in due.items()]
-        message_ids: Sequence[str | None] = list(self._grid.push_messages(copies))
-        for (first, node), message_id in zip(due.items(), message_ids, strict=True):
-            if message_id is None:
+        for first, client in clients.items():
+            node = nodes.get(client)
+            if node is None or first in question.replies or question.sent_to.get(first) == node:
+                continue
+            # One by one, because what Flower cannot send it may leave out of the ids it returns.
+            sent = [i for i in self._grid.push_messages([question.copy(first, node)]) if i]
+            if not sent:
                 continue
             if first in question.began:
-                logger.warning("client %s went away and is back; it is asked again", node.client)
+                logger.warning("client %s went away and is back; it is asked again", client)
             question.began.add(first)
             question.sent_to[first] = node
-            question.first_id_by_message[message_id] = first
+            question.first_id_by_message[sent[0]] = first
 
     def _take(self, question: "_Question", reply: Message) -> None:
         first = question.first_id_by_message.pop(reply.metadata.reply_to_message_id, None)

@@ -70,7 +70,7 @@ def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
     own = folders / "00"
     with pytest.raises(DataError, match="no such folder"):
         ClientFolder(folders / "nobody")
-    with pytest.raises(ConfigError, match="mode.name must be federated, got local"):
+    with pytest.raises(ConfigError, match=r"mode\.name must be federated, got local"):
         ClientFolder(own, ["mode={name: local, rounds: 1}"]).make_app(Silent())
     (own / "catalogue.json").write_text('{"items": [1]}')
     with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):

@@ -1,16 +1,19 @@
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from flwr.proto.control_pb2 import ListRunsRequest
 from real_federation import RealFederation, free_port, kill, real_federation
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.load import dump_config
 from pkgllm.experiment.federation_setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data, train
+from pkgllm.federation.superlink import SuperLink
 from pkgllm.lm.adapter import read_adapter_state
 from pkgllm.progress import Silent
 
@@ -79,3 +82,40 @@ def _run(federation: RealFederation, address: str) -> None:
     assert f"client {PEOPLE[2]} went away and is back" in federation.said("train")
     assert server.poll() is None
     assert all(process.poll() is None for process in alive.values())
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_run_and_a_strangers_run_is_refused(
+    tmp_path: Path, tiny_base_folder: Path
+) -> None:
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=("00",), built=None)
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    runtime = {"name": "deployment", "superlink": address, "keys": "fed/server"}
+    mode = {"name": "federated", "rounds": 2, "cohort_size": 1, "runtime": runtime}
+    config = tiny_experiment(tmp_path, tiny_base_folder, mode=mode)
+    (tmp_path / "deployed.yaml").write_text(dump_config(config))
+    link = SuperLink(address, tmp_path / "fed" / "server" / "ca.crt")
+
+    def status_by_run() -> dict[int, str]:
+        with link._control() as control:
+            runs = control.ListRuns(ListRunsRequest()).run_dict
+        return {
+            run_id: f"{run.status.status} {run.status.sub_status}" for run_id, run in runs.items()
+        }
+
+    with real_federation(tmp_path) as federation:
+        federation.start("server", "federation", "server", "fed/server", "--port", str(port))
+        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+        stranger = link._start_run()
+        training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
+        # No client comes, so the server waits for it.
+        federation.wait_for(lambda: "running " in status_by_run().values(), 60)
+        assert status_by_run()[stranger] == "finished failed"
+        training.send_signal(signal.SIGINT)
+        assert training.wait(30) == 1
+        assert "pkgllm: stopped; what was written stays" in federation.said("train")
+        assert "Traceback" not in federation.said("train")
+        assert sorted(status_by_run().values()) == ["finished failed", "finished stopped"]
+        assert federation.reached() == ""
+    assert list((tmp_path / "deployed").iterdir()) == []

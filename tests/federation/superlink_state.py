@@ -3,13 +3,14 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MessageType, MetricRecord, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID, TaskType
+from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 from flwr.superlink.grid import InMemoryGrid
 
-from pkgllm.federation.flower_internals import TaskIdentity, become_server
+from pkgllm.federation.flower_internals import become_server
 from pkgllm.federation.patient_grid import Node, PatientGrid
 from pkgllm.federation.records import ARRAYS, METRICS, WEIGHT, to_record
 from pkgllm.federation.superlink import connected_nodes
@@ -72,6 +73,8 @@ class SuperLinkState:
                 METRICS: MetricRecord({WEIGHT: 1.0}),
             }
         )
+        if message.metadata.message_type == MessageType.QUERY:
+            says = says or client
         if says is not None:
             content = RecordDict({"config": ConfigRecord({"client-id": says})})
         self._reply(client, Message(content, reply_to=message))

@@ -2,10 +2,13 @@ import logging
 import time
 
 import pytest
+import torch
 from flwr.app import RecordDict
 from superlink_state import SuperLinkState
 
 from pkgllm.errors import FederationError
+from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.server_app import make_strategy
 
 
 @pytest.fixture
@@ -137,3 +140,28 @@ def test_a_node_may_not_say_that_it_is_another_client(link: SuperLinkState) -> N
     link.then(lie)
     with pytest.raises(FederationError, match=r"key of client 2 must be that client, .* is 1;"):
         link.ask("2")
+
+
+def test_a_round_names_the_client_that_stayed_away(link: SuperLinkState) -> None:
+    rounds: list[RoundRecord] = []
+    # The first look is for who is there, the others come with the question who they are.
+    link.then()
+    link.then()
+    link.then()
+    link.then(lambda: link.serve("1", "2", "3"))
+    link.then()
+    link.then(lambda: link.serve("1", "3"), lambda: link.take("2"), lambda: link.go("2"))
+    run_rounds(
+        grid=link.grid,
+        strategy=make_strategy("fedavg"),
+        initial={"a": torch.zeros(1)},
+        num_rounds=1,
+        cohort_size=3,
+        seed=0,
+        learning_rate=lambda round_num: 1.0,
+        timeout=1.0,
+        on_round=rounds.append,
+    )
+    (record,) = rounds
+    assert record.failed == {"2": "no reply within 1 s"}
+    torch.testing.assert_close(record.adapter, {"a": torch.tensor([2.0])})

@@ -7,10 +7,11 @@ what comes over the network.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 from flwr.app import Context
@@ -18,6 +19,7 @@ from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
 from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullTaskInputRequest,
@@ -194,7 +196,7 @@ class SuperLink:
         return ControlHttpClient.from_server_address(
             self.address,
             insecure=False,
-            root_certificates=str(self.root_certificates),
+            root_certificates=self.root_certificates.read_bytes(),
             interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
         )
 
@@ -204,7 +206,7 @@ class SuperLink:
         return RuntimeHttpClient.from_server_address(
             self.address,
             insecure=False,
-            root_certificates=str(self.root_certificates),
+            root_certificates=self.root_certificates.read_bytes(),
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="flwr-serverapp"),
                 interceptor,
@@ -223,7 +225,15 @@ class SuperLink:
         return FederationError(f"SuperLink {self.address}: refused {what}: {reason}")
 
 
-def connected_nodes(grid: HttpGrid, roster: Mapping[str, bytes]) -> tuple[Node, ...]:
+class KnowsNodes(Protocol):
+    """A grid of Flower's that can tell more of a node than its id."""
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        """Return the nodes that are connected."""
+        ...
+
+
+def connected_nodes(grid: KnowsNodes, roster: Mapping[str, bytes]) -> tuple[Node, ...]:
     """Return the SuperNodes that are connected, each known by its key; strangers are left out.
 
     Flower lets anybody register a key who can reach the SuperLink; the roster does not.

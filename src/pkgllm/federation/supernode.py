@@ -96,7 +96,7 @@ def say_goodbye(node_id: int, superlink: str, root_certificates: Path, key: Path
         FleetHttpClient.from_server_address(
             superlink,
             insecure=False,
-            root_certificates=str(root_certificates),
+            root_certificates=root_certificates.read_bytes(),
             interceptors=[
                 RuntimeVersionHttpInterceptor(component_name="SuperNode"),
                 NodeAuthHttpInterceptor(private, private.public_key()),

@@ -22,6 +22,7 @@ FLOORS = [
     {"training", "evaluation"},
     {"federation", "baselines", "assistant", "report"},
     {"experiment"},
+    {"cli_federation"},
     {"cli"},
     {"__main__"},
 ]
@@ -35,7 +36,8 @@ DOORS = {
     "pykeen": {"pkgllm.baselines"},
     "pydantic": {"pkgllm.config"},
     "yaml": {"pkgllm.config"},
-    "typer": {"pkgllm.cli"},
+    "cryptography": {"pkgllm.federation.certificates"},
+    "typer": {"pkgllm.cli", "pkgllm.cli_federation"},
     "rich": {"pkgllm.cli", "pkgllm.terminal", "pkgllm.report"},
     "datasets": {"pkgllm.corpora.hub"},
     "pyarrow": {"pkgllm.preferences.group_store"},

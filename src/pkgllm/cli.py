@@ -1,6 +1,5 @@
 """The commands: parse, call, print. Heavy imports happen inside them."""
 
-import logging
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +10,13 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
+from pkgllm.cli_federation import federation_app
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import Experiment
     from pkgllm.experiment.ranking import Report
-    from pkgllm.terminal import TerminalProgress
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
@@ -41,6 +40,7 @@ typer.core.HAS_RICH = False
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
+app.add_typer(federation_app, name="federation")
 
 _CONFIG = typer.Option(
     "--config", "-c", help="A file, or the name of one in ./configs or a preset."
@@ -90,28 +90,36 @@ def train(
 
     The first Ctrl-C ends after the round in flight and its checkpoint, the second one at once.
     """
-    if resume is not None:
-        if output is not None:
-            raise UsageError("--output does not go with --resume.", context)
-        own = str(resume / "config.yaml")
-        given = _load(config or own, overrides) if config or overrides else None
-        progress = _progress()
-
-        from pkgllm.experiment import jobs
-
-        _show(jobs.resume(resume, progress, given=given, keep=keep))
-        return
-    if config is None:
+    if config is None and resume is None:
         raise UsageError("Missing option '--config' / '-c', or --resume.", context)
-    tree = _load(config, overrides)
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    path = output or Path(tree.output) / f"{Path(config).stem}-{stamp}"
-    progress = _progress()
+    if output is not None and resume is not None:
+        raise UsageError("--output does not go with --resume.", context)
+    given = None
+    if config is not None or overrides:
+        given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
+
+    from pkgllm.experiment import deployment, jobs
+    from pkgllm.experiment.run_record import open_unfinished
+    from pkgllm.terminal import show_progress
+
+    if resume is not None:
+        path, tree = resume, open_unfinished(resume, given)[1]
+    else:
+        assert given is not None
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        tree, path = given, output or Path(given.output) / f"{Path(str(config)).stem}-{stamp}"
+    progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
-
-    from pkgllm.experiment import jobs
-
-    _show(jobs.train(tree, path, progress, keep=keep))
+    if deployment.is_deployed(tree):
+        deployment.train_deployed(tree, path, progress, resume=resume is not None, keep=keep)
+        typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
+        typer.echo(
+            "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
+        )
+    elif resume is not None:
+        _show(jobs.resume(path, progress, given=given, keep=keep))
+    else:
+        _show(jobs.train(tree, path, progress, keep=keep))
 
 
 @app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
@@ -164,7 +172,9 @@ def evaluate(
         raise UsageError(
             "--set does not go with --protocol legacy, whose answers are written already.", context
         )
-    progress = _progress()
+    from pkgllm.terminal import show_progress
+
+    progress = show_progress()
 
     from pkgllm.experiment import evaluation_jobs
 
@@ -262,7 +272,9 @@ def data_build(
 ) -> None:
     """Write every client's graph as JSON-LD, and the split."""
     tree = _load(config, overrides)
-    progress = _progress()
+    from pkgllm.terminal import show_progress
+
+    progress = show_progress()
 
     from pkgllm.experiment import jobs
 
@@ -289,17 +301,6 @@ def _load(name: str, overrides: list[str] | None) -> "Experiment":
     from pkgllm.config.load import load_config
 
     return load_config(name, overrides or [])
-
-
-def _progress() -> "TerminalProgress":
-    from rich.console import Console
-
-    from pkgllm.terminal import TerminalProgress, WarningHandler
-
-    console = Console(stderr=True)
-    # Our own logger only: Flower's and others' go on telling what their users set up.
-    logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
-    return TerminalProgress(console)
 
 
 def _show(report: "Report") -> None:

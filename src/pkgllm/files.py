@@ -77,6 +77,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.unlink()
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds.
+
+    Raises:
+        RunError: If it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder so that it is the old one or the new one, never a mixture.
 

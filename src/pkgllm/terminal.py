@@ -87,3 +87,11 @@ class WarningHandler(logging.Handler):
         """Print a record on one line of its own."""
         line = f"{record.levelname.lower()}: {record.getMessage()}"
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_progress() -> TerminalProgress:
+    """Return progress on the error stream, on which our warnings appear from now on as well."""
+    console = Console(stderr=True)
+    # Our own logger only: Flower's and others' go on telling what their users set up.
+    logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
+    return TerminalProgress(console)

@@ -1,6 +1,6 @@
 """Twelve people, forty films and a configuration of a run that takes a second."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,12 @@ def write_corpus(
     write_redial: Callable[..., Path],
     *,
     seed: int = 0,
+    clients: Sequence[str] = CLIENTS,
 ) -> Path:
     """Write five dialogues for each client: two films liked in each, then one more disliked."""
     generator = np.random.default_rng(seed)
     dialogues = []
-    for client in CLIENTS:
+    for client in clients:
         films = [str(film) for film in generator.permutation(list(FILMS))]
         for half in range(5):
             said = dict.fromkeys(films[3 * half : 3 * half + 2], "liked")

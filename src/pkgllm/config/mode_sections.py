@@ -35,7 +35,21 @@ class RayRuntime(Section):
     """GPUs that Ray is given; when absent all that it finds."""
 
 
-Runtime = Annotated[LocalRuntime | RayRuntime, Field(discriminator="name")]
+class DeploymentRuntime(Section):
+    """Clients on machines of their own, reached over TLS; see ``docs/deployment.md``."""
+
+    name: Literal["deployment"]
+    superlink: str = "127.0.0.1:9093"
+    """Host and port of the SuperLink, which ``pkgllm federation server`` starts."""
+    keys: str = "federation/server"
+    """Folder with the certificate of the authority, the secret shared with the SuperLink, and the
+    public key of each client that may take part; ``pkgllm federation keys`` makes it."""
+    clients_timeout: PositiveFloat = 600.0
+    """Seconds to wait at the start for clients to connect, before the run goes on with those that
+    have; all of them when they are there earlier."""
+
+
+Runtime = Annotated[LocalRuntime | RayRuntime | DeploymentRuntime, Field(discriminator="name")]
 
 
 class Federated(Section):

@@ -29,6 +29,7 @@ from pkgllm.config.layout_sections import (
 )
 from pkgllm.config.mode_sections import (
     Centralized,
+    DeploymentRuntime,
     Federated,
     Local,
     LocalRuntime,
@@ -36,6 +37,7 @@ from pkgllm.config.mode_sections import (
     RayRuntime,
 )
 from pkgllm.config.observation_sections import Observation
+from pkgllm.config.runtime_rules import runtime_problems
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.strategy_rules import strategy_problems
 from pkgllm.config.strategy_sections import FedAvg
@@ -59,6 +61,7 @@ __all__ = [
     "ByClient",
     "Centralized",
     "Clients",
+    "DeploymentRuntime",
     "Dirichlet",
     "Dpo",
     "Evaluation",
@@ -140,8 +143,8 @@ class Experiment(Section):
                 "to mark the run as not private, or use uniform"
             )
         problems += self._unobservable()
-        problems += self._ray_problems()
         if self.mode.name == "federated":
+            problems += runtime_problems(self.mode, self.base_model, self.layout, self.observation)
             problems += strategy_problems(self.mode, self.training, self.adapter)
         if problems:
             raise ValueError("\n".join(problems))
@@ -164,20 +167,3 @@ class Experiment(Section):
                 f"observation.evaluate_every must be at most mode.rounds, {self.mode.rounds}, or "
                 f"no round is ranked; got {every}"
             )
-
-    def _ray_problems(self) -> list[str]:
-        if self.mode.name != "federated" or self.mode.runtime.name != "ray":
-            return []
-        device, gpus = self.base_model.device, self.mode.runtime.gpus_per_client
-        problems = []
-        if device.startswith("cuda") and gpus == 0:
-            problems.append(
-                f"base_model.device {device} needs mode.runtime.gpus_per_client above 0, because "
-                "Ray shows a client no other GPU; got 0"
-            )
-        if gpus > 1 and gpus != int(gpus):
-            problems.append(
-                "mode.runtime.gpus_per_client must be whole where it is above 1, because Ray "
-                f"divides only single GPUs; got {gpus:g}"
-            )
-        return problems

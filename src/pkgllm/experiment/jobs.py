@@ -4,15 +4,12 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from peft import PeftModel
 
-from pkgllm.checkpoints import Checkpoints
-from pkgllm.config.differences import differences
-from pkgllm.config.load import dump_config, load_config
+from pkgllm.config.load import dump_config
 from pkgllm.config.schema import Experiment
-from pkgllm.errors import ConfigError, DataError, FederationError, PkgllmError, RunError
+from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import (
     Population,
@@ -24,15 +21,18 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
+from pkgllm.experiment.client_folder import CATALOGUE, CONFIG, write_catalogue
 from pkgllm.experiment.client_state import CONTROLS
+from pkgllm.experiment.deployment import is_deployed
+from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
-from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
     check_same_base,
     load_base,
+    open_unfinished,
     read_json,
     run_digests,
     run_provenance,
@@ -40,10 +40,9 @@ from pkgllm.experiment.run_record import (
 )
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
-from pkgllm.experiment.training_run import Training
+from pkgllm.experiment.training_run import Traces, going_on
 from pkgllm.experiment.validation import check_observation
 from pkgllm.graph.rdf import write_graph
-from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import (
     AdapterState,
     load_adapter_state,
@@ -96,6 +95,8 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
+    if is_deployed(config):
+        raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     check_runtime(config.mode)
     run = RunFolder.create(path)
     job = _load(config, run)
@@ -132,18 +133,9 @@ def resume(
         RunError: If the folder holds no run, or all of its checkpoints are damaged.
         PkgllmError: If anything else that the run needs cannot be used.
     """
-    if path.is_dir() and not (path / "config.yaml").exists():
-        raise RunError(
-            f"run folder {path}: nothing to go on with, because config.yaml is missing: the run "
-            "was stopped before it began; train anew with --config"
-        )
-    run = RunFolder.open(path)
-    config = load_config(str(run.config))
-    if given is not None and (differing := differences(config, given)):
-        raise ConfigError(
-            f"--resume {path}: must go on with the configuration of the run, which differs in "
-            f"{'; '.join(differing)}; leave --config and --set away, or train anew"
-        )
+    run, config = open_unfinished(path, given)
+    if is_deployed(config):
+        raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return read_ranks(run, title=run_title(config))
@@ -159,6 +151,8 @@ def resume(
 def build_data(config: Experiment, output: Path, progress: Progress) -> int:
     """Write every client's graph as JSON-LD, and the split; return the number of clients.
 
+    Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
+
     Args:
         config: Names the corpus, who takes part, and what is held out.
         output: Folder to make.
@@ -169,10 +163,11 @@ def build_data(config: Experiment, output: Path, progress: Progress) -> int:
     (written.path / "graphs").mkdir()
     with progress.track("writing graphs", len(population.splits)) as advance:
         for split in population.splits:
-            name = f"{quote(split.client, safe='')}.jsonld"
-            write_graph(split.graph, written.path / "graphs" / name)
+            write_graph(split.graph, graph_file(written.path, split.client))
             advance()
     written.write_json("split.json", split_record(population))
+    write_catalogue(population.corpus.catalogue, written.path / CATALOGUE)
+    written.write_text(CONFIG, dump_config(config))
     return len(population.splits)
 
 
@@ -235,32 +230,9 @@ def _go_on(
 
 
 def _train(job: _Job, run: RunFolder, groups: GroupStore, progress: Progress, *, keep: int) -> None:
-    checkpoints = Checkpoints(run.path, keep=keep)
-
-    def tell() -> None:
-        logger.warning("stopping after this round; once more stops at once")
-
-    with run.occupied(), after_this_round(tell) as stop_asked:
-        start = checkpoints.newest()
-        checkpoints.rewind(start)
-        training = Training(
-            job.config,
-            job.policy,
-            job.base,
-            groups,
-            run,
-            progress,
-            Observer(run, job.config.observation, job.validation),
-            checkpoints,
-            start=start,
-            stop_asked=stop_asked,
-        )
-        try:
-            train_policy(training)
-        except FederationError as error:
-            raise FederationError(
-                f"{error}; once that is mended, go on with: pkgllm train --resume {run.path}"
-            ) from error
+    traces = Traces(run, progress, job.validation, keep)
+    with going_on(job.config, job.policy, job.base, groups, traces) as training:
+        train_policy(training)
 
 
 def _check_same(run: RunFolder, job: _Job) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pkgllm.config.differences import differences
+from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.splits import split_digest
-from pkgllm.errors import DataError, ModelError, RunError
+from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.experiment.assembly import Population
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.runs import RunFolder, provenance
@@ -60,7 +62,13 @@ def check_same_split(run: RunFolder, population: Population) -> None:
     Raises:
         DataError: If they are not.
     """
-    if read_json(run.split).get("digest") != split_digest(population.splits):
+    trained_on = read_json(run.split).get("digest")
+    if trained_on is None:
+        raise DataError(
+            f"{run.path}: the run was trained on clients' own machines, so its people are not "
+            "known here; name a folder of others with --data"
+        )
+    if trained_on != split_digest(population.splits):
         raise DataError(
             f"{run.path}: the data have changed since the run was trained, so its held-out facts "
             "may have been trained on; restore the data, or name other people's with --data"
@@ -98,3 +106,29 @@ def read_liked(path: Path) -> list[list[str]]:
     if not isinstance(found, list) or not all(isinstance(liked, list) for liked in found):
         raise RunError(f"{path}: must list what each training client likes; train the run again")
     return found
+
+
+def open_unfinished(path: Path, given: Experiment | None) -> tuple[RunFolder, Experiment]:
+    """Open the folder of a run that is to go on, and read its configuration.
+
+    Args:
+        path: The run folder.
+        given: The configuration that the caller believes the run to have.
+
+    Raises:
+        RunError: If nothing had begun there.
+        ConfigError: If ``given`` is another configuration; all differing keys are named.
+    """
+    if path.is_dir() and not (path / "config.yaml").exists():
+        raise RunError(
+            f"run folder {path}: nothing to go on with, because config.yaml is missing: the run "
+            "was stopped before it began; train anew with --config"
+        )
+    run = RunFolder.open(path)
+    config = load_config(str(run.config))
+    if given is not None and (differing := differences(config, given)):
+        raise ConfigError(
+            f"--resume {path}: must go on with the configuration of the run, which differs in "
+            f"{'; '.join(differing)}; leave --config and --set away, or train anew"
+        )
+    return run, config

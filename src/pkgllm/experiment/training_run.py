@@ -1,22 +1,27 @@
 """What training works with in every mode, and where it leaves its traces."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from peft import PeftModel
 
 from pkgllm.checkpoints import Checkpoint, Checkpoints, Sections
 from pkgllm.config import schema
-from pkgllm.errors import StoppedError
+from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.trainers import make_trainer
+from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 from pkgllm.training.local import CohortTrainer
+
+logger = logging.getLogger(__name__)
 
 Groups = Mapping[str, tuple[Group, ...]]
 
@@ -76,6 +81,60 @@ class Training:
         """Put an adapter into the policy and into the run folder."""
         load_adapter_state(self.policy, state)
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Where training leaves its traces, and how."""
+
+    run: RunFolder
+    progress: Progress
+    validation: Callable[[AdapterState], Mapping[str, float]] | None
+    """Ranks the validation part with an adapter, where that was asked for."""
+    keep: int
+    """Checkpoints that stay."""
+
+
+@contextmanager
+def going_on(
+    config: schema.Experiment, policy: PeftModel, base: BaseModel, groups: Groups, traces: Traces
+) -> Iterator[Training]:
+    """Give what trains from the newest checkpoint, or from the start where there is none.
+
+    Inside, the folder is this process's own, and the first Ctrl-C or SIGTERM asks for an end after
+    the round in flight.
+
+    Raises:
+        RunError: If another process trains in the folder, or no checkpoint can be read.
+        FederationError: As raised inside, with what to do once its cause is mended.
+    """
+
+    def tell() -> None:
+        logger.warning("stopping after this round; once more stops at once")
+
+    run = traces.run
+    with run.occupied(), after_this_round(tell) as stop_asked:
+        checkpoints = Checkpoints(run.path, keep=traces.keep)
+        start = checkpoints.newest()
+        checkpoints.rewind(start)
+        observer = Observer(run, config.observation, traces.validation)
+        try:
+            yield Training(
+                config,
+                policy,
+                base,
+                groups,
+                run,
+                traces.progress,
+                observer,
+                checkpoints,
+                start=start,
+                stop_asked=stop_asked,
+            )
+        except FederationError as error:
+            raise FederationError(
+                f"{error}; once that is mended, go on with: pkgllm train --resume {run.path}"
+            ) from error
 
 
 def detail(loss: float | None, update_norm: float | None = None) -> str:

@@ -167,6 +167,14 @@ def read_client(message: Message) -> str:
     return str(message.content.config_records[CONFIG][CLIENT_ID])
 
 
+def claimed_client(message: Message) -> str | None:
+    """Return which client the sender says it is, or None where it does not say."""
+    if not message.has_content():
+        return None
+    config = message.content.config_records.get(CONFIG)
+    return None if config is None or CLIENT_ID not in config else str(config[CLIENT_ID])
+
+
 def num_bytes(message: Message) -> int:
     """Return the size of a message's records, bytes; an error has none."""
     if not message.has_content():

@@ -1,0 +1,46 @@
+"""What a runtime needs of the rest of the configuration."""
+
+from collections.abc import Iterator
+
+from pkgllm.config.layout_sections import Layout
+from pkgllm.config.mode_sections import DeploymentRuntime, Federated, RayRuntime
+from pkgllm.config.observation_sections import Observation
+from pkgllm.config.training_sections import BaseModelChoice
+
+
+def runtime_problems(
+    mode: Federated, base_model: BaseModelChoice, layout: Layout, observation: Observation
+) -> Iterator[str]:
+    """Yield what does not fit the mode's runtime, one line each."""
+    match mode.runtime:
+        case RayRuntime() as runtime:
+            yield from _ray_problems(runtime, base_model)
+        case DeploymentRuntime():
+            yield from _deployment_problems(layout, observation)
+
+
+def _ray_problems(runtime: RayRuntime, base_model: BaseModelChoice) -> Iterator[str]:
+    device, gpus = base_model.device, runtime.gpus_per_client
+    if device.startswith("cuda") and gpus == 0:
+        yield (
+            f"base_model.device {device} needs mode.runtime.gpus_per_client above 0, because "
+            "Ray shows a client no other GPU; got 0"
+        )
+    if gpus > 1 and gpus != int(gpus):
+        yield (
+            "mode.runtime.gpus_per_client must be whole where it is above 1, because Ray "
+            f"divides only single GPUs; got {gpus:g}"
+        )
+
+
+def _deployment_problems(layout: Layout, observation: Observation) -> Iterator[str]:
+    if layout.name != "by_client":
+        yield (
+            f"layout {layout.name} needs a runtime that has everybody's examples in one place; use "
+            "layout by_client with mode.runtime deployment"
+        )
+    if observation.evaluate_every:
+        yield (
+            "observation.evaluate_every must be 0 with mode.runtime deployment, whose server has "
+            f"nobody's graph; got {observation.evaluate_every}"
+        )

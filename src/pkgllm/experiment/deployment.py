@@ -1,0 +1,135 @@
+"""Train as the server of a federation whose clients are on machines of their own."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkgllm.config.load import dump_config
+from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
+from pkgllm.errors import ConfigError, FederationError
+from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.run_record import LIKED, check_same_base, load_base
+from pkgllm.experiment.trainers import check_engine
+from pkgllm.experiment.training_run import Traces, going_on
+from pkgllm.files import read_bytes
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.progress import Progress
+from pkgllm.runs import RunFolder, provenance
+
+if TYPE_CHECKING:
+    from pkgllm.federation.patient_grid import Node
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
+
+
+def is_deployed(config: Experiment) -> bool:
+    """Return whether the clients of a configuration are on machines of their own."""
+    return config.mode.name == "federated" and config.mode.runtime.name == "deployment"
+
+
+def train_deployed(
+    config: Experiment, path: Path, progress: Progress, *, resume: bool = False, keep: int = 2
+) -> None:
+    """Train as the server of a federation whose clients are on machines of their own.
+
+    The run folder gets configuration, metrics, checkpoints and adapter. Nothing is ranked, because
+    the server has nobody's graph.
+
+    Args:
+        config: What to do; mode ``federated`` with the runtime ``deployment``.
+        path: The run folder.
+        progress: Is told how far the work is.
+        resume: Whether to go on with the run in the folder, which has this configuration.
+        keep: Checkpoints that stay, at least 1.
+
+    Raises:
+        PkgllmError: If anything that the configuration names cannot be used.
+    """
+    from pkgllm.experiment.federated import federated_server
+    from pkgllm.federation.certificates import AUTHORITY_CERTIFICATE, EXECUTOR_SECRET, read_roster
+    from pkgllm.federation.patient_grid import PatientGrid
+    from pkgllm.federation.records import ARRAYS, to_adapter
+    from pkgllm.federation.superlink import SuperLink, connected_nodes
+
+    mode, runtime = _deployed(config)
+    keys = Path(runtime.keys)
+    roster = read_roster(keys)
+    if mode.cohort_size > len(roster):
+        raise ConfigError(
+            f"mode.cohort_size must be at most the number of keys in {keys / 'clients'}, "
+            f"{len(roster)}, got {mode.cohort_size}; lower it or add clients"
+        )
+    secret = read_bytes(keys / EXECUTOR_SECRET)
+    read_bytes(keys / AUTHORITY_CERTIFICATE)
+    run = RunFolder.open(path) if resume else RunFolder.create(path)
+    if run.adapter.exists():
+        logger.warning("run folder %s: the run is finished already", path)
+        return
+    base = load_base(config)
+    if run.provenance.exists():
+        check_same_base(run, base)
+    policy = make_policy(config, base)
+    check_engine(config, policy)
+    link = SuperLink(runtime.superlink, keys / AUTHORITY_CERTIFICATE)
+    link.wait(_CONNECT_SECONDS)
+    with link.server_side(secret) as (grid, context):
+        nodes = partial(connected_nodes, grid, roster)
+        _wait_for_clients(nodes, roster, mode, runtime, progress)
+        # From here on the folder is in use; before, a corrected command can take it.
+        _describe(config, run, base)
+        with going_on(config, policy, base, {}, Traces(run, progress, None, keep)) as training:
+            with progress.track("rounds", mode.rounds) as advance:
+                for _ in range(training.done):
+                    advance()
+                server_app = federated_server(training, mode, sorted(roster), advance)
+                server_app(PatientGrid(grid, nodes, poll_seconds=_POLL_SECONDS), context)
+            training.keep(to_adapter(context.state.array_records[ARRAYS]))
+
+
+def _describe(config: Experiment, run: RunFolder, base: BaseModel) -> None:
+    run.write_text("config.yaml", dump_config(config))
+    if not run.provenance.exists():
+        run.write_json("split.json", {"digest": None, "left_out": [], "clients": {}})
+        run.write_json(LIKED, {"clients": []})
+        made_of = provenance(seed=config.seed, digests={"base_model": base.digest})
+        run.write_json("provenance.json", {**made_of, "device": str(base.device)})
+
+
+def _deployed(config: Experiment) -> tuple[Federated, DeploymentRuntime]:
+    mode = config.mode
+    if isinstance(mode, Federated) and isinstance(mode.runtime, DeploymentRuntime):
+        return mode, mode.runtime
+    raise ValueError("mode must be federated with the runtime deployment")
+
+
+def _wait_for_clients(
+    nodes: Callable[[], Sequence["Node"]],
+    roster: Mapping[str, bytes],
+    mode: Federated,
+    runtime: DeploymentRuntime,
+    progress: Progress,
+) -> None:
+    end = time.monotonic() + runtime.clients_timeout
+    seen: set[str] = set()
+    with progress.track("clients connect", len(roster)) as advance:
+        while len(seen) < len(roster) and time.monotonic() < end:
+            connected = {node.client for node in nodes()}
+            for client in sorted(connected - seen):
+                advance(client)
+            seen |= connected
+            time.sleep(_POLL_SECONDS)
+    missing = sorted(roster.keys() - seen)
+    if len(seen) < mode.cohort_size:
+        raise FederationError(
+            f"mode.cohort_size must be at most the number of clients that are connected, "
+            f"{len(seen)} after {runtime.clients_timeout:g} s, got {mode.cohort_size}; not there: "
+            f"{', '.join(missing[:10])}"
+        )
+    if missing:
+        logger.warning("the run goes on without %d clients: %s", len(missing), ", ".join(missing))

@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_corpus import tiny_experiment, write_corpus
+
+from pkgllm.config.schema import Experiment
+from pkgllm.errors import ConfigError, DataError
+from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
+from pkgllm.experiment.client_folder import ClientFolder, read_catalogue, write_catalogue
+from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.jobs import build_data
+from pkgllm.lm.base_model import load_base_model
+from pkgllm.preferences.group_store import GroupStore
+from pkgllm.progress import Silent
+
+
+@pytest.fixture(scope="module")
+def config(
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_base_folder: Path,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Experiment:
+    data = write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+    return tiny_experiment(data, tiny_base_folder)
+
+
+@pytest.fixture
+def folders(config: Experiment, tmp_path: Path) -> Path:
+    build_data(config, tmp_path / "built", Silent())
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=(), built=tmp_path / "built")
+    return tmp_path / "fed" / "clients"
+
+
+def test_groups_of_every_client_are_those_of_the_local_runtime(
+    config: Experiment, folders: Path, tmp_path: Path
+) -> None:
+    population = populate(config, read_corpus(config))
+    choice = config.base_model
+    base = load_base_model(choice.name, device=choice.device, dtype=choice.dtype)
+    writer = make_writer(config.prompt, base)
+    expected = build_groups(config, population, writer, tmp_path / "groups.arrow", Silent())
+    assert sorted(path.name for path in folders.iterdir()) == sorted(expected)
+    for client in expected:
+        own = ClientFolder(folders / client)
+        own.make_app(Silent())
+        found = GroupStore.open(own.private / "groups.arrow")
+        assert list(found) == [client]
+        assert found[client] == expected[client]
+
+
+def test_what_is_private_can_be_read_by_the_owner_alone(folders: Path) -> None:
+    own = ClientFolder(folders / "00")
+    own.make_app(Silent())
+    assert own.private.stat().st_mode & 0o077 == 0
+    for name in ("graph.jsonld", "client.key", "private/groups.arrow"):
+        assert (folders / "00" / name).stat().st_mode & 0o077 == 0
+
+
+def test_a_catalogue_is_read_back_equal(config: Experiment, tmp_path: Path) -> None:
+    catalogue = read_corpus(config).catalogue
+    write_catalogue(catalogue, tmp_path / "catalogue.json")
+    found = read_catalogue(tmp_path / "catalogue.json")
+    assert [(item.id, item.name) for item in found] == [(i.id, i.name) for i in catalogue]
+
+
+def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
+    own = folders / "00"
+    with pytest.raises(DataError, match="no such folder"):
+        ClientFolder(folders / "nobody")
+    with pytest.raises(ConfigError, match=r"mode\.name must be federated, got local"):
+        ClientFolder(own, ["mode={name: local, rounds: 1}"]).make_app(Silent())
+    (own / "catalogue.json").write_text('{"items": [1]}')
+    with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
+        ClientFolder(own)
+    (own / "graph.jsonld").rename(own / "elsewhere")
+    with pytest.raises(DataError, match=r"must hold one of graph\.jsonld, .* got none"):
+        ClientFolder(own)
+
+
+def test_keys_for_built_data_are_for_those_who_train(
+    config: Experiment, folders: Path, tmp_path: Path
+) -> None:
+    training = {split.client for split in populate(config, read_corpus(config)).in_training}
+    assert {path.name for path in folders.iterdir()} == training
+    (unseen, *_) = {graph.owner for graph in read_corpus(config).graphs} - training
+    for clients, built, match in (
+        ((unseen,), tmp_path / "built", "must be a client that trains"),
+        ((), None, "--client ID or --built FOLDER must be given"),
+    ):
+        with pytest.raises(ConfigError, match=match):
+            write_federation_keys(tmp_path / "new", hosts=(), clients=clients, built=built)
+    with pytest.raises(DataError, match="must be what pkgllm data build wrote"):
+        write_federation_keys(tmp_path / "new", hosts=(), clients=(), built=folders)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,121 @@
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.proto.control_pb2 import ListRunsRequest
+from real_federation import RealFederation, free_port, kill, real_federation
+from tiny_corpus import tiny_experiment, write_corpus
+
+from pkgllm.config.load import dump_config
+from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.jobs import build_data, train
+from pkgllm.federation.superlink import SuperLink
+from pkgllm.lm.adapter import read_adapter_state
+from pkgllm.progress import Silent
+
+PEOPLE = ("00", "01", "02")
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    file = run / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+@pytest.mark.slow
+def test_a_killed_client_is_asked_again_and_the_adapter_is_that_of_the_local_runtime(
+    tmp_path: Path,
+    tiny_base_folder: Path,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> None:
+    data = write_corpus(tmp_path / "data", make_dialogue, write_redial, clients=PEOPLE)
+    mode = {"name": "federated", "rounds": 2, "cohort_size": 3, "round_timeout": 120.0}
+    local = tiny_experiment(data, tiny_base_folder, clients={"unseen_share": 0.0}, mode=mode)
+    train(local, tmp_path / "local", Silent())
+    build_data(local, tmp_path / "built", Silent())
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=(), built=tmp_path / "built")
+    address = f"127.0.0.1:{free_port()}"
+    runtime = {"name": "deployment", "superlink": address, "keys": "fed/server"}
+    deployed = tiny_experiment(data, tiny_base_folder, mode={**mode, "runtime": runtime})
+    (tmp_path / "deployed.yaml").write_text(dump_config(deployed))
+
+    with real_federation(tmp_path) as federation:
+        _run(federation, address)
+        assert federation.reached() == ""
+        guarded = set((tmp_path / "network.guarded").read_text().split())
+        assert len(guarded) >= 10, "each process, and Flower's in it, must be watched"
+
+    run = tmp_path / "deployed"
+    rounds = read_metrics(run)
+    assert [line["failed"] for line in rounds] == [{}, {}]
+    assert [line["cohort"] for line in rounds] == [list(PEOPLE)] * 2
+    expected = read_adapter_state(tmp_path / "local" / "adapter")
+    found = read_adapter_state(run / "adapter")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=0, rtol=0)
+    assert not list(run.rglob("*.arrow")), "nothing private may be with the server"
+
+
+def _run(federation: RealFederation, address: str) -> None:
+    port = address.split(":")[1]
+    server = federation.start("server", "federation", "server", "fed/server", "--port", port)
+    alive = {}
+    for person in PEOPLE[:2]:
+        arguments = ("federation", "client", f"fed/clients/{person}", "--superlink", address)
+        alive[person] = federation.start(person, *arguments)
+    last = ("federation", "client", f"fed/clients/{PEOPLE[2]}", "--superlink", address)
+    flag = federation.folder / "fallen"
+    falling = federation.start("falling", str(flag), "2", *last, script="falling.py")
+    federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+    training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
+    federation.wait_for(lambda: flag.exists() or training.poll() is not None, 120)
+    assert training.poll() is None
+    kill(falling)
+    assert len(read_metrics(federation.folder / "deployed")) == 1
+    federation.start("again", *last)
+    assert training.wait(120) == 0
+    assert f"client {PEOPLE[2]} went away and is back" in federation.said("train")
+    assert server.poll() is None
+    assert all(process.poll() is None for process in alive.values())
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_the_run_and_a_strangers_run_is_refused(
+    tmp_path: Path, tiny_base_folder: Path
+) -> None:
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=("00",), built=None)
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    runtime = {"name": "deployment", "superlink": address, "keys": "fed/server"}
+    mode = {"name": "federated", "rounds": 2, "cohort_size": 1, "runtime": runtime}
+    config = tiny_experiment(tmp_path, tiny_base_folder, mode=mode)
+    (tmp_path / "deployed.yaml").write_text(dump_config(config))
+    link = SuperLink(address, tmp_path / "fed" / "server" / "ca.crt")
+
+    def status_by_run() -> dict[int, str]:
+        with link._control() as control:
+            runs = control.ListRuns(ListRunsRequest()).run_dict
+        return {
+            run_id: f"{run.status.status} {run.status.sub_status}" for run_id, run in runs.items()
+        }
+
+    with real_federation(tmp_path) as federation:
+        federation.start("server", "federation", "server", "fed/server", "--port", str(port))
+        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+        stranger = link._start_run()
+        training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
+        # No client comes, so the server waits for it.
+        federation.wait_for(lambda: "running " in status_by_run().values(), 60)
+        assert status_by_run()[stranger] == "finished failed"
+        training.send_signal(signal.SIGINT)
+        assert training.wait(30) == 1
+        assert "pkgllm: stopped; what was written stays" in federation.said("train")
+        assert "Traceback" not in federation.said("train")
+        assert sorted(status_by_run().values()) == ["finished failed", "finished stopped"]
+        assert federation.reached() == ""
+    assert list((tmp_path / "deployed").iterdir()) == []

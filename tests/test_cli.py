@@ -40,6 +40,9 @@ def test_the_commands() -> None:
         "config show",
         "data build",
         "evaluate",
+        "federation client",
+        "federation keys",
+        "federation server",
         "pkg show",
         "train",
     ]

@@ -199,7 +199,7 @@ def compare(
         typer.Option("--output", "-o", help="File to write as well, in Markdown or JSON."),
     ] = None,
 ) -> None:
-    """Compare runs that were asked the same, and test the differences.
+    """Compare runs that were asked the same, and test differences.
 
     RUN... are the folders of finished runs, or of evaluations of them.
     """

@@ -8,7 +8,7 @@ from superlink_state import SuperLinkState
 
 from pkgllm.errors import FederationError
 from pkgllm.federation.rounds import RoundRecord, run_rounds
-from pkgllm.federation.server_app import make_strategy
+from pkgllm.federation.strategies import make_strategy
 
 
 @pytest.fixture

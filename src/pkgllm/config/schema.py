@@ -3,7 +3,7 @@
 The sections live beside; this module is where others take them from.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,14 @@ from pkgllm.config.data_sections import (
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
 from pkgllm.config.mode_sections import Centralized, FedAvg, Federated, Local, Mode
+from pkgllm.config.privacy_rules import privacy_problems
+from pkgllm.config.privacy_sections import (
+    AdaptiveClipping,
+    ClientPrivacy,
+    ExamplePrivacy,
+    NoPrivacy,
+    Privacy,
+)
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
     Adapter,
@@ -33,13 +41,16 @@ from pkgllm.config.training_sections import (
 
 __all__ = [
     "Adapter",
+    "AdaptiveClipping",
     "ApoZero",
     "BaseModelChoice",
     "Baselines",
     "Centralized",
+    "ClientPrivacy",
     "Clients",
     "Dpo",
     "Evaluation",
+    "ExamplePrivacy",
     "Experiment",
     "FedAvg",
     "Federated",
@@ -51,6 +62,7 @@ __all__ = [
     "Negatives",
     "NoPrivacy",
     "Objective",
+    "Privacy",
     "Prompt",
     "RedialCorpus",
     "Sdpo",
@@ -60,14 +72,6 @@ __all__ = [
     "Split",
     "Training",
 ]
-
-
-class NoPrivacy(Section):
-    """No guarantee: updates leave the clients as they are."""
-
-    name: Literal["none"]
-    report_private_metrics: bool = False
-    """Let losses and counts leave the clients; marks the run as not private."""
 
 
 class Experiment(Section):
@@ -85,7 +89,7 @@ class Experiment(Section):
     objective: Objective
     training: Training = Training()
     mode: Mode
-    privacy: NoPrivacy = NoPrivacy(name="none")
+    privacy: Privacy = NoPrivacy(name="none")
     evaluation: Evaluation = Evaluation()
     output: str = "runs"
     """Folder in which the run folder is made; ``--output`` names the run folder itself."""
@@ -98,15 +102,7 @@ class Experiment(Section):
                 "evaluation.part validation needs split.validation_share above 0, because nothing "
                 "is held out for it; got 0"
             )
-        if (
-            self.mode.name == "federated"
-            and self.mode.weighting == "examples"
-            and not self.privacy.report_private_metrics
-        ):
-            problems.append(
-                "mode.weighting examples sends private counts; set privacy.report_private_metrics "
-                "to mark the run as not private, or use uniform"
-            )
+        problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
         if problems:
             raise ValueError("\n".join(problems))
         return self

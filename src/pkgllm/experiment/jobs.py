@@ -25,6 +25,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
 )
 from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.privacy_plan import check_privacy
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -91,6 +92,7 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
     try:
         groups = build_groups(config, job.population, job.writer, run.path / GROUPS, progress)
         check_cohort(config.mode, groups)
+        check_privacy(config, {client: groups.num_groups(client) for client in groups})
     except PkgllmError:
         # The folder stays empty, so that the corrected command can use it.
         for name in ("config.yaml", GROUPS):

@@ -23,7 +23,7 @@ def epsilon(setting: dict[str, Any]) -> float:
             probability, dp_accounting.GaussianDpEvent(setting["noise_multiplier"])
         )
     else:
-        step = dp_accounting.MixtureOfGaussiansDpEvent(
+        step = dp_accounting.dp_event.MixtureOfGaussiansDpEvent(
             setting["noise_multiplier"],
             list(range(groups + 1)),
             [

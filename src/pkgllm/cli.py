@@ -11,6 +11,8 @@ from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
 from pkgllm.cli_federation import federation_app
+from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
+from pkgllm.cli_privacy import privacy_app
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
@@ -41,17 +43,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
 app.add_typer(federation_app, name="federation")
-
-_CONFIG = typer.Option(
-    "--config", "-c", help="A file, or the name of one in ./configs or a preset."
-)
-ConfigOption = Annotated[str, _CONFIG]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Override one key: training.learning_rate=5e-5. Repeatable."),
-]
-# Click 8.5 loses the help that Typer 0.20 has for arguments; the commands' texts explain them.
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", hidden=True)]
+app.add_typer(privacy_app, name="privacy")
 
 
 @app.callback(invoke_without_command=True)
@@ -64,15 +56,10 @@ def _root(
         raise typer.Exit
 
 
-def _example(command: str) -> str:
-    """Return an epilog that is not wrapped, so that it can be copied."""
-    return f"\b\nExample:\n  {command}"
-
-
-@app.command(epilog=_example("pkgllm train -c quickstart.yaml --set seed=1 -o runs/first"))
+@app.command(epilog=example("pkgllm train -c quickstart.yaml --set seed=1 -o runs/first"))
 def train(
     context: typer.Context,
-    config: Annotated[str | None, _CONFIG] = None,
+    config: Annotated[str | None, CONFIG] = None,
     overrides: SetOption = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The run folder to make.")
@@ -122,7 +109,7 @@ def train(
         _show(jobs.train(tree, path, progress, keep=keep))
 
 
-@app.command(epilog=_example("pkgllm evaluate runs/first --data other_people -o others"))
+@app.command(epilog=example("pkgllm evaluate runs/first --data other_people -o others"))
 def evaluate(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
@@ -187,7 +174,7 @@ def evaluate(
         _show(report)
 
 
-@app.command(epilog=_example("pkgllm compare runs/fedkto runs/feddpo --metric mrr -o both.md"))
+@app.command(epilog=example("pkgllm compare runs/fedkto runs/feddpo --metric mrr -o both.md"))
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", hidden=True)],
     metrics: Annotated[
@@ -223,7 +210,7 @@ def compare(
         typer.echo(f"\nwritten to {output}")
 
 
-@app.command(epilog=_example("pkgllm report runs/first -o first-report"))
+@app.command(epilog=example("pkgllm report runs/first -o first-report"))
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", hidden=True)],
     output: Annotated[
@@ -243,7 +230,7 @@ def report(
     typer.echo(f"report: {written}")
 
 
-@config_app.command("check", epilog=_example("pkgllm config check mine.yaml --set seed=1"))
+@config_app.command("check", epilog=example("pkgllm config check mine.yaml --set seed=1"))
 def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
     """Tell everything that is wrong with a configuration.
 
@@ -253,7 +240,7 @@ def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
     typer.echo(f"{file}: good")
 
 
-@config_app.command("show", epilog=_example("pkgllm config show fedkto.yaml > mine.yaml"))
+@config_app.command("show", epilog=example("pkgllm config show fedkto.yaml > mine.yaml"))
 def config_show(file: ConfigArgument, overrides: SetOption = None) -> None:
     """Print a configuration with every default.
 
@@ -264,7 +251,7 @@ def config_show(file: ConfigArgument, overrides: SetOption = None) -> None:
     typer.echo(dump_config(_load(file, overrides)), nl=False)
 
 
-@data_app.command("build", epilog=_example("pkgllm data build -c quickstart.yaml -o built"))
+@data_app.command("build", epilog=example("pkgllm data build -c quickstart.yaml -o built"))
 def data_build(
     config: ConfigOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
@@ -282,7 +269,7 @@ def data_build(
     typer.echo(f"{count} graphs and the split are in {output}")
 
 
-@pkg_app.command("show", epilog=_example("pkgllm pkg show built/graphs/1.jsonld"))
+@pkg_app.command("show", epilog=example("pkgllm pkg show built/graphs/1.jsonld"))
 def pkg_show(file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)]) -> None:
     """Print one person's facts, newest last.
 

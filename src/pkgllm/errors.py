@@ -6,6 +6,7 @@
     |   `-- LeakError      a held-out answer stands in a prompt
     |-- ModelError         a base model or an adapter cannot be used
     |-- FederationError    a round could not be completed
+    |-- PrivacyError       a privacy guarantee cannot be given, or its record is not whole
     `-- RunError           a run folder cannot be made, read or written
         `-- StoppedError   somebody asked the run to stop; it can go on
 
@@ -40,6 +41,10 @@ class ModelError(PkgllmError):
 
 class FederationError(PkgllmError):
     """A round could not be completed."""
+
+
+class PrivacyError(PkgllmError):
+    """A privacy guarantee cannot be given, or the record of what was spent is not whole."""
 
 
 class RunError(PkgllmError):

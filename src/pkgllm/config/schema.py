@@ -4,7 +4,7 @@ The sections live beside; this module is where others take them from.
 """
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -37,6 +37,14 @@ from pkgllm.config.mode_sections import (
     RayRuntime,
 )
 from pkgllm.config.observation_sections import Observation
+from pkgllm.config.privacy_rules import privacy_problems
+from pkgllm.config.privacy_sections import (
+    AdaptiveClipping,
+    ClientPrivacy,
+    ExamplePrivacy,
+    NoPrivacy,
+    Privacy,
+)
 from pkgllm.config.runtime_rules import runtime_problems
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.strategy_rules import strategy_problems
@@ -55,16 +63,19 @@ from pkgllm.config.training_sections import (
 
 __all__ = [
     "Adapter",
+    "AdaptiveClipping",
     "ApoZero",
     "BaseModelChoice",
     "Baselines",
     "ByClient",
     "Centralized",
+    "ClientPrivacy",
     "Clients",
     "DeploymentRuntime",
     "Dirichlet",
     "Dpo",
     "Evaluation",
+    "ExamplePrivacy",
     "Experiment",
     "FedAvg",
     "Federated",
@@ -81,6 +92,7 @@ __all__ = [
     "Observation",
     "OneSided",
     "Paired",
+    "Privacy",
     "Prompt",
     "RayRuntime",
     "RedialCorpus",
@@ -92,14 +104,6 @@ __all__ = [
     "Split",
     "Training",
 ]
-
-
-class NoPrivacy(Section):
-    """No guarantee: updates leave the clients as they are."""
-
-    name: Literal["none"]
-    report_private_metrics: bool = False
-    """Let losses and counts leave the clients; marks the run as not private."""
 
 
 class Experiment(Section):
@@ -119,7 +123,7 @@ class Experiment(Section):
     objective: Objective
     training: Training = Training()
     mode: Mode
-    privacy: NoPrivacy = NoPrivacy(name="none")
+    privacy: Privacy = NoPrivacy(name="none")
     evaluation: Evaluation = Evaluation()
     observation: Observation = Observation()
     output: str = "runs"
@@ -133,19 +137,11 @@ class Experiment(Section):
                 "evaluation.part validation needs split.validation_share above 0, because nothing "
                 "is held out for it; got 0"
             )
-        if (
-            self.mode.name == "federated"
-            and self.mode.weighting == "examples"
-            and not self.privacy.report_private_metrics
-        ):
-            problems.append(
-                "mode.weighting examples sends private counts; set privacy.report_private_metrics "
-                "to mark the run as not private, or use uniform"
-            )
         problems += self._unobservable()
         if self.mode.name == "federated":
             problems += runtime_problems(self.mode, self.base_model, self.layout, self.observation)
             problems += strategy_problems(self.mode, self.training, self.adapter)
+        problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
         if problems:
             raise ValueError("\n".join(problems))
         return self

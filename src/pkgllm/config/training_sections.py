@@ -41,11 +41,14 @@ class Kto(Section):
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
     desirable_weight: PositiveFloat = 1.0
-    """Weight of a desirable completion."""
+    """Weight of a desirable completion; not to be set from private counts."""
     undesirable_weight: PositiveFloat = 1.0
     """Weight of an undesirable completion."""
     nll_weight: NotNegativeFloat = 0.0
     """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
+    kl_baseline: Literal["batch", "public"] = "batch"
+    """Where the KL baseline comes from: the mean over the batch, as in the paper, or public prompts
+    that hold nobody's facts, which leaves every example's gradient its own."""
 
 
 class ApoZero(Section):
@@ -55,7 +58,7 @@ class ApoZero(Section):
     beta: PositiveFloat = 0.1
     """How strongly the policy is held to the reference."""
     desirable_weight: PositiveFloat = 1.0
-    """Weight of a desirable completion."""
+    """Weight of a desirable completion; not to be set from private counts."""
     undesirable_weight: PositiveFloat = 1.0
     """Weight of an undesirable completion."""
     nll_weight: NotNegativeFloat = 0.0

@@ -262,6 +262,11 @@ def make_objective(
             )
         case schema.Sdpo():
             return objectives.sdpo(beta=choice.beta, nll_weight=choice.nll_weight)
+        case schema.Kto() if choice.kl_baseline == "public":
+            raise ConfigError(
+                "objective.kl_baseline public can be planned in this version, not trained; use "
+                "objective apo_zero, or kl_baseline batch without privacy.name example"
+            )
         case schema.Kto() | schema.ApoZero():
             make = objectives.kto if choice.name == "kto" else objectives.apo_zero
             return make(

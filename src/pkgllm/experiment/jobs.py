@@ -27,6 +27,7 @@ from pkgllm.experiment.deployment import is_deployed
 from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
+from pkgllm.experiment.privacy_plan import check_privacy
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -104,6 +105,7 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
     try:
         groups = _build_groups(job, run, progress)
         check_cohort(config.mode, groups)
+        check_privacy(config, {client: groups.num_groups(client) for client in groups})
     except PkgllmError:
         # The folder stays empty, so that the corrected command can use it.
         for name in ("config.yaml", GROUPS, LAYOUT):

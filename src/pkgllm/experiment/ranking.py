@@ -11,7 +11,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population
-from pkgllm.experiment.group_layout import MOVED
+from pkgllm.experiment.privacy_statement import privacy_statement
 from pkgllm.experiment.run_record import read_json
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
 from pkgllm.progress import Progress
@@ -162,26 +162,10 @@ def score_notes(choice: schema.Evaluation) -> tuple[str, ...]:
 
 def run_notes(config: schema.Experiment) -> tuple[str, ...]:
     """Return notes on privacy and on whose the data are."""
-    notes = [_privacy_note(config)]
+    notes = [privacy_statement(config)]
     if config.corpus.name == "redial":
         notes.append(
             "ReDial: Li et al. 2018, arXiv:1812.07617, CC BY 4.0; the dialogues of the given "
             "files, which may be a part, since one without a worker id belongs to no client."
         )
     return tuple(notes)
-
-
-def _privacy_note(config: schema.Experiment) -> str:
-    if config.mode.name != "federated":
-        return f"Privacy: none; mode {config.mode.name}."
-    reasons = []
-    if config.privacy.report_private_metrics:
-        reasons.append("losses and counts leave the clients")
-    if config.layout.name == "redistributed":
-        reasons.append(MOVED)
-    leaves = (
-        f"{' and '.join(reasons)}, so the run is not private"
-        if reasons
-        else "nothing but updates leaves the clients"
-    )
-    return f"Privacy: none, no epsilon can be given; {leaves}."

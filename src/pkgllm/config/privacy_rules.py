@@ -1,0 +1,100 @@
+"""What a privacy unit does not go with, why, and what to use in its place.
+
+These are combinations that would run, and whose epsilon would be wrong. So they are errors.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+from pkgllm.config.mode_sections import Mode
+from pkgllm.config.privacy_sections import ClientPrivacy, NoPrivacy, Privacy
+from pkgllm.config.training_sections import Kto, Objective
+
+NOT_LINEAR = frozenset(
+    {"fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan", "qfedavg"},
+)
+"""Strategies in which one update does not enter as one term of a sum of equal weights."""
+
+
+def privacy_problems(
+    privacy: Privacy, objective: Objective, mode: Mode, engine: Literal["lanes", "sequential"]
+) -> Iterator[str]:
+    """Yield what is wrong with the choice of privacy beside the other choices.
+
+    Args:
+        privacy: The choice.
+        objective: What is trained for.
+        mode: Who trains with whom.
+        engine: How clients are trained.
+    """
+    weighting = mode.weighting if mode.name == "federated" else "uniform"
+    if isinstance(privacy, NoPrivacy):
+        if weighting == "examples" and not privacy.report_private_metrics:
+            yield (
+                "mode.weighting examples sends private counts; set privacy.report_private_metrics "
+                "to mark the run as not private, or use uniform"
+            )
+        return
+    if weighting == "examples":
+        yield (
+            f"mode.weighting must be uniform with privacy.name {privacy.name}, got examples: a "
+            "weight that depends on a private count is no part of what is clipped and noised"
+        )
+    if isinstance(privacy, ClientPrivacy):
+        yield from _client_problems(privacy, mode)
+        return
+    if mode.name == "local":
+        yield (
+            "mode.name must be federated or centralized with privacy.name example, got local, in "
+            "which nothing leaves a client; set privacy.name to none"
+        )
+    if isinstance(objective, Kto) and objective.kl_baseline == "batch":
+        yield (
+            "objective.name kto with kl_baseline batch does not go with privacy.name example: the "
+            "baseline is a mean over the batch, so one example moves the gradient of every other, "
+            "and clipping does not bound what it does; use apo_zero, or set objective.kl_baseline "
+            "to public"
+        )
+    if engine == "sequential":
+        yield (
+            "training.engine must be lanes with privacy.name example, got sequential, which has "
+            "no gradient of each example by itself"
+        )
+
+
+def strategy_problem(strategy: str) -> str | None:
+    """Return why a strategy does not go with the unit client, or None.
+
+    Example:
+        >>> strategy_problem("fedavg") is None
+        True
+    """
+    if strategy not in NOT_LINEAR:
+        return None
+    return (
+        f"mode.strategy {strategy} does not go with privacy.name client: it chooses or weights "
+        "updates by their values, so the clip norm does not bound what one client does; use fedavg "
+        "or another strategy that takes a mean"
+    )
+
+
+def _client_problems(privacy: ClientPrivacy, mode: Mode) -> Iterator[str]:
+    if mode.name != "federated":
+        instead = "example or none" if mode.name == "centralized" else "none"
+        yield (
+            f"mode.name must be federated with privacy.name client, got {mode.name}, in which no "
+            f"sum of updates is made; set privacy.name to {instead}"
+        )
+    elif problem := strategy_problem(mode.strategy.name):
+        yield problem
+    clipping = privacy.adaptive_clipping
+    if (
+        clipping is not None
+        and privacy.noise_multiplier is not None
+        and 2 * clipping.count_noise_std <= privacy.noise_multiplier
+    ):
+        yield (
+            "privacy.adaptive_clipping.count_noise_std must be above half of "
+            f"privacy.noise_multiplier, {privacy.noise_multiplier:g}, or the count alone would "
+            f"spend all of the budget, got {clipping.count_noise_std:g}; raise it"
+        )

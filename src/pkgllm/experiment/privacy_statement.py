@@ -1,0 +1,50 @@
+"""The note on privacy under a table, from a configuration and what its run spent."""
+
+from pkgllm.config import schema
+from pkgllm.experiment.group_layout import MOVED
+from pkgllm.privacy.statements import Guarantee, statement
+
+Budgeted = schema.ExamplePrivacy | schema.ClientPrivacy
+
+METRICS_LEAVE = "losses and counts leave the clients without noise"
+
+
+def privacy_statement(config: schema.Experiment, guarantee: Guarantee | None = None) -> str:
+    """Return the note on privacy that stands under every table of results.
+
+    Args:
+        config: Of the run.
+        guarantee: What the run's ledger says; None where the run has no privacy unit.
+    """
+    privacy = config.privacy
+    if guarantee is not None:
+        return statement(guarantee)
+    if not isinstance(privacy, schema.NoPrivacy):
+        return f"Privacy: unit {privacy.name}; the epsilon that was spent is not on record."
+    if config.mode.name != "federated":
+        return f"Privacy: none; mode {config.mode.name}."
+    reasons = []
+    if privacy.report_private_metrics:
+        reasons.append("losses and counts leave the clients")
+    if config.layout.name == "redistributed":
+        reasons.append(MOVED)
+    leaves = (
+        f"{' and '.join(reasons)}, so the run is not private"
+        if reasons
+        else "nothing but updates leaves the clients"
+    )
+    return f"Privacy: none, no epsilon can be given; {leaves}."
+
+
+def make_guarantee(privacy: Budgeted, epsilon: float, fact_epsilon: float | None) -> Guarantee:
+    """Return what a configuration promises at an epsilon that was spent."""
+    bound = privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None
+    return Guarantee(
+        privacy.name,
+        epsilon,
+        privacy.delta,
+        privacy.accountant,
+        fact_epsilon=fact_epsilon,
+        max_groups_per_fact=bound,
+        not_private=METRICS_LEAVE if privacy.report_private_metrics else None,
+    )

@@ -1,0 +1,61 @@
+"""A guarantee in the words that stand under every table of results."""
+
+import math
+from dataclasses import dataclass
+
+from pkgllm.privacy.mechanisms import Accountant, NeighboringRelation, Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantee:
+    """What a run promises, once it is done."""
+
+    unit: Unit
+    epsilon: float
+    """Of one unit; of the worst client where clients spend apart."""
+    delta: float
+    accountant: Accountant
+    neighboring_relation: NeighboringRelation = NeighboringRelation.ADD_OR_REMOVE_ONE
+    fact_epsilon: float | None = None
+    """Of one fact, with the unit example."""
+    max_groups_per_fact: int | None = None
+    """Groups that one fact enters at most; goes with ``fact_epsilon``."""
+    not_private: str | None = None
+    """Why the numbers protect nobody, such as metrics that leave without noise."""
+
+
+def statement(guarantee: Guarantee) -> str:
+    """Return one sentence with epsilon, delta, unit, neighbouring relation and accountant.
+
+    Example:
+        >>> statement(Guarantee("client", 3.0, 1e-3, "prv"))
+        'Privacy: epsilon 3.00 at delta 0.001; unit client, add or remove one; accountant prv.'
+    """
+    relation = guarantee.neighboring_relation.value.replace("_", " ")
+    parts = [
+        f"epsilon {written(guarantee.epsilon)} at delta {guarantee.delta:g}",
+        f"unit {guarantee.unit}, {relation}",
+        f"accountant {guarantee.accountant}",
+    ]
+    if guarantee.fact_epsilon is not None:
+        parts.append(
+            f"of one fact, which enters at most {guarantee.max_groups_per_fact} groups, epsilon "
+            f"{written(guarantee.fact_epsilon)}"
+        )
+    if guarantee.not_private is None:
+        return f"Privacy: {'; '.join(parts)}."
+    return (
+        f"Privacy: not private, because {guarantee.not_private}; without that {'; '.join(parts)}."
+    )
+
+
+def written(epsilon: float) -> str:
+    """Return an epsilon in digits, rounded up so that what is written holds as well.
+
+    Example:
+        >>> written(2.991), written(float("inf"))
+        ('3.00', 'infinite')
+    """
+    if math.isinf(epsilon):
+        return "infinite"
+    return f"{math.ceil(epsilon * 100 - 1e-9) / 100:.2f}"

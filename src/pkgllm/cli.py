@@ -11,6 +11,7 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
+from pkgllm.cli_privacy import privacy_app
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
@@ -41,6 +42,7 @@ typer.core.HAS_RICH = False
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
+app.add_typer(privacy_app, name="privacy")
 
 _CONFIG = typer.Option(
     "--config", "-c", help="A file, or the name of one in ./configs or a preset."

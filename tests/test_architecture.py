@@ -97,7 +97,9 @@ def test_each_library_has_its_door(module: str) -> None:
             )
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in {"cli", "cli_privacy", "experiment"}])
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if room_of(m) not in {"cli", "cli_privacy", "experiment"}]
+)
 def test_only_experiment_and_cli_know_the_configuration(module: str) -> None:
     if room_of(module) != "config":
         assert not any(name.startswith("pkgllm.config") for name in internal(module))

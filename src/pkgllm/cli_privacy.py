@@ -1,8 +1,12 @@
 """The commands of ``pkgllm privacy``."""
 
+from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from pkgllm.errors import ConfigError
 
 privacy_app = typer.Typer(
     help="Look at what privacy costs, and whether it holds.", no_args_is_help=True
@@ -58,3 +62,62 @@ def audit(
     console.print(remarks_table(NOTES))
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
+
+
+@privacy_app.command()
+def canaries(
+    config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to make.")],
+    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one key. Repeatable.")
+    ] = None,
+    put_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPEATS:COUNT",
+            help="So many canaries that enter so many groups; 1:100, 5:50 and 25:50 if absent.",
+        ),
+    ] = None,
+) -> None:
+    """Train with made-up facts in the graphs, and measure what the adapter tells about them.
+
+    The run folder is for the audit alone: the model has learnt what nobody said.
+    """
+    from rich.console import Console
+
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+    counts = _counts(put_in or ["1:100", "5:50", "25:50"])
+    if not 0 < delta < 1:
+        raise ConfigError(f"--delta must be above 0 and below 1, got {delta:g}")
+
+    from pkgllm.experiment.canary_runs import train_with_canaries
+    from pkgllm.report.privacy_audit import CANARY_NOTES, canaries_table
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.terminal import TerminalProgress
+
+    found = train_with_canaries(
+        tree,
+        output,
+        TerminalProgress(Console(stderr=True)),
+        count_by_repeats=counts,
+        delta=delta,
+    )
+    console = Console()
+    console.print(canaries_table([asdict(result) for result in found]))
+    console.print()
+    console.print(remarks_table(CANARY_NOTES))
+
+
+def _counts(given: list[str]) -> dict[int, int]:
+    found = {}
+    for text in given:
+        repeats, _, count = text.partition(":")
+        if not (repeats.isdecimal() and count.isdecimal() and int(repeats) and int(count)):
+            raise ConfigError(
+                f"--put-in must be two positive whole numbers as in 25:50, got {text!r}"
+            )
+        found[int(repeats)] = int(count)
+    return found

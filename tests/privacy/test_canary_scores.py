@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pkgllm.privacy.canary_scores import (
     auroc,
@@ -14,7 +15,7 @@ from pkgllm.privacy.gaussian import gaussian_epsilon
 DELTA = 1e-5
 
 
-def scores(mu: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def scores(mu: float, count: int, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     generator = np.random.default_rng([3, seed])
     return generator.normal(mu, 1.7, count) * 2, generator.normal(0, 1.7, count) * 2
 

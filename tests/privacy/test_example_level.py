@@ -43,7 +43,7 @@ def of_opacus(rows: Tensor, settings: GaussianSettings) -> Tensor:
         expected_batch_size=int(settings.expected_units),
         generator=torch.Generator().manual_seed(1),
     )
-    parameter.grad_sample = rows.clone()
+    vars(parameter)["grad_sample"] = rows.clone()
     assert optimizer.pre_step()
     assert parameter.grad is not None
     return parameter.grad

@@ -161,6 +161,10 @@ def canary_results(
 ) -> list[CanaryResult]:
     """Return what scores tell about canaries, by how often they were put in.
 
+    The bounds on epsilon are those of the unit ``example`` for canaries that enter one group. One
+    that enters several groups is that many units. Of the unit ``client`` they hold where no client
+    has two canaries, whatever the repeats.
+
     Args:
         canaries: All, those that took no part as well.
         scores: Higher where a canary seems to have taken part. Shape ``(canaries,)``.
@@ -176,19 +180,22 @@ def canary_results(
             raise ConfigError(
                 f"of {len(own)} canaries with {repeats} repeats all coins fell alike; ask for more"
             )
-        bounds = [
+        one_run, f_dp = (
             best_bound(bound, own, included, delta=delta, significance=SIGNIFICANCE / 2)
             for bound in (one_run_epsilon, f_dp_epsilon)
-        ]
+        )
         results.append(
             CanaryResult(
-                repeats,
-                len(own),
-                len(with_canary),
-                auroc(with_canary, without),
-                true_positive_rate(with_canary, without, false_positive_rate=FALSE_POSITIVE_RATE),
-                *bounds,
-                clopper_pearson_epsilon(
+                repeats=repeats,
+                num_canaries=len(own),
+                num_included=len(with_canary),
+                auroc=auroc(with_canary, without),
+                true_positive_rate=true_positive_rate(
+                    with_canary, without, false_positive_rate=FALSE_POSITIVE_RATE
+                ),
+                one_run_epsilon=one_run,
+                f_dp_epsilon=f_dp,
+                clopper_pearson_epsilon=clopper_pearson_epsilon(
                     with_canary, without, delta=delta, significance=SIGNIFICANCE
                 ),
             )

@@ -1,10 +1,17 @@
 """The commands of ``pkgllm privacy``."""
 
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
 import typer
 
 from pkgllm.cli_options import ConfigOption, SetOption, example
+from pkgllm.errors import ConfigError
 
-privacy_app = typer.Typer(help="Look at what privacy costs.", no_args_is_help=True)
+privacy_app = typer.Typer(
+    help="Look at what privacy costs, and whether it holds.", no_args_is_help=True
+)
 
 
 @privacy_app.callback()
@@ -36,3 +43,107 @@ def plan(config: ConfigOption, overrides: SetOption = None) -> None:
         console.print(table)
     console.print()
     console.print(remarks_table(plan_remarks(found)))
+
+
+@privacy_app.command()
+def audit(
+    unit: Annotated[Literal["example", "client"], typer.Option(help="Whose privacy.")],
+    noise_multiplier: Annotated[float, typer.Option(help="Noise on the sum, in clip norms.")],
+    delta: Annotated[float, typer.Option(help="At which epsilon was stated.")],
+    epsilon: Annotated[float, typer.Option(help="What was accounted for in all releases.")],
+    clip_norm: Annotated[float, typer.Option(help="Longest contribution of a unit.")] = 1.0,
+    sampling_probability: Annotated[float, typer.Option(help="Of each unit.")] = 1.0,
+    expected_units: Annotated[float, typer.Option(help="Units drawn on average.")] = 16.0,
+    releases: Annotated[int, typer.Option(help="Rounds, or steps, of the whole run.")] = 1,
+    canaries: Annotated[int, typer.Option(help="Canaries; more give sharper bounds.")] = 1000,
+) -> None:
+    """Audit the mechanism with canaries, and compare with what was accounted for.
+
+    Exits with 1 where a bound lies above the accounted epsilon, or noise, clip or sampling are not
+    what they must be.
+    """
+    from rich.console import Console
+
+    from pkgllm.experiment.privacy_audit import Claim, audit_mechanism
+    from pkgllm.privacy.noise import secure
+    from pkgllm.report.privacy_audit import NOTES, findings_table
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.terminal import TerminalProgress
+
+    claim = Claim(
+        unit=unit,
+        noise_multiplier=noise_multiplier,
+        clip_norm=clip_norm,
+        sampling_probability=sampling_probability,
+        expected_units=expected_units,
+        num_releases=releases,
+        delta=delta,
+        epsilon=epsilon,
+    )
+    progress = TerminalProgress(Console(stderr=True))
+    findings = audit_mechanism(claim, secure(), progress, num_canaries=canaries)
+    console = Console()
+    console.print(findings_table(findings))
+    console.print()
+    console.print(remarks_table(NOTES))
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(1)
+
+
+@privacy_app.command()
+def canaries(
+    config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to make.")],
+    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one key. Repeatable.")
+    ] = None,
+    put_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPEATS:COUNT",
+            help="So many canaries that enter so many groups; 1:100, 5:50 and 25:50 if absent.",
+        ),
+    ] = None,
+) -> None:
+    """Train with made-up facts in the graphs, and measure what the adapter tells about them.
+
+    The run folder is for the audit alone: the model has learnt what nobody said.
+    """
+    from rich.console import Console
+
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+    counts = _counts(put_in or ["1:100", "5:50", "25:50"])
+    if not 0 < delta < 1:
+        raise ConfigError(f"--delta must be above 0 and below 1, got {delta:g}")
+
+    from pkgllm.experiment.canary_runs import train_with_canaries
+    from pkgllm.report.privacy_audit import CANARY_NOTES, canaries_table
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.terminal import TerminalProgress
+
+    found = train_with_canaries(
+        tree,
+        output,
+        TerminalProgress(Console(stderr=True)),
+        count_by_repeats=counts,
+        delta=delta,
+    )
+    console = Console()
+    console.print(canaries_table([asdict(result) for result in found]))
+    console.print()
+    console.print(remarks_table(CANARY_NOTES))
+
+
+def _counts(given: list[str]) -> dict[int, int]:
+    found = {}
+    for text in given:
+        repeats, _, count = text.partition(":")
+        if not (repeats.isdecimal() and count.isdecimal() and int(repeats) and int(count)):
+            raise ConfigError(
+                f"--put-in must be two positive whole numbers as in 25:50, got {text!r}"
+            )
+        found[int(repeats)] = int(count)
+    return found

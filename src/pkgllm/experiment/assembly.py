@@ -16,6 +16,7 @@ from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
+from pkgllm.preferences.canaries import Canary, inserted_groups
 from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
@@ -105,6 +106,8 @@ def build_groups(
     writer: PromptWriter,
     path: Path,
     progress: Progress,
+    *,
+    canaries: Sequence[Canary] = (),
 ) -> GroupStore:
     """Build and audit the groups of every training client that has any, and store them.
 
@@ -116,6 +119,7 @@ def build_groups(
         writer: Writes prompts and completions.
         path: The file to write; its folder must exist.
         progress: Is told how far the work is.
+        canaries: Are put in, those that take part, to see afterwards what training gave away.
 
     Raises:
         LeakError: If a prompt holds an item that it asks for or that is held out of its client.
@@ -149,6 +153,8 @@ def build_groups(
                     population.corpus.catalogue,
                     place="training prompt",
                 )
+            own = [c for c in canaries if c.included and c.client == split.client]
+            groups += inserted_groups(own, split.train_graph, writer)
             if groups:
                 stored.add(split.client, groups)
             advance()

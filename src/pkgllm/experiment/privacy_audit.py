@@ -1,0 +1,135 @@
+"""Audit the mechanism of a run: the functions that training calls, with its own settings."""
+
+from dataclasses import dataclass
+
+from pkgllm.errors import ConfigError
+from pkgllm.privacy.audit import Finding, noise_findings, sampling_findings, sensitivity_finding
+from pkgllm.privacy.audited import Release, client_release, example_release
+from pkgllm.privacy.canary_audit import (
+    canary_scores,
+    dirac_canaries,
+    flip_coins,
+    one_release_findings,
+    random_canaries,
+    whole_run_findings,
+)
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.noise import NoiseSource
+from pkgllm.progress import Progress
+
+MIN_CANARIES = 100
+"""With fewer no bound says anything."""
+
+_VALUES_PER_CANARY = 10
+"""Of a release with canary clients, so that their random directions hardly meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a run promises, and what it rests on.
+
+    Raises:
+        ConfigError: If there is no noise, or a value is out of range.
+    """
+
+    unit: str
+    """``example`` or ``client``."""
+    noise_multiplier: float
+    clip_norm: float
+    sampling_probability: float
+    expected_units: float
+    num_releases: int
+    """Rounds, or local steps, that a unit may be drawn for."""
+    delta: float
+    epsilon: float
+    """What the accountant says of all releases together."""
+
+    def __post_init__(self) -> None:
+        if self.unit not in ("example", "client"):
+            raise ConfigError(f"the privacy unit must be example or client, got {self.unit!r}")
+        if not self.noise_multiplier > 0:
+            raise ConfigError(
+                "a mechanism without noise promises nothing that could be audited: the noise "
+                f"multiplier must be above 0, got {self.noise_multiplier:g}"
+            )
+        if not 0 < self.sampling_probability <= 1:
+            raise ConfigError(
+                "the sampling probability must be above 0 and at most 1, got "
+                f"{self.sampling_probability:g}"
+            )
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"delta must be above 0 and below 1, got {self.delta:g}")
+        if self.num_releases < 1:
+            raise ConfigError(f"there must be at least 1 release, got {self.num_releases}")
+        try:
+            _ = self.settings
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+
+    @property
+    def settings(self) -> GaussianSettings:
+        """Those that the mechanism is called with."""
+        return GaussianSettings(self.clip_norm, self.noise_multiplier, self.expected_units)
+
+    @property
+    def release(self) -> Release:
+        """The mechanism itself."""
+        make = example_release if self.unit == "example" else client_release
+        return make(self.settings)
+
+
+def audit_mechanism(
+    claim: Claim, source: NoiseSource, progress: Progress, *, num_canaries: int = 1000
+) -> list[Finding]:
+    """Run every case against the real mechanism.
+
+    Args:
+        claim: What is audited.
+        source: Of noise, sampling, coins and canaries.
+        progress: Is told how far the work is.
+        num_canaries: More make the bounds sharper; at least :data:`MIN_CANARIES`.
+
+    Raises:
+        ConfigError: If there are too few canaries.
+    """
+    if num_canaries < MIN_CANARIES:
+        raise ConfigError(
+            f"--canaries must be at least {MIN_CANARIES}, because fewer show nothing; got "
+            f"{num_canaries}"
+        )
+    settings, release = claim.settings, claim.release
+    coins = source.generator("coins", "audit")
+    included = flip_coins(num_canaries, coins)
+    canaries = (
+        dirac_canaries(num_canaries, settings.clip_norm)
+        if claim.unit == "example"
+        else random_canaries(
+            num_canaries,
+            settings.clip_norm,
+            num_values=_VALUES_PER_CANARY * num_canaries,
+            generator=coins,
+        )
+    )
+    with progress.track("auditing", 5) as advance:
+        findings = [sensitivity_finding(release, settings)]
+        advance()
+        findings += noise_findings(release, settings, source)
+        advance()
+        findings += sampling_findings(claim.sampling_probability, source)
+        advance()
+        once = canary_scores(release, canaries, included, source)
+        findings += one_release_findings(once, included, settings, delta=claim.delta)
+        advance()
+        always = canary_scores(
+            release,
+            canaries,
+            included,
+            source,
+            sampling_probability=claim.sampling_probability,
+            num_releases=claim.num_releases,
+        )
+        findings += whole_run_findings(
+            always, included, delta=claim.delta, accounted_epsilon=claim.epsilon
+        )
+        advance()
+    return findings

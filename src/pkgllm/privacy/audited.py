@@ -1,0 +1,82 @@
+"""The two mechanisms in one shape, so that every audit case is written once and drives both."""
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.privacy.client_level import NoisyMean, privatise_updates
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.example_level import private_step_gradient
+
+_PART = 64
+"""Contributions that are handed over at once, so that a mechanism has to add up parts."""
+
+
+class Release(Protocol):
+    """Makes what is published of the contributions of the units that were drawn."""
+
+    def __call__(self, contributions: Tensor, noise: np.random.Generator) -> Tensor:
+        """Return the noisy mean.
+
+        Args:
+            contributions: Not yet clipped. Shape ``(units, values)``, float32.
+            noise: The stream of this release.
+
+        Returns:
+            Shape ``(values,)``.
+        """
+        ...
+
+
+def example_release(
+    settings: GaussianSettings, step: Callable[..., Tensor] = private_step_gradient
+) -> Release:
+    """Return the release of unit ``example``: contributions are per-example gradients.
+
+    Args:
+        settings: Of the mechanism.
+        step: In place of the real one, to see a fault being caught.
+    """
+
+    def release(contributions: Tensor, noise: np.random.Generator) -> Tensor:
+        return step(
+            torch.split(contributions, _PART), settings, noise, num_values=contributions.shape[1]
+        )
+
+    return release
+
+
+def client_release(
+    settings: GaussianSettings, privatise: Callable[..., NoisyMean] = privatise_updates
+) -> Release:
+    """Return the release of unit ``client``: contributions are the clients' updates.
+
+    Args:
+        settings: Of the mechanism.
+        privatise: In place of the real one, to see a fault being caught.
+    """
+
+    def release(contributions: Tensor, noise: np.random.Generator) -> Tensor:
+        before = _adapter(torch.full((contributions.shape[1],), 0.5))
+        found = privatise(before, _adapters(contributions), settings, noise)
+        return _vector(found.adapter).double() - 0.5
+
+    return release
+
+
+def _adapters(contributions: Tensor) -> Iterator[AdapterState]:
+    return (_adapter(0.5 + row) for row in contributions)
+
+
+def _adapter(vector: Tensor) -> AdapterState:
+    # Two tensors, so that a clip of each by itself would show.
+    middle = len(vector) // 2
+    return {"layer.lora_A.weight": vector[:middle], "layer.lora_B.weight": vector[middle:]}
+
+
+def _vector(adapter: AdapterState) -> Tensor:
+    return torch.cat([adapter[key].reshape(-1) for key in sorted(adapter)])

@@ -72,6 +72,13 @@ def train(
         ),
     ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay, the newest ones.")] = 2,
+    insecure_fixed_noise: Annotated[
+        bool,
+        typer.Option(
+            "--insecure-fixed-noise",
+            help="Take private noise from the seed. For tests; the run is marked as not private.",
+        ),
+    ] = False,
 ) -> None:
     """Train and rank, as one configuration says; or go on with a run.
 
@@ -81,6 +88,8 @@ def train(
         raise UsageError("Missing option '--config' / '-c', or --resume.", context)
     if output is not None and resume is not None:
         raise UsageError("--output does not go with --resume.", context)
+    if insecure_fixed_noise and resume is not None:
+        raise UsageError("--insecure-fixed-noise does not go with --resume.", context)
     given = None
     if config is not None or overrides:
         given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
@@ -106,7 +115,9 @@ def train(
     elif resume is not None:
         _show(jobs.resume(path, progress, given=given, keep=keep))
     else:
-        _show(jobs.train(tree, path, progress, keep=keep))
+        _show(
+            jobs.train(tree, path, progress, keep=keep, insecure_fixed_noise=insecure_fixed_noise)
+        )
 
 
 @app.command(epilog=example("pkgllm evaluate runs/first --data other_people -o others"))

@@ -6,7 +6,9 @@ These are combinations that would run, and whose epsilon would be wrong. So they
 from collections.abc import Iterator
 from typing import Literal
 
+from pkgllm.config.layout_sections import Layout
 from pkgllm.config.mode_sections import Mode
+from pkgllm.config.observation_sections import Observation
 from pkgllm.config.privacy_sections import ClientPrivacy, NoPrivacy, Privacy
 from pkgllm.config.training_sections import Kto, Objective
 
@@ -59,6 +61,23 @@ def privacy_problems(
         yield (
             "training.engine must be lanes with privacy.name example, got sequential, which has "
             "no gradient of each example by itself"
+        )
+
+
+def exposure_problems(privacy: Privacy, layout: Layout, observation: Observation) -> Iterator[str]:
+    """Yield what would tell of private data past the noise, or change whose they are."""
+    if isinstance(privacy, NoPrivacy):
+        return
+    if layout.name == "redistributed":
+        yield (
+            f"layout redistributed does not go with privacy.name {privacy.name}: a client then "
+            "holds other people's examples, so hiding it hides nobody; use layout by_client"
+        )
+    if observation.evaluate_every and not privacy.report_private_metrics:
+        yield (
+            f"observation.evaluate_every must be 0 with privacy.name {privacy.name}, because ranks "
+            "of private facts leave without noise; set it to 0, or privacy.report_private_metrics "
+            "to mark the run as not private"
         )
 
 

@@ -5,18 +5,33 @@ from collections.abc import Iterator
 from pkgllm.config.layout_sections import Layout
 from pkgllm.config.mode_sections import DeploymentRuntime, Federated, RayRuntime
 from pkgllm.config.observation_sections import Observation
+from pkgllm.config.privacy_sections import Privacy
 from pkgllm.config.training_sections import BaseModelChoice
 
 
 def runtime_problems(
-    mode: Federated, base_model: BaseModelChoice, layout: Layout, observation: Observation
+    mode: Federated,
+    base_model: BaseModelChoice,
+    layout: Layout,
+    observation: Observation,
+    privacy: Privacy,
 ) -> Iterator[str]:
     """Yield what does not fit the mode's runtime, one line each."""
     match mode.runtime:
         case RayRuntime() as runtime:
             yield from _ray_problems(runtime, base_model)
+            if privacy.name == "example":
+                yield (
+                    "privacy.name example needs one process that keeps the ledger of all its "
+                    "clients, which Ray's actors are not; use mode.runtime local"
+                )
         case DeploymentRuntime():
             yield from _deployment_problems(layout, observation)
+            if privacy.name != "none":
+                yield (
+                    f"privacy.name {privacy.name} is not there yet for mode.runtime deployment; "
+                    "use mode.runtime local, or privacy.name none"
+                )
 
 
 def _ray_problems(runtime: RayRuntime, base_model: BaseModelChoice) -> Iterator[str]:

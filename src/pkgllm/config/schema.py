@@ -37,7 +37,7 @@ from pkgllm.config.mode_sections import (
     RayRuntime,
 )
 from pkgllm.config.observation_sections import Observation
-from pkgllm.config.privacy_rules import privacy_problems
+from pkgllm.config.privacy_rules import exposure_problems, privacy_problems
 from pkgllm.config.privacy_sections import (
     AdaptiveClipping,
     ClientPrivacy,
@@ -139,9 +139,12 @@ class Experiment(Section):
             )
         problems += self._unobservable()
         if self.mode.name == "federated":
-            problems += runtime_problems(self.mode, self.base_model, self.layout, self.observation)
+            problems += runtime_problems(
+                self.mode, self.base_model, self.layout, self.observation, self.privacy
+            )
             problems += strategy_problems(self.mode, self.training, self.adapter)
         problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
+        problems += exposure_problems(self.privacy, self.layout, self.observation)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -16,6 +16,7 @@ from pkgllm.experiment.trainers import check_engine
 from pkgllm.experiment.training_run import Traces, going_on
 from pkgllm.files import read_bytes
 from pkgllm.lm.base_model import BaseModel
+from pkgllm.privacy.noise import secure
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder, provenance
 
@@ -83,7 +84,9 @@ def train_deployed(
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
         _describe(config, run, base)
-        with going_on(config, policy, base, {}, Traces(run, progress, None, keep)) as training:
+        with going_on(
+            config, policy, base, {}, Traces(run, progress, None, keep, {}, secure())
+        ) as training:
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):
                     advance()

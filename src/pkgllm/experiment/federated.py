@@ -8,12 +8,15 @@ from flwr.serverapp import ServerApp
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
 from pkgllm.experiment.client_state import make_controls
+from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clip_of
 from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds, RoundPrivacy
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
-from pkgllm.lm.adapter import AdapterState
+from pkgllm.lm.adapter import AdapterState, trained_keys
+from pkgllm.privacy.ledger import RUN
 from pkgllm.progress import Advance
 
 
@@ -41,15 +44,16 @@ def federated_server(
         advance: Told of each round.
     """
     config = training.config
+    privacy = round_privacy(training, mode)
 
     def on_round(record: RoundRecord) -> None:
         _tell(training, record)
         advance(detail(record.metrics.get("loss"), record.update_norm))
-        training.checkpoint(
-            record.round_num,
-            {ADAPTER: record.adapter, STRATEGY: record.strategy_state},
-            last=record.round_num == mode.rounds,
-        )
+        sections = {ADAPTER: record.adapter, STRATEGY: record.strategy_state}
+        if training.privacy is not None:
+            clip_norm = privacy.clip_norm if isinstance(privacy, ClientLevelRounds) else None
+            sections[PRIVACY] = training.privacy.section(clip_norm)
+        training.checkpoint(record.round_num, sections, last=record.round_num == mode.rounds)
 
     return make_server_app(
         strategy=make_strategy(
@@ -69,6 +73,7 @@ def federated_server(
         on_round=on_round,
         first_round=training.done + 1,
         strategy_state=training.start.section(STRATEGY) if training.start else None,
+        privacy=privacy,
     )
 
 
@@ -103,23 +108,54 @@ def _in_actors(
 
 
 def _tell(training: Training, record: RoundRecord) -> None:
-    training.observer.after_round(
-        record.round_num,
-        record.adapter,
-        metrics={
-            "learning_rate": training.learning_rate(record.round_num),
+    metrics: dict[str, object] = {
+        "learning_rate": training.learning_rate(record.round_num),
+        **record.metrics,
+        "update_norm": record.update_norm,
+    }
+    if training.privacy is not None:
+        metrics["epsilon"] = training.privacy.epsilon
+    if training.config.privacy.name != "client":
+        # With that unit, who took part and how updates differ is what the noise hides.
+        metrics |= {
             "cohort": list(record.cohort),
             "failed": dict(record.failed),
-            **record.metrics,
-            "update_norm": record.update_norm,
             "update_norms": asdict(record.spread.norms),
             "update_cosines": asdict(record.spread.cosines),
             "bytes_down": record.bytes_down,
             "bytes_up": record.bytes_up,
-        },
+        }
+    training.observer.after_round(
+        record.round_num,
+        record.adapter,
+        metrics=metrics,
         timings={
             "seconds": record.seconds,
             "training_seconds": record.training_seconds,
             "aggregation_seconds": record.aggregation_seconds,
         },
+    )
+
+
+def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | None:
+    """Return what makes a run's rounds private; None where nothing is promised."""
+    promised = training.privacy
+    if promised is None:
+        return None
+    privacy = budgeted(training.config)
+    if isinstance(privacy, schema.ExamplePrivacy):
+        return ExampleLevelRounds(
+            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort))
+        )
+    return ClientLevelRounds(
+        noise_multiplier=promised.noise_multiplier,
+        clip=clip_of(privacy, training.start),
+        adaptive=privacy.adaptive_clipping is not None,
+        num_clients=len(promised.num_groups),
+        expected_cohort=mode.cohort_size,
+        charge=lambda round_num, mechanism: promised.charge(round_num, {RUN: mechanism}),
+        affordable=lambda mechanism: promised.affordable({RUN: mechanism}),
+        noise=promised.noise,
+        trained=trained_keys(training.policy),
+        min_shares=mode.min_updates if privacy.mechanism == "local" else None,
     )

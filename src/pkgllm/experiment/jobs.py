@@ -28,6 +28,7 @@ from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
 from pkgllm.experiment.privacy_plan import check_privacy
+from pkgllm.experiment.privacy_run import LEDGER, noise_source
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -52,6 +53,8 @@ from pkgllm.lm.adapter import (
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.group_store import GroupStore
 from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.privacy.ledger import Ledger
+from pkgllm.privacy.noise import NoiseSource, secure
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 
@@ -81,7 +84,14 @@ class _Job:
     """Ranks the validation part with an adapter, where that was asked for."""
 
 
-def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEEP) -> Report:
+def train(
+    config: Experiment,
+    path: Path,
+    progress: Progress,
+    *,
+    keep: int = KEEP,
+    insecure_fixed_noise: bool = False,
+) -> Report:
     """Do the whole job of a configuration and leave a run folder.
 
     The first Ctrl-C or SIGTERM during training lets the round in flight finish and ends after its
@@ -92,6 +102,8 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
         path: The run folder to make.
         progress: Is told how far the work is.
         keep: Checkpoints that stay, at least 1.
+        insecure_fixed_noise: Whether private noise comes from the seed, for tests alone; marks the
+            run as not private.
 
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
@@ -111,7 +123,8 @@ def train(config: Experiment, path: Path, progress: Progress, *, keep: int = KEE
         for name in ("config.yaml", GROUPS, LAYOUT):
             (run.path / name).unlink(missing_ok=True)
         raise
-    return _go_on(job, run, groups, progress, keep=keep)
+    noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise)
+    return _go_on(job, run, groups, progress, keep, noise)
 
 
 def resume(
@@ -147,7 +160,8 @@ def resume(
         _check_same(run, job)
     # Values that were evicted to it would be computed in other company than those that were not.
     (run.path / REFERENCE).unlink(missing_ok=True)
-    return _go_on(job, run, _groups(job, run, progress), progress, keep=keep)
+    # Nothing that the seed says is private; noise that was fixed was for a test, which is over.
+    return _go_on(job, run, _groups(job, run, progress), progress, keep, secure())
 
 
 def build_data(config: Experiment, output: Path, progress: Progress) -> int:
@@ -211,30 +225,34 @@ def _build_groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore:
 
 
 def _go_on(
-    job: _Job, run: RunFolder, groups: GroupStore | None, progress: Progress, *, keep: int
+    job: _Job,
+    run: RunFolder,
+    groups: GroupStore | None,
+    progress: Progress,
+    keep: int,
+    noise: NoiseSource,
 ) -> Report:
     """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
     if not run.provenance.exists():
         run.write_json("split.json", split_record(job.population))
         run.write_json(LIKED, {"clients": job.ranked.liked})
+        if job.config.privacy.name != "none" and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit=job.config.privacy.name)
         # Last, since it says that the others are there.
         run.write_json("provenance.json", run_provenance(job.config, job.population, job.base))
     if groups is None:
         load_adapter_state(job.policy, read_adapter_state(run.adapter))
     else:
-        _train(job, run, groups, progress, keep=keep)
+        num_groups = {client: groups.num_groups(client) for client in groups}
+        traces = Traces(run, progress, job.validation, keep, num_groups, noise)
+        with going_on(job.config, job.policy, job.base, groups, traces) as training:
+            train_policy(training)
     for private in (GROUPS, REFERENCE, CONTROLS):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
     notes = layout_notes(job.config, run.path)
     task = Task(job.config, job.ranked, job.population, job.queries, job.facts_left_out, notes)
     return write_ranks(task, rank(task, progress), run)
-
-
-def _train(job: _Job, run: RunFolder, groups: GroupStore, progress: Progress, *, keep: int) -> None:
-    traces = Traces(run, progress, job.validation, keep)
-    with going_on(job.config, job.policy, job.base, groups, traces) as training:
-        train_policy(training)
 
 
 def _check_same(run: RunFolder, job: _Job) -> None:

@@ -36,7 +36,13 @@ def privacy_statement(config: schema.Experiment, guarantee: Guarantee | None = N
     return f"Privacy: none, no epsilon can be given; {leaves}."
 
 
-def make_guarantee(privacy: Budgeted, epsilon: float, fact_epsilon: float | None) -> Guarantee:
+def make_guarantee(
+    privacy: Budgeted,
+    epsilon: float,
+    fact_epsilon: float | None,
+    *,
+    not_private: str | None = None,
+) -> Guarantee:
     """Return what a configuration promises at an epsilon that was spent."""
     bound = privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None
     return Guarantee(
@@ -46,5 +52,5 @@ def make_guarantee(privacy: Budgeted, epsilon: float, fact_epsilon: float | None
         privacy.accountant,
         fact_epsilon=fact_epsilon,
         max_groups_per_fact=bound,
-        not_private=METRICS_LEAVE if privacy.report_private_metrics else None,
+        not_private=METRICS_LEAVE if privacy.report_private_metrics else not_private,
     )

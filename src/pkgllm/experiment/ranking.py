@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population
+from pkgllm.experiment.privacy_run import read_guarantee
 from pkgllm.experiment.privacy_statement import privacy_statement
 from pkgllm.experiment.run_record import read_json
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
@@ -59,7 +60,7 @@ class Task:
             task_note(self.config, self.population, self.queries),
             _prompt_note(self.config, self.queries, self.facts_left_out),
             *score_notes(self.config.evaluation),
-            *run_notes(self.config),
+            *run_notes(self.config, self.ranked.run),
         )
 
 
@@ -96,7 +97,9 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     results = evaluation.results()
     lines = (json.dumps(row, ensure_ascii=False) for row in evaluation.predictions())
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))
-    output.write_json("results.json", {**results, "notes": task.notes})
+    guarantee = read_guarantee(task.ranked.run)
+    promised = asdict(guarantee) if guarantee else None
+    output.write_json("results.json", {**results, "privacy": promised, "notes": task.notes})
     output.write_text("results.md", markdown_table(results, title=task.title, notes=task.notes))
     return Report(output.path, "results", results, task.title, task.notes)
 
@@ -160,9 +163,9 @@ def score_notes(choice: schema.Evaluation) -> tuple[str, ...]:
     return (f"Score of the language models: {choice.score}, not the log-probability itself.",)
 
 
-def run_notes(config: schema.Experiment) -> tuple[str, ...]:
+def run_notes(config: schema.Experiment, run: Path | None = None) -> tuple[str, ...]:
     """Return notes on privacy and on whose the data are."""
-    notes = [privacy_statement(config)]
+    notes = [privacy_statement(config, read_guarantee(run) if run else None)]
     if config.corpus.name == "redial":
         notes.append(
             "ReDial: Li et al. 2018, arXiv:1812.07617, CC BY 4.0; the dialogues of the given "

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from peft import PeftModel
 
@@ -12,11 +12,13 @@ from pkgllm.config import schema
 from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
+from pkgllm.experiment.privacy_run import GUARANTEE, RunPrivacy, open_ledger
 from pkgllm.experiment.trainers import make_trainer
 from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.groups import Group
+from pkgllm.privacy.noise import NoiseSource
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 from pkgllm.training.local import CohortTrainer
@@ -45,6 +47,8 @@ class Training:
     """Where to go on."""
     stop_asked: Callable[[], bool] = lambda: False
     """Whether to end after the next checkpoint."""
+    privacy: RunPrivacy | None = None
+    """What is promised; None for nothing."""
 
     @property
     def done(self) -> int:
@@ -78,8 +82,10 @@ class Training:
         return learning_rate(self.config.training, self.config.mode.rounds, round_num)
 
     def keep(self, state: AdapterState) -> None:
-        """Put an adapter into the policy and into the run folder."""
+        """Put an adapter into the policy and into the run folder, with what was spent on it."""
         load_adapter_state(self.policy, state)
+        if self.privacy is not None:
+            self.run.write_json(GUARANTEE, asdict(self.privacy.guarantee))
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
 
 
@@ -93,6 +99,10 @@ class Traces:
     """Ranks the validation part with an adapter, where that was asked for."""
     keep: int
     """Checkpoints that stay."""
+    num_groups: Mapping[str, int]
+    """Of each training client."""
+    noise: NoiseSource
+    """Where the noise of a private run comes from."""
 
 
 @contextmanager
@@ -118,6 +128,10 @@ def going_on(
         start = checkpoints.newest()
         checkpoints.rewind(start)
         observer = Observer(run, config.observation, traces.validation)
+        privacy = None
+        if config.privacy.name != "none":
+            ledger = open_ledger(config, run.path, start)
+            privacy = RunPrivacy(config, traces.num_groups, ledger, traces.noise)
         try:
             yield Training(
                 config,
@@ -130,6 +144,7 @@ def going_on(
                 checkpoints,
                 start=start,
                 stop_asked=stop_asked,
+                privacy=privacy,
             )
         except FederationError as error:
             raise FederationError(

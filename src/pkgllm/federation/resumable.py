@@ -1,11 +1,11 @@
 """What every strategy of ours is: Flower's, for a cohort drawn beforehand, and resumable."""
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
 from pkgllm.federation.records import WEIGHT
@@ -28,6 +28,19 @@ class ResumableStrategy(Strategy, ABC):
 
     This one remembers nothing; a strategy with a memory overrides both methods.
     """
+
+    def aggregate_noisy_mean(
+        self, server_round: int, mean: Message, cohort: Sequence[str], expected_cohort: int
+    ) -> ArrayRecord | None:
+        """Return the next adapter from the one noisy mean of a cohort's updates.
+
+        Args:
+            server_round: The round.
+            mean: The update that stands for all, with weight 1.
+            cohort: Clients whose updates are in it; nothing that is released may depend on them.
+            expected_cohort: Clients in a round on average.
+        """
+        return self.aggregate_train(server_round, [mean])[0]
 
     def state_dict(self) -> StrategyState:
         """Return what must outlive the process, in copies; float32 or int64."""

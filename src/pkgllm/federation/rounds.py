@@ -21,11 +21,15 @@ from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
 from pkgllm.federation.resumable import ResumableStrategy
+from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
 
 logger = logging.getLogger(__name__)
+
+NOBODY = 0
+"""A node id that no node has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ def run_rounds(
     on_round: Callable[[RoundRecord], None] | None = None,
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
+    privacy: RoundPrivacy | None = None,
 ) -> AdapterState:
     """Train an adapter for some rounds and return it.
 
@@ -131,6 +136,8 @@ def run_rounds(
         on_round: Called after each round.
         first_round: Number of the first round; above 1 where a run goes on.
         strategy_state: What the strategy remembered before ``first_round``; None for nothing.
+        privacy: Draws cohorts, makes updates private, and ends training before the budget is
+            exceeded; None for no guarantee.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
@@ -151,7 +158,14 @@ def run_rounds(
     population = sorted(nodes)
     adapter = initial
     for round_num in range(first_round, num_rounds + 1):
-        cohort = sample_cohort(population, cohort_size, seed, round_num)
+        cohort = privacy.draw(population, round_num) if privacy else None
+        if cohort is None:
+            cohort = sample_cohort(population, cohort_size, seed, round_num)
+        if privacy and not privacy.admits(round_num, cohort):
+            logger.warning(
+                "round %d would exceed the privacy budget, so training ends before it", round_num
+            )
+            break
         record = _run_round(
             grid,
             strategy,
@@ -161,6 +175,8 @@ def run_rounds(
             learning_rate=learning_rate(round_num),
             timeout=timeout,
             min_updates=min_updates,
+            expected_cohort=cohort_size,
+            privacy=privacy,
         )
         adapter = record.adapter
         if on_round:
@@ -206,6 +222,8 @@ def _run_round(
     learning_rate: float,
     timeout: float,
     min_updates: int,
+    expected_cohort: int,
+    privacy: RoundPrivacy | None,
 ) -> RoundRecord:
     started = time.perf_counter()
     messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate)
@@ -221,11 +239,18 @@ def _run_round(
     # Before the strategy, because some take the updates apart.
     bytes_up = sum(map(records.num_bytes, received.values()))
     good = [replies[client] for client in nodes if client not in failed]
-    if len(good) < min_updates:
+    # A cohort that was drawn smaller than that is no failure.
+    if len(good) < min(min_updates, len(nodes)):
         raise FederationError(_too_few(round_num, min_updates, len(good), failed))
     spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
     aggregating = time.perf_counter()
-    arrays, means = strategy.aggregate_train(round_num, good)
+    means = None
+    noisy_mean = privacy.release(round_num, adapter, good) if privacy else None
+    if noisy_mean is None:
+        arrays, means = strategy.aggregate_train(round_num, good)
+    else:
+        accepted = [client for client in nodes if client not in failed]
+        arrays = strategy.aggregate_noisy_mean(round_num, noisy_mean, accepted, expected_cohort)
     aggregated = time.perf_counter()
     if arrays is None:
         raise FederationError(
@@ -261,13 +286,16 @@ def _instructions(
 ) -> list[Message]:
     """Let the strategy address the cohort; return its messages in order of client id."""
     config: ConfigRecord = records.instruction_config(round_num, learning_rate)
-    view = CohortGrid(grid, {node_id: client for client, node_id in nodes.items()})
+    # Flower's strategies would wait for ever for the first node of an empty cohort.
+    clients = {node_id: client for client, node_id in nodes.items()} or {NOBODY: ""}
+    view = CohortGrid(grid, clients)
     state = random.getstate()
     try:
         made = strategy.configure_train(round_num, records.to_record(adapter), config, view)
         by_node = {message.metadata.dst_node_id: message for message in made}
     finally:
         random.setstate(state)
+    by_node.pop(NOBODY, None)
     if by_node.keys() != set(nodes.values()):
         raise ValueError(
             f"{type(strategy).__name__} must address the whole cohort of {len(nodes)} clients, "

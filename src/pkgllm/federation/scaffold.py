@@ -92,7 +92,9 @@ class Scaffold(strategy.FedAvg, ResumableStrategy):
                     {
                         ARRAYS: arrays,
                         CONTROL: self._control,
-                        CONFIG: ConfigRecord({**config, ACCEPTED_ROUND: self._accepted[client]}),
+                        CONFIG: ConfigRecord(
+                            {**config, ACCEPTED_ROUND: self._accepted.get(client, 0)}
+                        ),
                     }
                 ),
                 node_id,
@@ -107,10 +109,24 @@ class Scaffold(strategy.FedAvg, ResumableStrategy):
         """Take the server's step on the adapter and on the mean control variate."""
         replies = list(replies)
         mean, metrics = super().aggregate_train(server_round, replies)
-        if mean is None or self._control is None:
+        if mean is None:
             return None, metrics
         accepted = [self._cohort[reply.metadata.src_node_id] for reply in replies]
-        share = len(accepted) / len(self._accepted)
+        return self._step(server_round, mean, accepted, len(accepted)), metrics
+
+    def aggregate_noisy_mean(
+        self, server_round: int, mean: Message, cohort: Sequence[str], expected_cohort: int
+    ) -> ArrayRecord | None:
+        """Take both steps from the noisy mean alone, as if the cohort had its expected size."""
+        arrays, _ = super().aggregate_train(server_round, [mean])
+        assert arrays is not None
+        return self._step(server_round, arrays, cohort, expected_cohort)
+
+    def _step(
+        self, server_round: int, mean: ArrayRecord, accepted: Sequence[str], cohort_size: int
+    ) -> ArrayRecord:
+        assert self._control is not None
+        share = cohort_size / len(self._accepted)
         per_step = 1 / (self._local_steps * self._learning_rate)
         after: dict[str, Array] = {}
         control: dict[str, Array] = {}
@@ -121,7 +137,7 @@ class Scaffold(strategy.FedAvg, ResumableStrategy):
             after[key] = Array(np.asarray(before + self._server_learning_rate * step))
         self._control = ArrayRecord(control)
         self._accepted.update(dict.fromkeys(accepted, server_round))
-        return ArrayRecord(after), metrics
+        return ArrayRecord(after)
 
     def state_dict(self) -> StrategyState:
         """Return :math:`c` as ``control``, and ``accepted_rounds`` in order of client id."""

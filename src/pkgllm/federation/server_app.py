@@ -12,6 +12,7 @@ from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import ARRAYS, Weighting, to_adapter, to_record
 from pkgllm.federation.resumable import ResumableStrategy
+from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.rounds import RoundRecord, run_rounds
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
@@ -31,6 +32,7 @@ def make_server_app(
     on_round: Callable[[RoundRecord], None] | None = None,
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
+    privacy: RoundPrivacy | None = None,
 ) -> ServerApp:
     """Return Flower's app for the server: :func:`run_rounds` with these arguments.
 
@@ -53,6 +55,7 @@ def make_server_app(
             on_round=on_round,
             first_round=first_round,
             strategy_state=strategy_state,
+            privacy=privacy,
         )
         context.state[ARRAYS] = to_record(adapter)
 
@@ -78,6 +81,7 @@ def federate(
     on_message: Callable[[Message], None] | None = None,
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
+    privacy: RoundPrivacy | None = None,
 ) -> AdapterState:
     """Run server and clients in this process and return the adapter after the last round.
 
@@ -100,6 +104,7 @@ def federate(
         on_message: Called with every message, down and up.
         first_round: Number of the first round; above 1 where a run goes on.
         strategy_state: What the strategy remembered before ``first_round``; None for nothing.
+        privacy: As for :func:`~pkgllm.federation.rounds.run_rounds`.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
@@ -123,6 +128,7 @@ def federate(
         on_round=on_round,
         first_round=first_round,
         strategy_state=strategy_state,
+        privacy=privacy,
     )
     return run_in_process(server_app, cohort_app, clients, on_message=on_message)
 

@@ -89,6 +89,14 @@ def adapter_state(policy: PeftModel) -> AdapterState:
     return {key: found[key].detach().to("cpu", torch.float32, copy=True) for key in sorted(found)}
 
 
+def trained_keys(policy: PeftModel) -> list[str]:
+    """Return the keys of the factors that are trained, sorted; with a frozen ``A`` those of ``B``."""
+    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    found = get_peft_model_state_dict(policy, save_embedding_layers=False)
+    # A parameter's name has the adapter's name in it, which PEFT's keys leave out.
+    return sorted(key for key in found if key.replace(".weight", ".default.weight") in trained)
+
+
 def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
     """Put an adapter's values into the policy.
 

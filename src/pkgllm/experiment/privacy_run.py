@@ -1,0 +1,177 @@
+"""What keeps the promise of a run: its ledger, its budget, and where its noise comes from."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pkgllm.checkpoints import Checkpoint
+from pkgllm.config import schema
+from pkgllm.errors import PrivacyError
+from pkgllm.experiment.privacy_plan import settle_noise, units_by_client
+from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
+from pkgllm.privacy.accounting import largest_epsilon
+from pkgllm.privacy.adaptive_clipping import AdaptiveClip
+from pkgllm.privacy.ledger import Head, Ledger
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, of_a_fact
+from pkgllm.privacy.noise import NoiseSource, fixed, secure
+from pkgllm.privacy.statements import Guarantee
+
+LEDGER = "privacy_ledger.jsonl"
+"""What was released about whom. Private where it names clients; stays with the run."""
+
+GUARANTEE = "privacy.json"
+"""What the run promises, written when training is done."""
+
+PRIVACY = "privacy"
+"""Section of a checkpoint."""
+
+NOISE_IS_FIXED = "its noise comes from the seed of the run, which is for tests alone"
+
+
+def open_ledger(config: schema.Experiment, run: Path, start: Checkpoint | None) -> Ledger:
+    """Open the ledger of a run that goes on.
+
+    Raises:
+        PrivacyError: If it is missing, edited, or not the one of the checkpoint.
+    """
+    privacy = budgeted(config)
+    head = None
+    if start is not None:
+        told = json.loads(bytes(start.section(PRIVACY)["head"].tolist()))
+        head = Head(told["length"], told["digest"])
+    return Ledger.open(run / LEDGER, unit=privacy.name, at=head)
+
+
+def budgeted(config: schema.Experiment) -> Budgeted:
+    """Return the privacy of a configuration that has a unit."""
+    assert not isinstance(config.privacy, schema.NoPrivacy)
+    return config.privacy
+
+
+@dataclass(frozen=True)
+class RunPrivacy:
+    """The privacy of one run.
+
+    Args:
+        config: Of the run, with a privacy unit.
+        num_groups: Groups of each training client that has any.
+        ledger: Of the run.
+        noise: Where noise and private draws come from.
+    """
+
+    config: schema.Experiment
+    num_groups: Mapping[str, int]
+    ledger: Ledger
+    noise: NoiseSource
+
+    @cached_property
+    def noise_multiplier(self) -> float:
+        """Of each release, settled before the first one."""
+        return settle_noise(self.config, self.num_groups)
+
+    @property
+    def epsilon(self) -> float:
+        """What has been spent, by the unit that spent most."""
+        privacy = budgeted(self.config)
+        return self.ledger.spent(delta=privacy.delta, accountant=privacy.accountant)
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """What the ledger promises now."""
+        privacy = budgeted(self.config)
+        of_fact = None
+        if isinstance(privacy, schema.ExamplePrivacy):
+            of_fact = largest_epsilon(
+                [
+                    [of_a_fact(one, privacy.max_groups_per_fact) for one in history]
+                    for history in map(self.ledger.history, self.ledger.clients)
+                ],
+                delta=privacy.delta,
+                accountant=privacy.accountant,
+            )
+        return make_guarantee(
+            privacy,
+            self.epsilon,
+            of_fact,
+            not_private=NOISE_IS_FIXED if self.noise.reproducible else None,
+        )
+
+    def charge(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
+        """Write releases down; only then may the noisy values leave."""
+        self.ledger.charge(round_num, mechanisms)
+
+    def affordable(self, mechanisms: Mapping[str, Mechanism]) -> bool:
+        """Return whether releases are within the budget; without one, always."""
+        privacy = budgeted(self.config)
+        return privacy.budget is None or not self.ledger.would_exceed(
+            privacy.budget, mechanisms, delta=privacy.delta, accountant=privacy.accountant
+        )
+
+    def cohort_mechanisms(self, cohort: Sequence[str]) -> dict[str, Mechanism]:
+        """Return what one round releases about each client of a cohort, with the unit example."""
+        privacy = budgeted(self.config)
+        assert isinstance(privacy, schema.ExamplePrivacy)
+        units = units_by_client(self.config, self.num_groups)
+        return {
+            client: Mechanism(
+                self.noise_multiplier,
+                min(1.0, privacy.expected_batch_size / units[client]),
+                self.config.training.local_steps,
+            )
+            for client in cohort
+        }
+
+    def section(self, clip_norm: float | None) -> dict[str, Tensor]:
+        """Return what a checkpoint keeps: how far the ledger is, and the next clip norm."""
+        head = self.ledger.head
+        told = json.dumps({"length": head.length, "digest": head.digest}).encode()
+        found = {"head": torch.tensor(list(told), dtype=torch.uint8)}
+        if clip_norm is not None:
+            found["clip_norm"] = torch.tensor(clip_norm, dtype=torch.float64)
+        return found
+
+
+def read_guarantee(run: Path) -> Guarantee | None:
+    """Return what a finished run promises; None where it has no privacy unit.
+
+    Raises:
+        PrivacyError: If the file does not hold a guarantee.
+    """
+    path = run / GUARANTEE
+    if not path.exists():
+        return None
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["epsilon"] is None:
+            told["epsilon"] = math.inf
+        relation = NeighboringRelation(told.pop("neighboring_relation"))
+        return Guarantee(**told, neighboring_relation=relation)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise PrivacyError(
+            f"{path}: must hold what the run promises, as training writes it: {error}; restore it"
+        ) from error
+
+
+def noise_source(config: schema.Experiment, *, insecure_fixed_noise: bool) -> NoiseSource:
+    """Return where a run's noise comes from: the operating system, or the seed, for tests alone."""
+    return fixed(config.seed) if insecure_fixed_noise else secure()
+
+
+def clip_of(privacy: schema.ClientPrivacy, start: Checkpoint | None) -> AdaptiveClip:
+    """Return the clip norm that a run begins or goes on with."""
+    chosen = privacy.adaptive_clipping
+    if chosen is None:
+        return AdaptiveClip(privacy.clip_norm)
+    norm = privacy.clip_norm if start is None else float(start.section(PRIVACY)["clip_norm"])
+    return AdaptiveClip(
+        norm,
+        target_quantile=chosen.target_quantile,
+        learning_rate=chosen.learning_rate,
+        count_noise_std=chosen.count_noise_std,
+    )

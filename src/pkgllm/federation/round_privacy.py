@@ -1,0 +1,162 @@
+"""Where privacy has its say in a round: who is drawn, whether it may be, what is aggregated."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from flwr.app import Message, MetricRecord, RecordDict
+from torch import Tensor
+
+from pkgllm.federation.flower_internals import SUPERLINK_NODE_ID
+from pkgllm.federation.records import ARRAYS, METRICS, WEIGHT, to_adapter, to_record
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
+from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.local_noise import sum_shares
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.noise import NoiseSource
+
+
+class RoundPrivacy(Protocol):
+    """What the round loop asks."""
+
+    def draw(self, clients: Sequence[str], round_num: int) -> tuple[str, ...] | None:
+        """Return the cohort, sorted; None where the loop is to draw it as usual."""
+        ...
+
+    def admits(self, round_num: int, cohort: Sequence[str]) -> bool:
+        """Return whether a round is within the budget; training ends before one that is not."""
+        ...
+
+    def release(
+        self, round_num: int, before: AdapterState, updates: Sequence[Message]
+    ) -> Message | None:
+        """Return the one update that may be aggregated; None where each of them may be.
+
+        Args:
+            round_num: The round.
+            before: What the cohort received.
+            updates: What came back and can be read.
+        """
+        ...
+
+
+class ClientLevelRounds:
+    """Privacy of a client: Poisson cohorts, and one noisy mean that is charged before it is made.
+
+    Args:
+        noise_multiplier: Of a whole round, which is accounted for.
+        clip: The clip norm, and how it changes; it stays as it is where the count is not noised.
+        adaptive: Whether it changes.
+        num_clients: All training clients, whether they are connected or not.
+        expected_cohort: Clients in a round on average.
+        charge: Writes a release down before it is made; raises where it cannot.
+        affordable: Whether one more round is within the budget.
+        noise: Of the sums and of the draws of cohorts.
+        trained: Keys of the tensors that are trained.
+        min_shares: With local noise, the fewest shares that make up a round's; None where the noise
+            is added here.
+    """
+
+    def __init__(
+        self,
+        *,
+        noise_multiplier: float,
+        clip: AdaptiveClip,
+        adaptive: bool,
+        num_clients: int,
+        expected_cohort: int,
+        charge: Callable[[int, Mechanism], None],
+        affordable: Callable[[Mechanism], bool],
+        noise: NoiseSource,
+        trained: Sequence[str],
+        min_shares: int | None = None,
+    ) -> None:
+        self._clip = clip
+        self._adaptive = adaptive
+        self._expected_cohort = expected_cohort
+        self._mechanism = Mechanism(noise_multiplier, expected_cohort / num_clients)
+        self._update_noise_multiplier = (
+            update_noise_multiplier(noise_multiplier, clip.count_noise_std)
+            if adaptive
+            else noise_multiplier
+        )
+        self._charge = charge
+        self._affordable = affordable
+        self._noise = noise
+        self._trained = trained
+        self._min_shares = min_shares
+
+    @property
+    def clip_norm(self) -> float:
+        """Of the round to come; private with the others."""
+        return self._clip.clip_norm
+
+    def draw(self, clients: Sequence[str], round_num: int) -> tuple[str, ...]:
+        """Draw each client by itself; the cohort may be empty."""
+        return poisson_cohort(
+            clients,
+            self._mechanism.sampling_probability,
+            self._noise.generator("cohort", round_num),
+        )
+
+    def admits(self, round_num: int, cohort: Sequence[str]) -> bool:
+        """Return whether the budget has room for one more round."""
+        return self._affordable(self._mechanism)
+
+    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> Message:
+        """Charge the round, then clip, sum, noise, and divide by the expected cohort."""
+        self._charge(round_num, self._mechanism)
+        adapters = (to_adapter(message.content.array_records[ARRAYS]) for message in updates)
+        if self._min_shares is not None:
+            after = sum_shares(
+                before,
+                adapters,
+                expected_cohort=self._expected_cohort,
+                min_updates=self._min_shares,
+                trained=self._trained,
+            )
+            return _as_update(after)
+        mean = privatise_updates(
+            before,
+            adapters,
+            GaussianSettings(
+                self._clip.clip_norm, self._update_noise_multiplier, self._expected_cohort
+            ),
+            self._noise.generator("sum", round_num),
+            trained=self._trained,
+        )
+        if self._adaptive:
+            self._clip = self._clip.after(
+                num_updates=mean.num_updates,
+                num_within=mean.num_within,
+                expected_cohort=self._expected_cohort,
+                noise=self._noise.generator("count", round_num),
+            )
+        return _as_update(mean.adapter)
+
+
+class ExampleLevelRounds:
+    """Privacy of an example: clients add the noise and keep the ledger; cohorts are as usual.
+
+    Args:
+        affordable: Whether one more round of a cohort is within every client's budget.
+    """
+
+    def __init__(self, affordable: Callable[[Sequence[str]], bool]) -> None:
+        self._affordable = affordable
+
+    def draw(self, clients: Sequence[str], round_num: int) -> None:
+        """Leave the draw to the loop: against a server that knows the cohort it hides nobody."""
+
+    def admits(self, round_num: int, cohort: Sequence[str]) -> bool:
+        """Return whether all of the cohort can afford the round."""
+        return self._affordable(cohort)
+
+    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> None:
+        """Let the updates pass, which were private when they left the clients."""
+
+
+def _as_update(adapter: Mapping[str, Tensor]) -> Message:
+    content = RecordDict({ARRAYS: to_record(adapter), METRICS: MetricRecord({WEIGHT: 1.0})})
+    return Message(content, SUPERLINK_NODE_ID, "train")

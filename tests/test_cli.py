@@ -41,6 +41,8 @@ def test_the_commands() -> None:
         "data build",
         "evaluate",
         "pkg show",
+        "privacy audit",
+        "privacy canaries",
         "train",
     ]
 

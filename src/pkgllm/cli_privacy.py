@@ -68,7 +68,7 @@ def audit(
 
 
 @privacy_app.command(
-    epilog="\b\nExample:\n  pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canaries"
+    epilog="\b\nExample:\n  pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canary"
 )
 def canaries(
     config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],

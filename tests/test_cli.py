@@ -44,6 +44,9 @@ def test_the_commands() -> None:
         "federation keys",
         "federation server",
         "pkg show",
+        "privacy audit",
+        "privacy canaries",
+        "privacy plan",
         "report",
         "train",
     ]

@@ -45,7 +45,10 @@ def plan(config: ConfigOption, overrides: SetOption = None) -> None:
     console.print(remarks_table(plan_remarks(found)))
 
 
-@privacy_app.command()
+@privacy_app.command(
+    epilog="\b\nExample:\n  pkgllm privacy audit --unit client --noise-multiplier 1 --delta 1e-3 "
+    "--epsilon 4.1"
+)
 def audit(
     unit: Annotated[Literal["example", "client"], typer.Option(help="Whose privacy.")],
     noise_multiplier: Annotated[float, typer.Option(help="Noise on the sum, in clip norms.")],
@@ -90,7 +93,9 @@ def audit(
         raise typer.Exit(1)
 
 
-@privacy_app.command()
+@privacy_app.command(
+    epilog="\b\nExample:\n  pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canary"
+)
 def canaries(
     config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to make.")],

@@ -50,6 +50,7 @@ def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
         clip_norm: Positive.
 
     Example:
+        >>> import torch
         >>> norms = torch.tensor([0.0, 1.0, 4.0, float("inf"), float("nan")])
         >>> clip_factors(norms, 2.0).tolist()
         [1.0, 1.0, 0.5, 0.0, 0.0]

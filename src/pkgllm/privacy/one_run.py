@@ -105,7 +105,7 @@ def one_run_epsilon(guesses: Guesses, *, delta: float, significance: float) -> f
     Example:
         >>> perfect = Guesses(num_canaries=10, num_guesses=10, num_correct=10)
         >>> round(one_run_epsilon(perfect, delta=0.0, significance=0.05), 3)
-        1.051
+        1.052
     """
     return _largest_ruled_out(
         lambda epsilon: one_run_p_value(guesses, epsilon=epsilon, delta=delta) < significance

@@ -15,8 +15,8 @@ from pkgllm.experiment.privacy_plan import (
 )
 from pkgllm.experiment.privacy_statement import make_guarantee, privacy_statement
 from pkgllm.federation.rounds import sample_cohort
-from pkgllm.privacy.accounting import Schedule, epsilon
-from pkgllm.privacy.mechanisms import Mechanism, of_a_fact
+from pkgllm.privacy.accounting import Schedule, epsilon, fact_epsilon
+from pkgllm.privacy.mechanisms import Mechanism
 
 # The quicker accountant; what prices is proved beside it.
 CLIENT = {
@@ -111,7 +111,9 @@ def test_a_plan_of_the_unit_example_tells_what_a_fact_costs(make: Make) -> None:
     assert (plan.num_units, plan.steps) == ((3, 3), (2, 2))
     one = Mechanism(2.0, 1 / 3, 2)
     assert plan.guarantee.epsilon == epsilon([one], delta=0.01, accountant="rdp")
-    assert plan.guarantee.fact_epsilon == epsilon([of_a_fact(one, 2)], delta=0.01, accountant="rdp")
+    assert plan.guarantee.fact_epsilon == fact_epsilon(
+        [one], max_groups=2, delta=0.01, accountant="rdp"
+    )
     # The oldest facts stand in the prompt of every group.
     assert plan.most_groups_of_a_fact == 3
 

@@ -46,7 +46,8 @@ def test_a_plan_of_the_unit_client(pkgllm: RunCommand, workplace: Path) -> None:
 
 
 def test_a_plan_of_the_unit_example(pkgllm: RunCommand, workplace: Path) -> None:
-    changes = ("--set", example(target_epsilon=4, noise_multiplier=None))
+    chosen = example(target_epsilon=4, noise_multiplier=None, accountant="rdp")
+    changes = ("--set", chosen)
     done = pkgllm(*PLAN, *changes, "--set", "objective.name=apo_zero", "--set", "mode.rounds=3")
     assert done.code == 0, done.err
     text = " ".join(done.out.split())

@@ -5,8 +5,8 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.optimize import brentq  # type: ignore[import-untyped]
+from scipy.stats import norm  # type: ignore[import-untyped]
 
 from pkgllm.errors import PrivacyError
 from pkgllm.privacy.accounting import (
@@ -15,9 +15,10 @@ from pkgllm.privacy.accounting import (
     Schedule,
     calibrate_noise,
     epsilon,
+    fact_epsilon,
     largest_epsilon,
 )
-from pkgllm.privacy.mechanisms import Accountant, Mechanism
+from pkgllm.privacy.mechanisms import Accountant, Mechanism, of_a_fact
 
 DELTA = 1e-4
 NOISE = st.floats(0.5, 20)
@@ -132,3 +133,20 @@ def test_calibration_needs_somebody_and_a_target() -> None:
     for target, planned in ((1.0, []), (0.0, [Schedule(0.1, 1)])):
         with pytest.raises(ValueError, match="needs a schedule and a target_epsilon above 0"):
             calibrate_noise(target, delta=DELTA, schedules=planned)
+
+
+@pytest.mark.parametrize("max_groups", [2, 3, 5])
+def test_group_privacy_by_hand(max_groups: int) -> None:
+    # One fact costs its groups one by one, at the delta that is left to each of them.
+    one = Mechanism(4.0, 0.02, 100)
+    found = fact_epsilon([one], max_groups=max_groups, delta=DELTA, accountant="rdp")
+    each = found / max_groups
+    left = DELTA / sum(math.exp(place * each) for place in range(max_groups))
+    moved = epsilon([of_a_fact(one, max_groups)], delta=DELTA, accountant="rdp")
+    assert found < moved
+    assert epsilon([one], delta=left, accountant="rdp") <= each * (1 + 1e-9)
+
+
+def test_a_fact_in_one_group_is_an_example() -> None:
+    one = Mechanism(2.0, 0.1, 20)
+    assert fact_epsilon([one], max_groups=1, delta=DELTA) == epsilon([one], delta=DELTA)

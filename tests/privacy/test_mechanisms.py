@@ -1,3 +1,5 @@
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,10 +38,10 @@ def test_the_neighbouring_relation_is_always_named() -> None:
 
 @given(st.lists(MECHANISMS, max_size=8), st.randoms())
 def test_a_history_is_the_same_in_any_order_and_in_any_parts(
-    mechanisms: list[Mechanism], random: "st.DataObject"
+    mechanisms: list[Mechanism], random: Random
 ) -> None:
     shuffled = list(mechanisms)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     once = merge(mechanisms)
     assert merge(shuffled) == once
     assert merge((*merge(mechanisms[:3]), *merge(mechanisms[3:]))) == once

@@ -16,7 +16,6 @@ from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
 from pkgllm.lm.adapter_size import num_trained_parameters
 from pkgllm.preferences.groups import hidden_windows
 from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon
-from pkgllm.privacy.mechanisms import of_a_fact
 from pkgllm.privacy.plans import Plan, Spending
 
 _Number = TypeVar("_Number", int, float)
@@ -192,13 +191,14 @@ def _spending(
     noise: float,
     round_num: int,
 ) -> Spending:
-    mechanisms = [s.mechanism(noise) for s in planned_schedules(config, num_groups, round_num)]
+    histories = [[s.mechanism(noise)] for s in planned_schedules(config, num_groups, round_num)]
 
     def largest(max_groups: int) -> float:
         return largest_epsilon(
-            [[of_a_fact(mechanism, max_groups)] for mechanism in mechanisms],
+            histories,
             delta=privacy.delta,
             accountant=privacy.accountant,
+            max_groups=max_groups,
         )
 
     of_fact = (

@@ -15,7 +15,7 @@ import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
 
 from pkgllm.errors import PrivacyError
-from pkgllm.privacy.mechanisms import Accountant, History, Mechanism, merge
+from pkgllm.privacy.mechanisms import Accountant, History, Mechanism, merge, of_a_fact
 
 NOISE_TOLERANCE = 1e-3
 """A calibrated noise multiplier is at most this share above the smallest one."""
@@ -26,6 +26,10 @@ MAX_NOISE_MULTIPLIER = 1e4
 _MIN_NOISE_MULTIPLIER = 1e-3
 
 _BESIDE = NOISE_TOLERANCE / 3
+
+_GROUP_TRIES = 20
+
+_LEAST_LOG_DELTA = -500.0
 
 _PRV_LIMIT = 100.0
 """Epsilon, by ``rdp``, above which ``prv`` is not asked: its grid grows with epsilon beyond memory,
@@ -59,15 +63,60 @@ def epsilon(history: Iterable[Mechanism], *, delta: float, accountant: Accountan
     return _epsilon(merge(history), delta, accountant)
 
 
+def fact_epsilon(
+    history: Iterable[Mechanism],
+    *,
+    max_groups: int,
+    delta: float,
+    accountant: Accountant = "prv",
+) -> float:
+    """Return the epsilon of one fact that enters several groups, where an example is one group.
+
+    The smaller of two bounds. The one is that of :func:`~pkgllm.privacy.mechanisms.of_a_fact`. The
+    other is group privacy: what is ``(e, d)``-private for one group is, for ``k`` of them,
+    ``(k e, d (1 + exp(e) + ... + exp((k - 1) e)))``-private (Vadhan 2017, lemma 7.2.2).
+
+    Args:
+        history: All that was released about the groups of one client.
+        max_groups: Groups that a fact enters at most.
+        delta: As for :func:`epsilon`.
+        accountant: What prices it.
+
+    Example:
+        >>> releases = [Mechanism(4.0, 0.1, 50)]
+        >>> one, two = (fact_epsilon(releases, max_groups=k, delta=1e-5) for k in (1, 2))
+        >>> two > 2 * one
+        True
+    """
+    merged = merge(history)
+    moved = epsilon([of_a_fact(m, max_groups) for m in merged], delta=delta, accountant=accountant)
+    if max_groups == 1 or not math.isfinite(moved):
+        return moved
+    return min(moved, _group_privacy(merged, max_groups, delta, accountant))
+
+
 def largest_epsilon(
-    histories: Iterable[Iterable[Mechanism]], *, delta: float, accountant: Accountant = "prv"
+    histories: Iterable[Iterable[Mechanism]],
+    *,
+    delta: float,
+    accountant: Accountant = "prv",
+    max_groups: int = 1,
 ) -> float:
     """Return the largest epsilon of several histories, pricing as few of them as possible.
 
     Clients hold disjoint data, so their guarantees do not add up: the worst one is that of all.
+
+    Args:
+        histories: One for each client.
+        delta: As for :func:`epsilon`.
+        accountant: What prices them.
+        max_groups: Above 1 for the epsilon of a fact, as for :func:`fact_epsilon`.
     """
     return max(
-        (_epsilon(history, delta, accountant) for history in _worst(map(merge, histories))),
+        (
+            fact_epsilon(history, max_groups=max_groups, delta=delta, accountant=accountant)
+            for history in _worst(map(merge, histories))
+        ),
         default=0.0,
     )
 
@@ -170,6 +219,26 @@ def _narrow(
         else:
             low, cost_low, side = guess, found, 1
     return low, high
+
+
+@lru_cache(maxsize=1 << 12)
+def _group_privacy(
+    history: History, max_groups: int, delta: float, accountant: Accountant
+) -> float:
+    """Look for the delta of one group from which that of all follows; infinite if there is none."""
+    log_share = math.log(delta)
+    for _ in range(_GROUP_TRIES):
+        one = _epsilon(history, math.exp(log_share), accountant)
+        # The last term, exp((k - 1) e), is taken out, so that no sum overflows.
+        terms = sum(math.exp(-place * one) for place in range(max_groups))
+        wanted = math.log(delta) - (max_groups - 1) * one - math.log(terms)
+        if log_share <= wanted:
+            return max_groups * one
+        # A little further than needed, as a smaller delta makes epsilon larger.
+        log_share += 1.2 * (wanted - log_share)
+        if log_share < _LEAST_LOG_DELTA:
+            break
+    return math.inf
 
 
 def _worst(histories: Iterable[History]) -> list[History]:

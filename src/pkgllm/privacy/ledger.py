@@ -174,9 +174,17 @@ class Ledger:
             self._histories[client] = merge((*self.history(client), mechanism))
         return head
 
-    def spent(self, *, delta: float, accountant: Accountant = "prv") -> float:
-        """Return the epsilon of all that was charged: that of the client who spent most."""
-        return largest_epsilon(self._histories.values(), delta=delta, accountant=accountant)
+    def spent(self, *, delta: float, accountant: Accountant = "prv", max_groups: int = 1) -> float:
+        """Return the epsilon of all that was charged: that of the client who spent most.
+
+        Args:
+            delta: As for :func:`~pkgllm.privacy.accounting.epsilon`.
+            accountant: What prices it.
+            max_groups: Above 1 for the epsilon of a fact that enters so many groups.
+        """
+        return largest_epsilon(
+            self._histories.values(), delta=delta, accountant=accountant, max_groups=max_groups
+        )
 
     def spent_by(self, client: str = RUN, *, delta: float, accountant: Accountant = "prv") -> float:
         """Return the epsilon of what was charged to one client, or to the run."""

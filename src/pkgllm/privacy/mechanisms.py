@@ -108,14 +108,18 @@ def of_a_fact(mechanism: Mechanism, max_groups: int) -> Mechanism:
         max_groups: Groups that a fact enters at most, ``k``.
 
     Example:
-        >>> of_a_fact(Mechanism(2.0, 0.5, 10), 2)  # doctest: +ELLIPSIS
-        Mechanism(noise_multiplier=1.0, sampling_probability=0.75, steps=10, ...)
+        >>> found = of_a_fact(Mechanism(2.0, 0.5, 10), 2)
+        >>> found.noise_multiplier, round(found.sampling_probability, 12), found.steps
+        (1.0, 0.75, 10)
     """
     if max_groups < 1:
         raise ValueError(f"max_groups must be at least 1, got {max_groups}")
-    absent = (1 - mechanism.sampling_probability) ** max_groups
+    probability = mechanism.sampling_probability
+    if 0 < probability < 1 and max_groups > 1:
+        # The difference of 1 and a power near it would lose the digits that count.
+        probability = -math.expm1(max_groups * math.log1p(-probability))
     return replace(
         mechanism,
         noise_multiplier=mechanism.noise_multiplier / max_groups,
-        sampling_probability=1 - absent,
+        sampling_probability=probability,
     )

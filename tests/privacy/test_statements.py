@@ -1,0 +1,18 @@
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pkgllm.privacy.statements import Guarantee, statement, written
+
+
+@given(st.floats(0, 1e6))
+def test_the_written_epsilon_is_no_smaller_than_the_real_one(epsilon: float) -> None:
+    assert epsilon - 1e-6 <= float(written(epsilon)) <= epsilon + 0.01 + 1e-6
+
+
+def test_a_statement_names_all_that_makes_the_number_mean_something() -> None:
+    said = statement(Guarantee("example", math.inf, 1e-5, "rdp"))
+    assert said == (
+        "Privacy: epsilon infinite at delta 1e-05; unit example, add or remove one; accountant rdp."
+    )

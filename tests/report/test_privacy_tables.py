@@ -1,0 +1,81 @@
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from pkgllm.privacy.plans import Plan, Spending, plan_warnings
+from pkgllm.privacy.statements import Guarantee
+from pkgllm.report.privacy import plan_remarks, plan_tables
+
+PLAN = Plan(
+    guarantee=Guarantee("client", 2.0, 1e-4, "prv"),
+    num_clients=500,
+    num_units=(500, 500),
+    sampling_probability=(0.1, 0.1),
+    steps=(20, 20),
+    noise_multiplier=1.5,
+    calibrated=False,
+    clip_norm=0.1,
+    denominator=50,
+    num_parameters=10_000,
+    by_round=(Spending(1, 0.3, None), Spending(20, 2.0, None)),
+    last_round=20,
+    num_rounds=20,
+    budget=None,
+    most_groups_of_a_fact=9,
+)
+
+
+def shown(plan: Plan) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    for table in plan_tables(plan):
+        console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    return " ".join(console.file.getvalue().split())
+
+
+def test_the_noise_is_told_by_signal() -> None:
+    # The root of 10,000 is 100, and 1.5 * 100 by 50 is 3.
+    assert "noise by signal of a step 3 " in shown(PLAN)
+    assert "noise multiplier 1.5, as given" in shown(PLAN)
+    assert "20 2.00" in shown(PLAN)
+
+
+def test_a_range_is_told_where_clients_differ() -> None:
+    text = shown(replace(PLAN, steps=(4, 28), num_units=(3, 7), calibrated=True))
+    assert "noisy steps 4 to 28" in text
+    assert "3 to 7" in text
+    assert "1.5, computed from target_epsilon" in text
+
+
+def test_good_numbers_give_no_warning() -> None:
+    assert list(plan_warnings(PLAN)) == []
+    assert len(plan_remarks(PLAN)) == 1
+
+
+EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_per_fact=2)
+
+
+@pytest.mark.parametrize(
+    ("plan", "piece"),
+    [
+        (replace(PLAN, guarantee=replace(PLAN.guarantee, delta=0.002)), "not below 1 / 500"),
+        (replace(PLAN, num_units=(99, 99)), "99 clients are too few"),
+        (
+            replace(PLAN, guarantee=EXAMPLE, num_units=(9, 99), most_groups_of_a_fact=2),
+            "no client has more than 99",
+        ),
+        (replace(PLAN, guarantee=EXAMPLE), "a fact of these data enters up to 9 groups"),
+        (replace(PLAN, budget=1.0, last_round=7), "budget of 1 ends the run after round 7 of 20"),
+        (replace(PLAN, guarantee=replace(PLAN.guarantee, epsilon=12.0)), "next to nothing"),
+        (
+            replace(PLAN, guarantee=replace(PLAN.guarantee, not_private="losses leave")),
+            "the run is not private, because losses leave",
+        ),
+    ],
+)
+def test_numbers_that_mean_little_are_told(plan: Plan, piece: str) -> None:
+    (warning,) = plan_warnings(plan)
+    assert piece in warning
+    assert plan_remarks(plan)[-1] == f"Warning: {warning}."

@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tiny_base", "command_line"]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")
 
 # TRL, which tests compare with, reports every trainer otherwise.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

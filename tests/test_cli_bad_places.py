@@ -58,8 +58,13 @@ def files_up_to(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("size", "missing", "kept"),
     [
-        (500, "groups.arrow", []),
-        (40_000, "adapter", ["config.yaml", "groups.arrow", "liked_in_training.json"]),
+        (500, "config.yaml", []),
+        (5_000, "groups.arrow", []),
+        (
+            40_000,
+            "checkpoints/000001.safetensors",
+            ["config.yaml", "groups.arrow", "liked_in_training.json"],
+        ),
     ],
 )
 def test_no_room_while_a_run_is_written(
@@ -70,11 +75,11 @@ def test_no_room_while_a_run_is_written(
         sentence = refuse(*TRAIN, "--set", "adapter.lora_rank=16", may_write=True)
     assert sentence.startswith(f"pkgllm: cannot write runs/new/{missing}: File too large; ")
     assert "ulimit -f" in sentence
+    assert not (Path("runs/new") / missing).exists()
     left = {path.name for path in Path("runs/new").iterdir()}
-    assert missing not in left
     assert set(kept) <= left
     assert not [name for name in left if name.startswith(".")]
-    for name in left - {"groups.arrow"}:
+    for name in left - {"groups.arrow", "checkpoints", "tensorboard"}:
         text = (Path("runs/new") / name).read_text()
         for part in text.splitlines() if name.endswith(".jsonl") else [text]:
             yaml.safe_load(part) if name.endswith(".yaml") else json.loads(part)

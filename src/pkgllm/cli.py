@@ -80,7 +80,7 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train and rank, as one configuration says; or go on with a run.
+    """Train and rank, or go on with a run.
 
     The first Ctrl-C ends after the round in flight and its checkpoint, the second one at once.
     """
@@ -229,7 +229,7 @@ def report(
         typer.Option("--output", "-o", help="Folder for the report; RUN/report if absent."),
     ] = None,
 ) -> None:
-    """Write tables and plots of one run.
+    """Write tables and plots of a run.
 
     RUN is the folder of a run, finished or not.
     """

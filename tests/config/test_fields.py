@@ -40,6 +40,10 @@ def test_a_location_names_the_choice_that_it_went_through() -> None:
     key = locate(("objective", "kto", "betta"))
     assert (key.path, key.section, key.field) == (("objective", "betta"), Kto, None)
     assert len(key.choices) == 5
-    assert locate(("mode", "federated", "strategy", "x")).path == ("mode", "strategy", "x")
+    assert locate(("mode", "federated", "strategy", "fedprox", "x")).path == (
+        "mode",
+        "strategy",
+        "x",
+    )
     assert locate(("objective", "kto")).path == ("objective",)
     assert locate(()).path == ()

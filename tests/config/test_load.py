@@ -54,10 +54,8 @@ def test_a_missing_configuration_says_where_it_was_looked_for() -> None:
         "no configuration fedkot.yaml (did you mean fedkto.yaml?); looked for"
     )
     assert f"fedkot.yaml, configs/fedkot.yaml, {presets_folder() / 'fedkot.yaml'};" in message
-    assert message.endswith(
-        "shipped are centralized.yaml, feddpo.yaml, fedkto.yaml, local.yaml, quickstart.yaml, "
-        "redial-mini.yaml"
-    )
+    assert "; shipped are aggregators/fedadagrad.yaml, " in message
+    assert ", quickstart.yaml, redial-mini.yaml" in message
 
 
 def test_a_file_is_read_into_the_tree(here: Path) -> None:

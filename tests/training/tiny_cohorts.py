@@ -166,7 +166,8 @@ def assert_close(
     assert list(found) == list(expected)
     for client, done in expected.items():
         assert abs(found[client].loss - done.loss) <= atol * max(1, abs(done.loss)), client
-        assert largest_gap(found[client].adapter, done.adapter) <= atol, client
+        gap = largest_gap(found[client].adapter, done.adapter)
+        assert gap <= atol, f"{client}: {gap}"
         assert found[client].num_groups == done.num_groups
 
 

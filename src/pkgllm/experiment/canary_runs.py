@@ -9,27 +9,31 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
-from pkgllm.checkpoints import Checkpoints
 from pkgllm.config import schema
 from pkgllm.config.load import dump_config
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.assembly import (
     build_groups,
     check_room,
+    make_policy,
     make_writer,
     populate,
     read_corpus,
 )
-from pkgllm.experiment.modes import Training, check_cohort, train_policy
+from pkgllm.experiment.modes import check_cohort, train_policy
+from pkgllm.experiment.privacy_plan import check_privacy
+from pkgllm.experiment.privacy_run import LEDGER
 from pkgllm.experiment.run_record import load_base
 from pkgllm.experiment.trainers import REFERENCE, check_engine
-from pkgllm.lm.adapter import attach_adapter, without_adapter
+from pkgllm.experiment.training_run import Traces, going_on
+from pkgllm.lm.adapter import without_adapter
 from pkgllm.preferences.canaries import Canary, canary_group, draw_canaries
 from pkgllm.preferences.groups import Group
 from pkgllm.privacy.canary_scores import auroc, clopper_pearson_epsilon, true_positive_rate
+from pkgllm.privacy.ledger import Ledger
+from pkgllm.privacy.noise import secure
 from pkgllm.privacy.one_run import best_bound, f_dp_epsilon, one_run_epsilon
 from pkgllm.progress import Progress
-from pkgllm.randomness import torch_seed
 from pkgllm.runs import RunFolder
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
@@ -92,15 +96,7 @@ def train_with_canaries(
     catalogue = population.corpus.catalogue
     writer = make_writer(config.prompt, base)
     check_room(config.prompt, writer, base, catalogue)
-    policy = attach_adapter(
-        base.model,
-        lora_rank=config.adapter.lora_rank,
-        lora_alpha=config.adapter.lora_alpha,
-        target_modules=config.adapter.target_modules,
-        seed=torch_seed(config.seed, "adapter"),
-        rank_stabilized=config.adapter.rank_stabilized,
-        freeze_a=config.adapter.freeze_a,
-    )
+    policy = make_policy(config, base)
     check_engine(config, policy)
     graphs = {split.client: split.train_graph for split in population.in_training}
     canaries = draw_canaries(
@@ -111,9 +107,13 @@ def train_with_canaries(
         config, population, writer, run.path / _GROUPS, progress, canaries=canaries
     )
     check_cohort(config.mode, groups)
-    checkpoints = Checkpoints(run.path, keep=1)
-    with run.occupied():
-        train_policy(Training(config, policy, base, groups, run, progress, checkpoints))
+    if config.privacy.name != "none":
+        check_privacy(config, {client: groups.num_groups(client) for client in groups})
+        Ledger.create(run.path / LEDGER, unit=config.privacy.name)
+    num_groups = {client: groups.num_groups(client) for client in groups}
+    traces = Traces(run, progress, None, 1, num_groups, secure())
+    with going_on(config, policy, base, groups, traces) as training:
+        train_policy(training)
     for private in (_GROUPS, REFERENCE):
         (run.path / private).unlink(missing_ok=True)
     asked = [canary_group(canary, graphs[canary.client], writer) for canary in canaries]

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-
-from flwr.serverapp import ServerApp
+from typing import TYPE_CHECKING
 
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
@@ -18,6 +17,9 @@ from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState, trained_keys
 from pkgllm.privacy.ledger import RUN
 from pkgllm.progress import Advance
+
+if TYPE_CHECKING:
+    from flwr.serverapp import ServerApp
 
 
 def train_federated(training: Training, mode: schema.Federated) -> None:
@@ -34,7 +36,7 @@ def train_federated(training: Training, mode: schema.Federated) -> None:
 
 def federated_server(
     training: Training, mode: schema.Federated, clients: Sequence[str], advance: Advance
-) -> ServerApp:
+) -> "ServerApp":
     """Return the server of a run, which goes on from the run's checkpoint.
 
     Args:
@@ -78,7 +80,7 @@ def federated_server(
 
 
 def _in_this_process(
-    training: Training, mode: schema.Federated, app: ServerApp, clients: Sequence[str]
+    training: Training, mode: schema.Federated, app: "ServerApp", clients: Sequence[str]
 ) -> AdapterState:
     steps = training.config.training.local_steps
     cohort_app = CohortApp(
@@ -91,7 +93,7 @@ def _in_this_process(
 
 
 def _in_actors(
-    training: Training, mode: schema.Federated, app: ServerApp, clients: Sequence[str]
+    training: Training, mode: schema.Federated, app: "ServerApp", clients: Sequence[str]
 ) -> AdapterState:
     from pkgllm.federation.ray_runtime import run_on_ray
 

@@ -90,7 +90,7 @@ def adapter_state(policy: PeftModel) -> AdapterState:
 
 
 def trained_keys(policy: PeftModel) -> list[str]:
-    """Return the keys of the factors that are trained, sorted; with a frozen ``A`` those of ``B``."""
+    """Return the keys of the factors that are trained, sorted."""
     trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
     found = get_peft_model_state_dict(policy, save_embedding_layers=False)
     # A parameter's name has the adapter's name in it, which PEFT's keys leave out.

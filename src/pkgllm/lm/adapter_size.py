@@ -28,7 +28,7 @@ def num_trained_parameters(
     try:
         config = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(

@@ -1,0 +1,145 @@
+"""Whole runs with the privacy unit client: what they write, what they refuse."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_corpus import tiny_experiment
+
+from pkgllm.config.schema import Experiment
+from pkgllm.errors import PrivacyError
+from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.jobs import resume, train
+from pkgllm.privacy.accounting import epsilon
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.progress import Silent
+from pkgllm.runs import RunFolder
+
+pytest_plugins = ["finished_runs"]
+
+CLIENTS = 10
+"""Of twelve, two are unseen in training."""
+
+
+def private(data: Path, base: Path, **changes: Any) -> Experiment:
+    privacy = {"name": "client", "delta": 0.01, "clip_norm": 0.1, "noise_multiplier": 1.0}
+    mode = {"name": "federated", "rounds": 4, "cohort_size": 2}
+    return tiny_experiment(data, base, mode=mode, privacy=privacy | changes)
+
+
+def test_a_private_run_says_what_it_promises_and_nothing_else(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    report = train(private(data, tiny_base_folder), run, Silent())
+    expected = epsilon([Mechanism(1.0, 2 / CLIENTS, 4)], delta=0.01)
+    promised = json.loads((run / "results.json").read_text())["privacy"]
+    assert promised["epsilon"] == pytest.approx(expected)
+    assert (promised["unit"], promised["delta"], promised["accountant"]) == ("client", 0.01, "prv")
+    assert promised["neighboring_relation"] == "add_or_remove_one"
+    (note,) = [note for note in report.notes if note.startswith("Privacy: ")]
+    assert "unit client, add or remove one; accountant prv." in note
+    rounds = RunFolder.open(run).read_metrics()
+    assert [set(record) for record in rounds] == 4 * [
+        {"round_num", "learning_rate", "update_norm", "epsilon"}
+    ]
+    spent = [record["epsilon"] for record in rounds]
+    assert spent == sorted(spent)  # type: ignore[type-var]
+    assert spent[-1] == pytest.approx(expected)
+    assert (run / "privacy_ledger.jsonl").stat().st_mode & 0o777 == 0o600
+    (again,) = evaluate_run(run, Silent(), output=tmp_path / "again")
+    assert again.notes == report.notes
+
+
+def test_two_runs_of_one_seed_share_no_noise(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = private(data, tiny_base_folder)
+    for name in ("one", "other"):
+        train(config, tmp_path / name, Silent())
+    one, other = (
+        (tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes()
+        for name in ("one", "other")
+    )
+    assert one != other
+
+
+def test_fixed_noise_repeats_itself_and_marks_the_run(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = private(data, tiny_base_folder)
+    reports = [
+        train(config, tmp_path / name, Silent(), insecure_fixed_noise=True)
+        for name in ("one", "other")
+    ]
+    one, other = (
+        (tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes()
+        for name in ("one", "other")
+    )
+    assert one == other
+    for report in reports:
+        assert any(
+            note.startswith("Privacy: not private, because its noise comes from the seed")
+            for note in report.notes
+        )
+
+
+def test_the_budget_ends_training_and_the_run_says_what_was_spent(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    price = epsilon([Mechanism(1.0, 2 / CLIENTS, 2)], delta=0.01)
+    config = private(data, tiny_base_folder, max_epsilon=price * 1.001)
+    train(config, tmp_path / "run", Silent())
+    records = RunFolder.open(tmp_path / "run").read_metrics()
+    assert [record["round_num"] for record in records] == [1, 2]
+    promised = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promised["epsilon"] == pytest.approx(price)
+
+
+def unfinished(config: Experiment, run: Path) -> None:
+    """Leave a run as a kill after its third round would."""
+    train(config, run, Silent(), keep=3)
+    for name in ("adapter", "predictions.jsonl", "results.json", "results.md", "privacy.json"):
+        path = run / name
+        if path.is_dir():
+            for file in path.iterdir():
+                file.unlink()
+            path.rmdir()
+        else:
+            path.unlink()
+    (run / "checkpoints" / "000004.safetensors").unlink()
+
+
+def test_a_round_that_is_done_again_is_charged_again(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    unfinished(private(data, tiny_base_folder), run)
+    resume(run, Silent())
+    ledger = [json.loads(line) for line in (run / "privacy_ledger.jsonl").open()]
+    assert [entry["round_num"] for entry in ledger] == [1, 2, 3, 4, 4]
+    promised = json.loads((run / "privacy.json").read_text())
+    assert promised["epsilon"] == pytest.approx(
+        epsilon([Mechanism(1.0, 2 / CLIENTS, 5)], delta=0.01)
+    )
+
+
+@pytest.mark.parametrize("harm", ["missing", "edited", "cut"])
+def test_a_ledger_that_was_touched_is_refused_and_never_begun_anew(
+    data: Path, tiny_base_folder: Path, tmp_path: Path, harm: str
+) -> None:
+    run = tmp_path / "run"
+    unfinished(private(data, tiny_base_folder), run)
+    ledger = run / "privacy_ledger.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    if harm == "missing":
+        ledger.unlink()
+    elif harm == "edited":
+        edited = lines[0].replace('"noise_multiplier":1.0', '"noise_multiplier":9.0')
+        ledger.write_text("".join([edited, *lines[1:]]))
+    else:
+        ledger.write_text("".join(lines[:2]))
+    with pytest.raises(PrivacyError, match="the budget is never counted from 0 again"):
+        resume(run, Silent())
+    assert not (run / "adapter").exists()

@@ -1,0 +1,244 @@
+"""What a server with the privacy unit client releases, through real messages."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from quadratic_clients import QuadraticClients, same_bytes
+from scipy.stats import chi2
+
+from pkgllm.errors import PrivacyError
+from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.control_store import ControlStore
+from pkgllm.federation.grid import LocalGrid
+from pkgllm.federation.round_privacy import ClientLevelRounds
+from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.strategies import StrategyName, make_strategy
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.privacy.adaptive_clipping import AdaptiveClip
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.noise import NoiseSource, fixed
+
+CLIENTS = {f"p{index:02}": float(index) for index in range(20)}
+SIZE = (60, 50)
+
+
+def big_adapter(value: float = 0.0) -> AdapterState:
+    return {"layer.lora_A": torch.full(SIZE, value), "layer.lora_B": torch.full(SIZE, value)}
+
+
+def cohort_app(targets: Mapping[str, float], strategy: StrategyName) -> CohortApp:
+    controls = None
+    if strategy == "scaffold":
+        # The file stays open, and goes with its folder.
+        with TemporaryDirectory() as folder:
+            store = ControlStore(Path(folder) / "controls", list(targets), big_adapter())
+        controls = ClientControls(store, local_steps=1)
+    return CohortApp(
+        QuadraticClients(targets),
+        weighting="uniform",
+        report_private_metrics=False,
+        controls=controls,
+    )
+
+
+def train(
+    *,
+    noise_multiplier: float = 1.0,
+    clip_norm: float = 2.0,
+    cohort_size: int = 5,
+    num_rounds: int = 1,
+    strategy: StrategyName = "fedavg",
+    parameters: Mapping[str, float] | None = None,
+    trained: Sequence[str] = ("layer.lora_A", "layer.lora_B"),
+    adaptive: bool = False,
+    charge: Callable[[int, Mechanism], None] = lambda round_num, mechanism: None,
+    affordable: Callable[[Mechanism], bool] = lambda mechanism: True,
+    noise: NoiseSource | None = None,
+    seen: list[RoundRecord] | None = None,
+) -> tuple[AdapterState, ClientLevelRounds]:
+    clients = list(CLIENTS)
+    privacy = ClientLevelRounds(
+        noise_multiplier=noise_multiplier,
+        clip=AdaptiveClip(clip_norm),
+        adaptive=adaptive,
+        num_clients=len(clients),
+        expected_cohort=cohort_size,
+        charge=charge,
+        affordable=affordable,
+        noise=noise or fixed(1),
+        trained=trained,
+    )
+    app = cohort_app(CLIENTS, strategy)
+    adapter = run_rounds(
+        grid=LocalGrid(app, clients),
+        strategy=make_strategy(strategy, parameters, clients=clients),
+        initial=big_adapter(),
+        num_rounds=num_rounds,
+        cohort_size=cohort_size,
+        seed=0,
+        learning_rate=lambda round_num: 0.1,
+        timeout=60,
+        on_round=None if seen is None else seen.append,
+        privacy=privacy,
+    )
+    return adapter, privacy
+
+
+def values(adapter: AdapterState) -> np.ndarray:
+    return np.concatenate([adapter[key].numpy().ravel() for key in sorted(adapter)]).astype(float)
+
+
+def fits(residuals: np.ndarray, std: float) -> bool:
+    """Whether values are as far from 0 as those of this standard deviation, at 1e-6."""
+    low, high = chi2.ppf([5e-7, 1 - 5e-7], len(residuals))
+    return bool(low <= (residuals**2).sum() / std**2 <= high)
+
+
+def test_the_released_noise_has_its_standard_deviation_and_no_other() -> None:
+    seen: list[RoundRecord] = []
+    noisy, _ = train(noise_multiplier=1.5, clip_norm=2.0, cohort_size=5, seen=seen)
+    (record,) = seen
+    # Each client goes a tenth of the way to its point, and is shortened to the clip norm.
+    size = math.prod(SIZE) * 2
+    clipped = [min(0.1 * CLIENTS[c], 2.0 / math.sqrt(size)) for c in record.cohort]
+    residuals = values(noisy) - sum(clipped) / 5
+    std = 1.5 * 2.0 / 5
+    assert fits(residuals, std)
+    assert not fits(residuals, 2 / 3 * std)
+    assert not fits(residuals, 3 / 2 * std)
+
+
+def test_the_sum_is_clipped_and_divided_by_the_expected_cohort() -> None:
+    seen: list[RoundRecord] = []
+    released, _ = train(noise_multiplier=1e-9, clip_norm=0.5, cohort_size=5, seen=seen)
+    far = [client for client in seen[0].cohort if CLIENTS[client] > 0]
+    # All go the same way, so the lengths of those that move at all add up.
+    assert np.linalg.norm(values(released)) == pytest.approx(0.5 * len(far) / 5, rel=1e-5)
+
+
+def test_cohorts_are_drawn_client_by_client_and_may_be_empty() -> None:
+    seen: list[RoundRecord] = []
+    train(cohort_size=1, num_rounds=60, seen=seen, noise=fixed(3))
+    sizes = [len(record.cohort) for record in seen]
+    assert min(sizes) == 0
+    assert max(sizes) > 1
+    # Binomial with mean 1 and variance .95: sixty of them are within five of its deviations.
+    assert abs(np.mean(sizes) - 1) < 5 * math.sqrt(0.95 / 60)
+    empty = next(record for record in seen if not record.cohort)
+    assert empty.update_norm > 0
+
+
+STRATEGIES: dict[StrategyName, dict[str, float]] = {
+    "fedavg": {},
+    "fedprox": {"proximal_mu": 0.1},
+    "scaffold": {"server_learning_rate": 1.0},
+    "fedavgm": {"server_learning_rate": 0.1, "server_momentum": 0.9},
+    "fedadagrad": {"server_learning_rate": 1e-3, "tau": 1e-3},
+    "fedyogi": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
+    "fedadam": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
+}
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_server_optimiser_takes_the_noisy_mean_also_of_empty_cohorts(
+    name: StrategyName,
+) -> None:
+    seen: list[RoundRecord] = []
+    train(
+        strategy=name,
+        parameters=STRATEGIES[name],
+        cohort_size=1,
+        num_rounds=12,
+        noise=fixed(4),
+        seen=seen,
+    )
+    assert len(seen) == 12
+    assert not seen[0].cohort or any(not record.cohort for record in seen)
+    assert all(math.isfinite(record.update_norm) and record.update_norm > 0 for record in seen)
+
+
+@pytest.mark.parametrize("name", ["scaffold", "fedadam"])
+def test_what_is_released_depends_on_the_noisy_means_alone(name: StrategyName) -> None:
+    class Loud(ClientLevelRounds):
+        """Releases the same mean whatever came."""
+
+        def release(self, round_num: int, before: AdapterState, updates: Sequence[Any]) -> Any:
+            return super().release(round_num, before, [])
+
+    def run(targets: Mapping[str, float]) -> RoundRecord:
+        seen: list[RoundRecord] = []
+        run_rounds(
+            grid=LocalGrid(cohort_app(targets, name), list(targets)),
+            strategy=make_strategy(name, STRATEGIES[name], clients=list(targets)),
+            initial=big_adapter(),
+            num_rounds=4,
+            cohort_size=3,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            on_round=seen.append,
+            privacy=Loud(
+                noise_multiplier=1.0,
+                clip=AdaptiveClip(1.0),
+                adaptive=False,
+                num_clients=len(targets),
+                expected_cohort=3,
+                charge=lambda round_num, mechanism: None,
+                affordable=lambda mechanism: True,
+                noise=fixed(9),
+                trained=("layer.lora_A", "layer.lora_B"),
+            ),
+        )
+        return seen[-1]
+
+    one, other = run(CLIENTS), run({client: -7.0 * value for client, value in CLIENTS.items()})
+    assert same_bytes(one.adapter, other.adapter)
+    for key, value in one.strategy_state.items():
+        assert torch.equal(value, other.strategy_state[key]), key
+
+
+def test_a_round_that_cannot_be_charged_releases_nothing() -> None:
+    seen: list[RoundRecord] = []
+
+    def refuse(round_num: int, mechanism: Mechanism) -> None:
+        if round_num == 3:
+            raise PrivacyError("the ledger is full")
+
+    with pytest.raises(PrivacyError, match="the ledger is full"):
+        train(num_rounds=5, charge=refuse, seen=seen)
+    assert [record.round_num for record in seen] == [1, 2]
+
+
+def test_training_ends_before_the_round_that_would_exceed_the_budget() -> None:
+    charged: list[Mechanism] = []
+    seen: list[RoundRecord] = []
+    adapter, _ = train(
+        num_rounds=9,
+        charge=lambda round_num, mechanism: charged.append(mechanism),
+        affordable=lambda mechanism: len(charged) < 4,
+        seen=seen,
+    )
+    assert len(seen) == len(charged) == 4
+    assert same_bytes(adapter, seen[-1].adapter)
+    assert set(charged) == {Mechanism(1.0, 5 / 20)}
+
+
+def test_frozen_factors_get_neither_update_nor_noise() -> None:
+    adapter, _ = train(trained=["layer.lora_B"])
+    assert torch.equal(adapter["layer.lora_A"], torch.zeros(SIZE))
+    assert (adapter["layer.lora_B"] != 0).all()
+
+
+def test_adaptive_clipping_follows_the_updates_and_noises_them_more() -> None:
+    settings: dict[str, Any] = {"adaptive": True, "num_rounds": 20, "cohort_size": 15}
+    _, high = train(clip_norm=1e4, noise_multiplier=1e-3, **settings)
+    _, low = train(clip_norm=1e-4, noise_multiplier=1e-3, **settings)
+    assert high.clip_norm < 1e4
+    assert low.clip_norm > 1e-4

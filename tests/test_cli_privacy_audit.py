@@ -2,41 +2,39 @@ import pytest
 
 from command_line import Refuse, RunCommand
 
-CALL = (
-    *("privacy", "audit", "--unit", "example", "--noise-multiplier", "1"),
-    *("--delta", "1e-5", "--sampling-probability", "0.5", "--releases", "10"),
-    *("--canaries", "200"),
-)
+PRIVACY = "privacy={name: client, delta: 1e-2, clip_norm: 0.5, noise_multiplier: 1}"
+CALL = ("privacy", "audit", "-c", "small.yaml", "--set", PRIVACY, "--canaries", "200")
 
 
+@pytest.mark.usefixtures("workplace")
 def test_the_real_mechanism_ends_well(pkgllm: RunCommand) -> None:
-    done = pkgllm(*CALL, "--epsilon", "14")
+    done = pkgllm(*CALL)
     assert done.code == 0, done.err
     assert "FAULT" not in done.out
-    for words in ("Gaussian fit", "correlation between clients", "at most 14.000"):
+    for words in ("Gaussian fit", "sensitivity", "variance of units", "at most"):
         assert words.split()[0] in done.out
 
 
+@pytest.mark.usefixtures("workplace")
 def test_a_bound_above_what_was_accounted_for_ends_with_one(pkgllm: RunCommand) -> None:
-    done = pkgllm(*CALL, "--epsilon", "0.01")
+    done = pkgllm(*CALL, "--set", "privacy.noise_multiplier=0.2", "--epsilon", "0.01")
     assert done.code == 1
     assert "FAULT" in done.out
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "words"),
+    ("arguments", "code", "words"),
     [
-        ("--noise-multiplier", "0", "the noise multiplier must be above 0, got 0"),
-        ("--delta", "0", "delta must be above 0 and below 1, got 0"),
-        ("--delta", "1", "delta must be above 0 and below 1, got 1"),
-        ("--clip-norm", "0", "clip_norm must be positive, got 0.0"),
-        ("--sampling-probability", "2", "at most 1, got 2"),
-        ("--canaries", "3", "--canaries must be at least 100"),
-        ("--unit", "fact", "'fact' is not one of 'example', 'client'"),
+        (["--canaries", "3"], 2, "--canaries must be at least 100"),
+        (["--epsilon", "0"], 2, "--epsilon must be above 0"),
+        (["--set", "privacy={name: none}"], 2, "privacy.name is none, so there is nothing to plan"),
+        (["--set", "privacy.clip_norm=0"], 2, "privacy.clip_norm: must be a number above 0"),
     ],
 )
-def test_what_means_nothing_is_refused(refuse: Refuse, option: str, value: str, words: str) -> None:
-    assert words in refuse(*CALL, "--epsilon", "1", option, value, code=2)
+def test_what_means_nothing_is_refused(
+    refuse: Refuse, arguments: list[str], code: int, words: str
+) -> None:
+    assert words in refuse(*CALL, *arguments, code=code)
 
 
 CANARIES = ("privacy", "canaries", "-c", "small.yaml", "-o", "runs/new", "--delta", "1e-3")

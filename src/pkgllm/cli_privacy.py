@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -46,43 +46,37 @@ def plan(config: ConfigOption, overrides: SetOption = None) -> None:
 
 
 @privacy_app.command(
-    epilog="\b\nExample:\n  pkgllm privacy audit --unit client --noise-multiplier 1 --delta 1e-3 "
-    "--epsilon 4.1"
+    epilog=example("pkgllm privacy audit -c mine.yaml --set privacy.target_epsilon=3")
 )
 def audit(
-    unit: Annotated[Literal["example", "client"], typer.Option(help="Whose privacy.")],
-    noise_multiplier: Annotated[float, typer.Option(help="Noise on the sum, in clip norms.")],
-    delta: Annotated[float, typer.Option(help="At which epsilon was stated.")],
-    epsilon: Annotated[float, typer.Option(help="What was accounted for in all releases.")],
-    clip_norm: Annotated[float, typer.Option(help="Longest contribution of a unit.")] = 1.0,
-    sampling_probability: Annotated[float, typer.Option(help="Of each unit.")] = 1.0,
-    expected_units: Annotated[float, typer.Option(help="Units drawn on average.")] = 16.0,
-    releases: Annotated[int, typer.Option(help="Rounds, or steps, of the whole run.")] = 1,
+    config: ConfigOption,
+    overrides: SetOption = None,
     canaries: Annotated[int, typer.Option(help="Canaries; more give sharper bounds.")] = 1000,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Compare with this instead of the planned epsilon.")
+    ] = None,
 ) -> None:
-    """Audit the mechanism with canaries, and compare with what was accounted for.
+    """Audit a run's mechanism with canaries, and compare with its epsilon.
 
     Exits with 1 where a bound lies above the accounted epsilon, or noise, clip or sampling are not
     what they must be.
     """
     from rich.console import Console
 
-    from pkgllm.experiment.privacy_audit import Claim, audit_mechanism
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+
+    from pkgllm.experiment.privacy_audit import audit_mechanism, claim_of
+    from pkgllm.experiment.privacy_plan import plan_privacy
     from pkgllm.privacy.noise import secure
     from pkgllm.report.privacy_audit import NOTES, findings_table
     from pkgllm.report.tables import remarks_table
     from pkgllm.terminal import TerminalProgress
 
-    claim = Claim(
-        unit=unit,
-        noise_multiplier=noise_multiplier,
-        clip_norm=clip_norm,
-        sampling_probability=sampling_probability,
-        expected_units=expected_units,
-        num_releases=releases,
-        delta=delta,
-        epsilon=epsilon,
-    )
+    if epsilon is not None and epsilon <= 0:
+        raise ConfigError(f"--epsilon must be above 0, got {epsilon:g}")
+    claim = claim_of(plan_privacy(tree), accounted=epsilon)
     progress = TerminalProgress(Console(stderr=True))
     findings = audit_mechanism(claim, secure(), progress, num_canaries=canaries)
     console = Console()

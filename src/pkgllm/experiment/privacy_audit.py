@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pkgllm.errors import ConfigError
+from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.audit import Finding, noise_findings, sampling_findings, sensitivity_finding
 from pkgllm.privacy.audited import Release, client_release, example_release
 from pkgllm.privacy.canary_audit import (
@@ -14,7 +15,9 @@ from pkgllm.privacy.canary_audit import (
     whole_run_findings,
 )
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.plans import Plan
 from pkgllm.progress import Progress
 
 MIN_CANARIES = 100
@@ -76,6 +79,32 @@ class Claim:
         """The mechanism itself."""
         make = example_release if self.unit == "example" else client_release
         return make(self.settings)
+
+
+def claim_of(plan: Plan, *, accounted: float | None = None) -> Claim:
+    """Return what a plan claims of the unit that spends most.
+
+    Args:
+        plan: Of a run.
+        accounted: Epsilon to claim instead of the plan's.
+    """
+    _, sampling_probability = plan.sampling_probability
+    _, steps = plan.steps
+    return Claim(
+        unit=plan.unit,
+        noise_multiplier=plan.noise_multiplier,
+        clip_norm=plan.clip_norm,
+        sampling_probability=sampling_probability,
+        expected_units=plan.denominator,
+        num_releases=steps,
+        delta=plan.guarantee.delta,
+        epsilon=accounted
+        or epsilon(
+            [Mechanism(plan.noise_multiplier, sampling_probability, steps)],
+            delta=plan.guarantee.delta,
+            accountant=plan.guarantee.accountant,
+        ),
+    )
 
 
 def audit_mechanism(

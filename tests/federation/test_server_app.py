@@ -222,7 +222,7 @@ def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
                 adapters, round_num=round_num, learning_rate=learning_rate, **terms
             )
 
-    with pytest.raises(FederationError, match=r"failed: a, b; .* no reply within 0\.1 s"):
+    with pytest.raises(FederationError, match=r"failed are a, b; .* no reply within 0\.1 s"):
         train(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
 
 
@@ -280,7 +280,7 @@ def test_a_large_failed_cohort_is_named_in_part() -> None:
     clients = QuadraticClients(
         dict.fromkeys(names, 0.0), faults={name: ValueError() for name in names}
     )
-    with pytest.raises(FederationError, match=r"failed: p00, p01, .* p09 and 4 more; the first"):
+    with pytest.raises(FederationError, match=r"failed are p00, p01, .* p09 and 4 more; the first"):
         train(clients)
 
 

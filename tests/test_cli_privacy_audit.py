@@ -18,11 +18,10 @@ def test_the_real_mechanism_ends_well(pkgllm: RunCommand) -> None:
 @pytest.mark.usefixtures("workplace")
 def test_a_bound_above_what_was_accounted_for_ends_with_one(pkgllm: RunCommand) -> None:
     # Everybody in every round, so that nothing hides the canaries but the noise.
-    everybody = pkgllm("config", "check", "small.yaml", "--set", "mode.cohort_size=99")
-    assert everybody.code == 0
     told = pkgllm(*CALL, "--set", "mode.cohort_size=99").sentence
     most = told.split("training clients, ")[1].split(",")[0]
-    done = pkgllm(*CALL, "--set", f"mode.cohort_size={most}", "--epsilon", "0.01")
+    loud = ("--set", f"mode.cohort_size={most}", "--set", "privacy.noise_multiplier=0.05")
+    done = pkgllm(*CALL, *loud, "--epsilon", "0.01")
     assert done.code == 1
     assert "FAULT" in done.out
 

@@ -45,6 +45,7 @@ def test_the_commands() -> None:
         "federation server",
         "pkg show",
         "report",
+        "sweep",
         "train",
     ]
 

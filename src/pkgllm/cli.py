@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
 from pkgllm.cli_federation import federation_app
+from pkgllm.cli_sweep import sweep
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
@@ -241,6 +242,11 @@ def report(
     for line in missing:
         typer.echo(f"not there: {line}")
     typer.echo(f"report: {written}")
+
+
+app.command("sweep", epilog=_example("pkgllm sweep -c studies/aggregators.yaml -o runs/study"))(
+    sweep
+)
 
 
 @config_app.command("check", epilog=_example("pkgllm config check mine.yaml --set seed=1"))

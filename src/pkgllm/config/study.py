@@ -27,12 +27,7 @@ def _label(value: Any) -> Any:
 
 
 def _labelled(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    counted = Counter(_label(key) for key in value)
-    if twice := [str(label) for label, count in counted.items() if count > 1]:
-        raise ValueError(f"{', '.join(twice)} must stand once, stands as number and as text")
-    return {_label(key): entry for key, entry in value.items()}
+    return {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _axes(value: Any) -> Any:

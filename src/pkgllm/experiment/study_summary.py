@@ -50,9 +50,9 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
         - ``runs``: ``name``, ``point``, ``seed``, ``state`` (finished, failed or missing),
           ``reason`` and ``seconds`` of training of each;
         - ``points``: ``name``, ``labels`` by axis, ``seeds`` of the finished runs, mean
-          ``seconds``, ``privacy`` (null without any), and for each of its ``models`` and metrics the
-          ``mean`` over seeds and the ``values``; ``sd`` (null for one run), ``low`` and ``high``,
-          the 95 % interval of a single run (null for several);
+          ``seconds``, ``privacy`` (null without any), and for each of its ``models`` and metrics
+          the ``mean`` over seeds and the ``values``; ``sd`` (null for one run), ``low``
+          and ``high``, the 95 % interval of a single run (null for several);
         - ``shared``: the same for models that are alike in all points;
         - ``differences``: null, or ``reference``, ``model``, and ``points`` as made by
           :func:`~pkgllm.experiment.study_comparison.against_reference`;

@@ -85,7 +85,7 @@ def markdown_study(summary: Mapping[str, Any], plot: str | None) -> str:
 def _results_block(summary: Mapping[str, Any], *, with_costs: bool) -> Block:
     metrics = summary["metrics"]
     with_sd = any(len(point["seeds"]) > 1 for point in summary["points"])
-    several = len(summary["models"]) - len(summary["shared"]) > 1
+    several = any(len(point["models"]) > 1 for point in summary["points"])
     rows: list[tuple[Label, tuple[Cell, ...]]] = []
     for point in summary["points"]:
         costs = _costs(summary, point) if with_costs else ()

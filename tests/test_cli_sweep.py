@@ -75,10 +75,13 @@ def test_studies_that_cannot_be(refuse: Refuse, changes: dict[str, Any], piece: 
     assert piece in refuse("sweep", "-c", "study.yaml", "-o", "runs/new", code=2)
 
 
-def test_calls_that_cannot_be(refuse: Refuse) -> None:
+def test_calls_that_cannot_be(pkgllm: RunCommand, refuse: Refuse) -> None:
     assert "Missing option '--config'" in refuse("sweep", code=2)
     assert "no study no.yaml; looked for" in refuse("sweep", "-c", "no.yaml", code=2)
-    assert "small.yaml: " in refuse("sweep", "-c", "small.yaml", code=2)
+    done = pkgllm("sweep", "-c", "small.yaml")
+    assert done.code == 2
+    assert "small.yaml: corpus: unknown key" in done.err
+    assert "small.yaml: base: missing, must be text" in done.err
     write()
     sentence = refuse("sweep", "-c", "study.yaml", "-o", "small.yaml/runs")
     assert "cannot make small.yaml/runs: Not a directory" in sentence
@@ -88,4 +91,7 @@ def test_a_folder_with_other_runs_is_refused(refuse: Refuse, workplace: Path) ->
     (workplace / "runs/earlier").rename(workplace / "runs/2-seed3")
     write()
     sentence = refuse("sweep", "-c", "study.yaml", "-o", "runs", code=2)
-    assert sentence == "runs/2-seed3: differs in seed: 0 there, 3 given"
+    assert sentence == (
+        "pkgllm: runs/2-seed3: must be a run of study.yaml, and differs in seed: 0 there, 3 given; "
+        "take it away, or choose another --output"
+    )

@@ -119,13 +119,12 @@ def _check_same_settings(plan: Plan, output: Path) -> None:
     for run in plan.runs:
         config = output / run.name / "config.yaml"
         if config.exists() and (differing := differences(load_config(str(config)), run.config)):
-            lines.append(f"{output / run.name}: differs in {'; '.join(differing)}")
+            lines.append(
+                f"{output / run.name}: must be a run of {plan.given}, and differs in "
+                f"{'; '.join(differing)}; take it away, or choose another --output"
+            )
     if lines:
-        wrong = "\n".join(lines)
-        raise ConfigError(
-            f"--output {output}: holds runs of other settings than {plan.given}; choose another "
-            f"folder, or take these away:\n{wrong}"
-        )
+        raise ConfigError("\n".join(lines))
 
 
 def _stopped(plan: Plan, output: Path, place: str) -> StoppedError:

@@ -48,6 +48,7 @@ def test_the_commands() -> None:
         "privacy canaries",
         "privacy plan",
         "report",
+        "sweep",
         "train",
     ]
 

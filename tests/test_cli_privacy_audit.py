@@ -20,7 +20,7 @@ def test_a_bound_above_what_was_accounted_for_ends_with_one(pkgllm: RunCommand) 
     # Everybody in every round, so that nothing hides the canaries but the noise.
     told = pkgllm(*CALL, "--set", "mode.cohort_size=99").sentence
     most = told.split("training clients, ")[1].split(",")[0]
-    loud = ("--set", f"mode.cohort_size={most}", "--set", "privacy.noise_multiplier=0.05")
+    loud = ("--set", f"mode.cohort_size={most}", "--set", "privacy.delta=1e-6")
     done = pkgllm(*CALL, *loud, "--epsilon", "0.01")
     assert done.code == 1
     assert "FAULT" in done.out

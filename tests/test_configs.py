@@ -9,11 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pkgllm.config.load import dump_config, load_config
+from pkgllm.config.study_runs import load_study
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
 
 FOLDER = Path(__file__).parents[1] / "configs"
-PRESETS = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
+ALL = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
+STUDIES = [name for name in ALL if name.startswith("studies/")]
+PRESETS = [name for name in ALL if name not in STUDIES]
 
 
 AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
@@ -39,7 +42,22 @@ def test_it_loads_and_loads_back_equal(preset: str, tmp_path: Path) -> None:
     assert load_config(str(tmp_path / "config.yaml")) == experiment
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_loads_and_every_run_of_it(study: str) -> None:
+    assert load_study(study).runs
+
+
+def test_the_study_of_aggregators_has_the_strategies_of_their_presets() -> None:
+    runs = load_study("studies/aggregators.yaml").runs
+    assert {run.point.name for run in runs} == {*AGGREGATORS}
+    for run in runs:
+        preset = load_config(f"aggregators/{run.point.name}.yaml")
+        assert run.config.mode.name == preset.mode.name == "federated"
+        assert run.config.mode.strategy == preset.mode.strategy
+        assert run.config.training == preset.training
+
+
+@pytest.mark.parametrize("preset", ALL)
 def test_it_says_what_it_is_for(preset: str) -> None:
     lines = (FOLDER / preset).read_text(encoding="utf-8").splitlines()
     comment = [line for line in lines if line.startswith("#")]

@@ -2,6 +2,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+from pkgllm.interrupts import after_this_round
+
 LOSING = """
 import sys, time
 from pkgllm.interrupts import keep_interrupts
@@ -50,3 +54,30 @@ def test_other_exceptions_of_finalisers_are_still_shown() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "ValueError: seen" in found.stderr
+
+
+def test_what_is_asked_inside_is_asked_around_it_and_told_once() -> None:
+    told: list[str] = []
+    earlier = signal.getsignal(signal.SIGINT)
+    with after_this_round(lambda: told.append("sweep")) as asked_around:
+        with after_this_round(lambda: told.append("run")) as asked_inside:
+            signal.raise_signal(signal.SIGINT)
+            assert (asked_inside(), asked_around()) == (True, True)
+        assert told == ["run"]
+        with after_this_round(lambda: told.append("next")) as asked_next:
+            assert asked_next()
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    assert told == ["run"]
+    assert signal.getsignal(signal.SIGINT) is earlier
+
+
+def test_a_block_that_was_left_asks_nobody() -> None:
+    told: list[str] = []
+    with after_this_round(lambda: told.append("around")) as asked:
+        with after_this_round(lambda: told.append("inside")):
+            pass
+        assert not asked()
+        signal.raise_signal(signal.SIGTERM)
+        assert asked()
+    assert told == ["around"]

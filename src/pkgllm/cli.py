@@ -13,6 +13,7 @@ from pkgllm import __version__
 from pkgllm.cli_federation import federation_app
 from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
 from pkgllm.cli_privacy import privacy_app
+from pkgllm.cli_sweep import sweep
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
@@ -239,6 +240,11 @@ def report(
     for line in missing:
         typer.echo(f"not there: {line}")
     typer.echo(f"report: {written}")
+
+
+app.command("sweep", epilog=example("pkgllm sweep -c studies/aggregators.yaml -o runs/study"))(
+    sweep
+)
 
 
 @config_app.command("check", epilog=example("pkgllm config check mine.yaml --set seed=1"))

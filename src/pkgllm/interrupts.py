@@ -22,7 +22,8 @@ def keep_interrupts() -> None:
 def after_this_round(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
     """Let the first Ctrl-C or SIGTERM only ask to stop; the second one interrupts as usual.
 
-    Only the main thread can be asked; in another one nobody is.
+    Only the main thread can be asked; in another one nobody is. Inside another such block, what was
+    asked there is asked here, and the other way round.
 
     Args:
         tell: Called at the first.
@@ -38,24 +39,34 @@ def after_this_round(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
         told
         (False, True)
     """
-    asked = False
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        tell()
-
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    around = signal.getsignal(signal.SIGINT)
+    ask = _Ask(tell, around if isinstance(around, _Ask) else None)
     earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: asked
+        yield lambda: ask.asked
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+class _Ask:
+    """Handles the signals of one block."""
+
+    def __init__(self, tell: Callable[[], None], around: "_Ask | None") -> None:
+        self._tell = tell
+        self._around = around
+        self.asked: bool = around is not None and around.asked
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._around is not None:
+            self._around.asked = True
+        self._tell()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

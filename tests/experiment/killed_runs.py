@@ -38,6 +38,25 @@ def run_until_killed(
     return process.exitcode
 
 
+def sweep_until_killed(study: str, output: Path, *, instant: tuple[str, int] | None) -> int:
+    """Sweep, and return the exit code; ``instant`` is as for :func:`run_until_killed`."""
+    process = _CONTEXT.Process(target=_sweep, args=(study, output, instant))
+    process.start()
+    process.join(300)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _sweep(study, output, instant) -> None:  # type: ignore[no-untyped-def]
+    from pkgllm.config.study_runs import load_study
+    from pkgllm.experiment.sweep import sweep
+    from pkgllm.progress import Silent
+
+    if instant is not None:
+        _die_in(*instant)
+    sweep(load_study(study), output, Silent(), lambda line: None)
+
+
 def _work(tree, path, resume, instant, begun) -> None:  # type: ignore[no-untyped-def]
     from pkgllm.experiment import jobs
     from pkgllm.progress import Silent

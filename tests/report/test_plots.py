@@ -11,7 +11,8 @@ from PIL import Image
 from run_stories import story, told
 
 from pkgllm.errors import RunError
-from pkgllm.report.plots import FORMATS, PLOTS, captions, check_plots, draw_plots
+from pkgllm.report.drawing import FORMATS, check_plots
+from pkgllm.report.plots import PLOTS, captions, draw_plots
 
 
 def test_every_plot_is_an_image_in_both_formats() -> None:

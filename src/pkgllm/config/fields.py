@@ -54,11 +54,15 @@ def tag(section: type[Section]) -> str | None:
     return str(get_args(field.annotation)[0])
 
 
-def locate(location: Sequence[int | str]) -> Key:
+def locate(location: Sequence[int | str], top: type[Section] = Experiment) -> Key:
     """Return the key that a location of pydantic points at.
 
     Pydantic names the tag of a choice and the members of a union on the way; a person did not write
     those, so they are dropped, and a location inside a plain value becomes the value's own.
+
+    Args:
+        location: As pydantic gives it.
+        top: The section that the whole tree is.
 
     Example:
         >>> locate(("objective", "kto", "beta")).path
@@ -66,8 +70,8 @@ def locate(location: Sequence[int | str]) -> Key:
         >>> locate(("adapter", "target_modules", "tuple[str, ...]", 1)).path
         ('adapter', 'target_modules')
     """
-    section: type[Section] = Experiment
-    choices: tuple[type[Section], ...] = (Experiment,)
+    section: type[Section] = top
+    choices: tuple[type[Section], ...] = (top,)
     path: list[str] = []
     rest = [str(part) for part in location]
     while rest:
@@ -86,9 +90,9 @@ def locate(location: Sequence[int | str]) -> Key:
     return Key((), section, choices, None)
 
 
-def known_keys() -> Iterator[KeyPath]:
-    """Yield every key of the tree, with those of all choices, outer ones first."""
-    yield from dict.fromkeys(_keys_below((), Experiment))
+def known_keys(top: type[Section] = Experiment) -> Iterator[KeyPath]:
+    """Yield every key of a tree, with those of all choices, outer ones first."""
+    yield from dict.fromkeys(_keys_below((), top))
 
 
 def describe(field: FieldInfo) -> str:
@@ -131,6 +135,8 @@ def _describe(annotation: object, limits: tuple[object, ...]) -> str:
         return f"{'one of ' if len(arguments) > 1 else ''}{', '.join(map(str, arguments))}"
     if origin is tuple:
         return f"a list of {_describe(arguments[0], ())}"
+    if origin is dict:
+        return f"names, each with {_describe(arguments[1], ())}"
     members = _members(annotation)
     if all(_is_section(member) for member in members):
         tags = [chosen for member in members if (chosen := tag(member)) is not None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -12,9 +13,16 @@ from pkgllm.config.schema import Experiment
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
 
+STUDIES = "studies"
+"""Folder of the shipped configurations that holds studies, which are none of one run."""
 
-def find_config(name: str) -> Path:
+
+def find_config(name: str, *, study: bool = False) -> Path:
     """Return the file of a configuration: a path, a file in ``./configs``, or a shipped preset.
+
+    Args:
+        name: Its path, or its name in one of the folders.
+        study: Whether a study is looked for, rather than the configuration of a run.
 
     Raises:
         ConfigError: If there is none of this name.
@@ -24,10 +32,15 @@ def find_config(name: str) -> Path:
         if place.is_file():
             return place
     folder = presets_folder()
-    presets = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml"))
+    presets = sorted(
+        relative.as_posix()
+        for path in folder.rglob("*.yaml")
+        if ((relative := path.relative_to(folder)).parts[0] == STUDIES) == study
+    )
     close = did_you_mean(name, presets)
     raise ConfigError(
-        f"no configuration {name}{f' (did you mean {close}?)' if close else ''}; "
+        f"no {'study' if study else 'configuration'} {name}"
+        f"{f' (did you mean {close}?)' if close else ''}; "
         f"looked for {', '.join(map(str, places))}; shipped are {', '.join(presets)}"
     )
 
@@ -48,10 +61,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
         2
     """
     path = find_config(name_or_path)
-    tree, problems = read_yaml(_text(path), str(path))
-    if not isinstance(tree, dict):
-        given = "it is empty" if tree is None else f"got {shown(tree)}"
-        raise ConfigError(f"{path}: must hold keys and values, {given}")
+    tree, problems = read_tree(path)
     changes = _parse(overrides)
     changed, misled = apply_overrides(tree, changes)
     problems += misled
@@ -66,6 +76,19 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
     if experiment is None or problems:
         raise ConfigError("\n".join(_line(problem, str(path), changes) for problem in problems))
     return experiment
+
+
+def read_tree(path: Path) -> tuple[dict[str, Any], list[Problem]]:
+    """Read the keys and values of a file, and a problem for each key that stands twice.
+
+    Raises:
+        ConfigError: If the file cannot be read or holds something else.
+    """
+    tree, problems = read_yaml(_text(path), str(path))
+    if not isinstance(tree, dict):
+        given = "it is empty" if tree is None else f"got {shown(tree)}"
+        raise ConfigError(f"{path}: must hold keys and values, {given}")
+    return tree, problems
 
 
 def dump_config(experiment: Experiment) -> str:

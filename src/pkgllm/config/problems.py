@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate, sections, tag
+from pkgllm.config.schema import Experiment
+from pkgllm.config.section import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +28,19 @@ class Problem:
         return ": ".join(filter(None, (".".join(self.path), self.message)))
 
 
-def problems_of(error: ValidationError, tree: object) -> Iterator[Problem]:
+def problems_of(
+    error: ValidationError, tree: object, top: type[Section] = Experiment
+) -> Iterator[Problem]:
     """Turn pydantic's errors about a tree into problems, one for each key.
 
     Args:
         error: What the schema refused.
         tree: The value that was validated.
+        top: The section that it was validated as.
     """
     seen: set[tuple[KeyPath, str]] = set()
     for details in error.errors(include_url=False):
-        for problem in _problems(details, tree):
+        for problem in _problems(details, tree, top):
             if (problem.path, problem.message) not in seen:
                 seen.add((problem.path, problem.message))
                 yield problem
@@ -57,11 +62,11 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _problems(details: ErrorDetails, tree: object) -> Iterator[Problem]:
-    key = locate(details["loc"])
+def _problems(details: ErrorDetails, tree: object, top: type[Section]) -> Iterator[Problem]:
+    key = locate(details["loc"], top)
     match details["type"]:
         case "extra_forbidden":
-            yield _unknown_key(key, details["input"])
+            yield _unknown_key(key, details["input"], top)
         case "missing":
             yield Problem(key.path, f"missing, must be {_expected(key)}", _name_beside(key))
         case "union_tag_not_found" | "union_tag_invalid":
@@ -93,7 +98,7 @@ def _name_beside(key: Key) -> KeyPath | None:
     return None if tag(key.section) is None else (*key.path[:-1], "name")
 
 
-def _unknown_key(key: Key, value: object) -> Problem:
+def _unknown_key(key: Key, value: object, top: type[Section]) -> Problem:
     name = key.path[-1]
     owners = [
         str(tag(choice))
@@ -105,14 +110,14 @@ def _unknown_key(key: Key, value: object) -> Problem:
         return Problem(
             key.path, f"unknown key, got {shown(value)} ({hint})", chosen_by=_name_beside(key)
         )
-    return Problem(key.path, f"unknown key, got {shown(value)} ({_nearest(key)})")
+    return Problem(key.path, f"unknown key, got {shown(value)} ({_nearest(key, top)})")
 
 
-def _nearest(key: Key) -> str:
+def _nearest(key: Key, top: type[Section]) -> str:
     name = key.path[-1]
     if close := did_you_mean(name, key.section.model_fields):
         return f"did you mean {close}?"
-    if elsewhere := next((path for path in known_keys() if path[-1] == name != "name"), None):
+    if elsewhere := next((path for path in known_keys(top) if path[-1] == name != "name"), None):
         return f"did you mean {'.'.join(elsewhere)}?"
     return f"known here: {', '.join(key.section.model_fields)}"
 

@@ -198,7 +198,8 @@ def _are_compared(first: _Model, second: _Model, *, alone: bool) -> bool:
 def _measure(
     metric: str, asked: Predictions, models: Sequence[_Model], pairs: Sequence[tuple[int, int]]
 ) -> _Measured:
-    sums, counts = _client_terms(metric, asked, models)
+    of_models = [(model.runs[0], model.model) for model in models]
+    sums, counts = client_terms(metric, asked, of_models)
     seed = asked.config.seed
     ratios = bootstrap_ratios(
         sums,
@@ -229,10 +230,15 @@ def _measure(
     )
 
 
-def _client_terms(
-    metric: str, asked: Predictions, models: Sequence[_Model]
+def client_terms(
+    metric: str, asked: Predictions, models: Sequence[tuple[Predictions, str]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum both terms of a metric over each client's queries.
+
+    Args:
+        metric: Its name.
+        asked: What was asked.
+        models: Runs that were asked that, each with the name of one of its models.
 
     Returns:
         Twice the shape ``(clients, models)``; the second, lower terms are alike for all models.
@@ -242,10 +248,7 @@ def _client_terms(
     # An item is ranked among the candidates without the client's other held-out ones.
     num_ranked = np.repeat(candidates - sizes + 1, sizes)
     starts = np.cumsum(sizes) - sizes
-    terms = [
-        METRICS[metric](model.runs[0].ranks(model.model, asked.asked), num_ranked)
-        for model in models
-    ]
+    terms = [METRICS[metric](run.ranks(model, asked.asked), num_ranked) for run, model in models]
     return (
         np.add.reduceat(np.column_stack([found.upper for found in terms]), starts),
         np.add.reduceat(np.column_stack([found.lower for found in terms]), starts),

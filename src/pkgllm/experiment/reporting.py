@@ -13,7 +13,8 @@ from pkgllm.experiment.predictions import printable, read_predictions
 from pkgllm.experiment.ranking import run_title
 from pkgllm.files import cannot, write_atomically
 from pkgllm.report.blocks import overall, spread_blocks
-from pkgllm.report.plots import FORMATS, PLOTS, captions, check_plots, draw_plots
+from pkgllm.report.drawing import FORMATS, check_plots
+from pkgllm.report.plots import PLOTS, captions, draw_plots
 from pkgllm.report.run_tables import Round, RunStory, markdown_report
 from pkgllm.report.tables import remarks
 from pkgllm.runs import RunFolder

@@ -1,14 +1,9 @@
-"""One run in plots, each as PNG and SVG; the same numbers give the same bytes of SVG.
+"""One run in plots, each as PNG and SVG; the same numbers give the same bytes of SVG."""
 
-Colours are those of Okabe and Ito 2008, "Color Universal Design", which stay apart for every kind
-of colour vision; lines differ in their dashes as well, for prints without colour.
-"""
-
-import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pkgllm.errors import RunError
+from pkgllm.report.drawing import BLUE, LOOKS, ORANGE, images, new_figure, own_settings
 from pkgllm.report.run_tables import RunStory, measure
 
 if TYPE_CHECKING:
@@ -17,52 +12,8 @@ if TYPE_CHECKING:
 
 PLOTS = ("training", "updates", "validation", "clients")
 """Every file name, without its ending."""
-FORMATS = ("png", "svg")
 
-_BLUE, _ORANGE, _GREEN, _PINK, _BLACK = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000"
-_LOOKS = (
-    (_BLUE, "-", 2.6),
-    (_ORANGE, (0, (5, 1.5)), 2.0),
-    (_GREEN, (0, (1, 1)), 2.2),
-    (_PINK, (0, (5, 1.5, 1, 1.5)), 2.0),
-    (_BLACK, (0, (3, 3)), 1.6),
-    ("#E69F00", (0, (8, 2, 2, 2)), 1.8),
-    ("#56B4E9", (0, (2, 2)), 1.8),
-)
-_SETTINGS: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.titlesize": 13,
-    "axes.titlelocation": "left",
-    "axes.titlepad": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 2.2,
-    "lines.markersize": 5,
-    # Without it the names inside an SVG are drawn at random.
-    "svg.hashsalt": "pkgllm",
-}
 _HEADINGS = {"hits@10": "Hits@10", "mrr": "MRR"}
-
-
-def check_plots() -> None:
-    """Raise where nothing can be drawn.
-
-    Raises:
-        RunError: If matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise RunError(
-            f"plots need matplotlib, which cannot be imported: {error}; install it with "
-            "pip install matplotlib"
-        ) from error
 
 
 def draw_plots(story: RunStory) -> dict[str, dict[str, bytes]]:
@@ -71,17 +22,8 @@ def draw_plots(story: RunStory) -> dict[str, dict[str, bytes]]:
     Args:
         story: What the run folder tells.
     """
-    import matplotlib
-
-    made: dict[str, dict[str, bytes]] = {}
-    with matplotlib.rc_context():
-        # What a user prefers elsewhere must not change the bytes.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS)
-        for name, draw in _drawings(story).items():
-            figure = draw(story)
-            made[name] = {form: _bytes(figure, form) for form in FORMATS}
-    return made
+    with own_settings():
+        return {name: images(draw(story)) for name, draw in _drawings(story).items()}
 
 
 def captions(story: RunStory) -> dict[str, str]:
@@ -106,7 +48,7 @@ def _drawings(story: RunStory) -> dict[str, "Callable[[RunStory], Figure]"]:
 
 
 def _training(story: RunStory) -> "Figure":
-    figure, axes = _figure(1, 1)
+    figure, axes = new_figure(1, 1)
     name = "loss" if _reports_loss(story) else "update_norm"
     _line(axes[0], *_series(story.rounds, name))
     axes[0].set_title(captions(story)["training"])
@@ -118,7 +60,7 @@ def _training(story: RunStory) -> "Figure":
 
 
 def _updates(story: RunStory) -> "Figure":
-    figure, axes = _figure(2, 1, height=6.4)
+    figure, axes = new_figure(2, 1, height=6.4)
     for panel, name, title, label in (
         (axes[0], "update_norms", "Length of the clients' updates", "Euclidean length"),
         (axes[1], "update_cosines", "Direction: cosine to the mean update", "cosine"),
@@ -126,7 +68,7 @@ def _updates(story: RunStory) -> "Figure":
         places, mean = _series(story.rounds, name, "mean")
         (_, low), (_, high) = (_series(story.rounds, name, part) for part in ("min", "max"))
         panel.fill_between(
-            places, low, high, color=_BLUE, alpha=0.18, linewidth=0, label="smallest to largest"
+            places, low, high, color=BLUE, alpha=0.18, linewidth=0, label="smallest to largest"
         )
         _line(panel, places, mean, label="mean of the cohort")
         panel.set_title(title)
@@ -140,7 +82,7 @@ def _updates(story: RunStory) -> "Figure":
 
 
 def _validation(story: RunStory) -> "Figure":
-    figure, axes = _figure(1, 1)
+    figure, axes = new_figure(1, 1)
     places, values = _series(story.validations, "hits@10")
     _line(axes[0], places, values)
     axes[0].set_title(captions(story)["validation"])
@@ -148,7 +90,7 @@ def _validation(story: RunStory) -> "Figure":
     _rounds_axis(axes[0], story)
     best = max(range(len(values)), key=values.__getitem__)
     axes[0].plot(
-        places[best], values[best], "o", color=_ORANGE, markersize=9, zorder=3, clip_on=False
+        places[best], values[best], "o", color=ORANGE, markersize=9, zorder=3, clip_on=False
     )
     axes[0].annotate(
         f"best {values[best]:.4f}, round {places[best]:.0f}",
@@ -156,7 +98,7 @@ def _validation(story: RunStory) -> "Figure":
         xytext=(0, 12),
         textcoords="offset points",
         ha="right" if places[best] > story.planned / 2 else "left",
-        color=_ORANGE,
+        color=ORANGE,
     )
     axes[0].margins(y=0.2)
     # From 0, or the noise of a few queries would look like a rise.
@@ -165,12 +107,12 @@ def _validation(story: RunStory) -> "Figure":
 
 
 def _clients(story: RunStory) -> "Figure":
-    figure, axes = _figure(1, len(story.own), width=9.6, height=4.9)
+    figure, axes = new_figure(1, len(story.own), width=9.6, height=4.9)
     # Room between the last number of one axis and the first of the next.
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
     for panel, (metric, models) in zip(axes, story.own.items(), strict=True):
         for place, (model, values) in enumerate(models.items()):
-            colour, dashes, width = _LOOKS[place % len(_LOOKS)]
+            colour, dashes, width = LOOKS[place % len(LOOKS)]
             panel.step(
                 *_at_least(values),
                 where="pre",
@@ -220,20 +162,10 @@ def _series(
     return [place for place, _ in found], [value for _, value in found]
 
 
-def _figure(
-    rows: int, columns: int, *, width: float = 7.2, height: float = 4.2
-) -> "tuple[Figure, Sequence[Axes]]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=columns > 1, sharex=rows > 1)
-    return figure, list(axes.flat)
-
-
 def _line(axes: "Axes", places: list[float], values: list[float], label: str = "") -> None:
     # With many rounds, marks would run into each other.
     mark = "o" if len(places) <= 40 else None
-    axes.plot(places, values, color=_BLUE, marker=mark, label=label, zorder=3)
+    axes.plot(places, values, color=BLUE, marker=mark, label=label, zorder=3)
 
 
 def _rounds_axis(axes: "Axes", story: RunStory) -> None:
@@ -242,11 +174,3 @@ def _rounds_axis(axes: "Axes", story: RunStory) -> None:
     axes.set_xlabel("round")
     axes.set_xlim(0.5, story.planned + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _bytes(figure: "Figure", form: str) -> bytes:
-    written = io.BytesIO()
-    # Neither a date nor a version, which would differ in the same plot made again.
-    nothing = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
-    figure.savefig(written, format=form, dpi=160, metadata=nothing)
-    return written.getvalue()

@@ -1,0 +1,132 @@
+"""A study's file, found, read, and turned into the configurations of all its runs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from pkgllm.config.load import find_config, load_config, read_tree
+from pkgllm.config.problems import did_you_mean, problems_of
+from pkgllm.config.schema import Experiment
+from pkgllm.config.study import Point, Study
+from pkgllm.config.study_plot import Layout, clash_lines, lay_out_plot
+from pkgllm.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRun:
+    """One run of a study."""
+
+    name: str
+    """Of its folder."""
+    point: Point
+    config: Experiment
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A study and all its runs, checked."""
+
+    name: str
+    given: str
+    """How the study was named on the command line."""
+    study: Study
+    runs: tuple[StudyRun, ...]
+    layout: Layout | None
+    """Of the plot."""
+
+    def of_point(self, point: Point) -> tuple[StudyRun, ...]:
+        """Return the runs of a point, by seed."""
+        return tuple(run for run in self.runs if run.point == point)
+
+
+def load_study(name_or_path: str) -> Plan:
+    """Read a study and check every run of it.
+
+    Args:
+        name_or_path: A path, a file in ``./configs``, or a shipped one: ``studies/NAME.yaml``.
+
+    Raises:
+        ConfigError: If the file cannot be found or read, or for everything in it, and in all the
+            configurations that it makes, that is wrong; one line each.
+
+    Example:
+        >>> plan = load_study("studies/aggregators.yaml")
+        >>> [run.name for run in plan.runs][:3]
+        ['fedavg-seed0', 'fedprox-seed0', 'scaffold-seed0']
+    """
+    path = find_config(name_or_path, study=True)
+    tree, problems = read_tree(path)
+    study: Study | None = None
+    try:
+        study = Study.model_validate(tree, strict=True)
+    except ValidationError as error:
+        problems += problems_of(error, tree, Study)
+    if study is None or problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    points = study.points()
+    configs = _configs(path, study, points)
+    layout = None
+    if study.plot is not None:
+        layout = lay_out_plot(study.plot, [(point, configs[point.name]) for point in points])
+        if clashing := list(clash_lines(layout)):
+            raise ConfigError("\n".join(f"{path}: {line}" for line in clashing))
+    return Plan(
+        path.stem,
+        name_or_path,
+        study,
+        tuple(
+            StudyRun(
+                f"{point.name}-seed{seed}",
+                point,
+                configs[point.name].model_copy(update={"seed": seed}),
+            )
+            for point in points
+            for seed in study.seeds
+        ),
+        layout,
+    )
+
+
+def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str, Experiment]:
+    """Return each point's configuration by the point's name."""
+    find_config(study.base)
+    found: dict[str, Experiment] = {}
+    points_by_line: dict[str, list[str]] = {}
+    for point in points:
+        try:
+            config = load_config(study.base, point.overrides)
+            lines = _not_for_sweeps(study, config)
+            found[point.name] = config
+        except ConfigError as error:
+            # There is no --set here, but the same words in the study's file.
+            lines = [line.removeprefix("--set ") for line in str(error).splitlines()]
+        for line in lines:
+            points_by_line.setdefault(line, []).append(point.name)
+    if points_by_line:
+        raise ConfigError(
+            "\n".join(
+                f"{path}: {_named(names, points)}: {line}" for line, names in points_by_line.items()
+            )
+        )
+    return found
+
+
+def _not_for_sweeps(study: Study, config: Experiment) -> list[str]:
+    lines = []
+    if config.mode.name == "federated" and config.mode.runtime.name == "deployment":
+        lines.append("mode.runtime must be local or ray in a sweep, got deployment")
+    known = ("tuned", "base", *config.evaluation.baselines.names)
+    for model in study.models:
+        if model not in known:
+            close = did_you_mean(model, known)
+            lines.append(
+                f"models must be ranked by the runs ({', '.join(known)}), got {model}"
+                f"{f'; did you mean {close}?' if close else ''}"
+            )
+    return lines
+
+
+def _named(names: list[str], points: tuple[Point, ...]) -> str:
+    return "every point" if len(names) == len(points) > 1 else ", ".join(names)

@@ -112,7 +112,10 @@ def test_the_summary_holds_what_the_results_say(
         assert point["seeds"] == [7, 8]
         assert point["privacy"] is None
         seconds = [
-            sum(record["seconds"] for record in RunFolder.open(output / run).read_timings())
+            sum(
+                float(str(record["seconds"]))
+                for record in RunFolder.open(output / run).read_timings()
+            )
             for run in runs
         ]
         assert point["seconds"] == pytest.approx(statistics.mean(seconds))

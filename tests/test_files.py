@@ -9,7 +9,13 @@ import pytest
 from safetensors import SafetensorError
 
 from pkgllm.errors import RunError
-from pkgllm.files import restore_folders, write_atomically, write_folder_atomically
+from pkgllm.files import (
+    hidden_sibling,
+    remove_unfinished,
+    restore_folders,
+    write_atomically,
+    write_folder_atomically,
+)
 
 SMALL_FILES_ONLY = """\
 import resource
@@ -191,3 +197,16 @@ write_folder_atomically(Path({str(target)!r}), lambda folder: (folder / "new").t
     assert not target.exists()
     restore_folders(tmp_path)
     assert _names(target) == ["old"]
+
+
+def test_what_a_dead_process_had_begun_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / "a.tmp", tmp_path / ".hidden", tmp_path / "deep" / "data"]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    hidden_sibling(tmp_path / "results.json").write_text("half")
+    folder = hidden_sibling(tmp_path / "deep" / "adapter")
+    folder.mkdir()
+    (folder / "part").write_text("half")
+    remove_unfinished(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)

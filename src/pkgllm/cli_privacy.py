@@ -1,6 +1,5 @@
 """The commands of ``pkgllm privacy``."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -117,6 +116,8 @@ def canaries(
     counts = _counts(put_in or ["1:100", "5:50", "25:50"])
     if not 0 < delta < 1:
         raise ConfigError(f"--delta must be above 0 and below 1, got {delta:g}")
+
+    from dataclasses import asdict
 
     from pkgllm.experiment.canary_runs import train_with_canaries
     from pkgllm.report.privacy_audit import CANARY_NOTES, canaries_table

@@ -49,6 +49,13 @@ def hidden_sibling(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that died had begun to write somewhere below a folder."""
+    for path in sorted(folder.rglob(".*.tmp")):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 

@@ -44,6 +44,7 @@ from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
 from pkgllm.experiment.training_run import Traces, going_on
 from pkgllm.experiment.validation import check_observation
+from pkgllm.files import remove_unfinished
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import (
     AdapterState,
@@ -158,6 +159,7 @@ def resume(
     job = _load(config, run)
     if run.provenance.exists():
         _check_same(run, job)
+    remove_unfinished(run.path)
     # Values that were evicted to it would be computed in other company than those that were not.
     (run.path / REFERENCE).unlink(missing_ok=True)
     # Nothing that the seed says is private; noise that was fixed was for a test, which is over.

@@ -3,6 +3,7 @@
 Source: Hu et al. 2021, arXiv:2106.09685, eq. 3: ``W x + (lora_alpha / lora_rank) B A x``.
 """
 
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -151,6 +152,12 @@ def save_adapter(policy: PeftModel, folder: Path) -> None:
     policy.save_pretrained(str(folder), save_embedding_layers=False)
     # PEFT adds a model card template that says nothing about this adapter.
     (folder / "README.md").unlink(missing_ok=True)
+    # It keeps the names of layers in a set, whose order is another one in each process.
+    path = folder / "adapter_config.json"
+    written = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(written["target_modules"], list):
+        written["target_modules"].sort()
+    path.write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_adapter_state(folder: Path) -> AdapterState:

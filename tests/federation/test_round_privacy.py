@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from quadratic_clients import QuadraticClients, same_bytes
-from scipy.stats import chi2
+from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from pkgllm.errors import PrivacyError
 from pkgllm.federation.client_app import CohortApp

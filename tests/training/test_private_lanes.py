@@ -93,7 +93,7 @@ def test_without_noise_and_clipping_it_trains_as_all_groups_in_each_step_do(
     policy: PeftModel, name: str, optimizer: str
 ) -> None:
     adapters = own_adapters(policy, list(GROUPS))
-    chosen = {"optimizer": optimizer, "weight_decay": 0.01}
+    chosen: dict[str, Any] = {"optimizer": optimizer, "weight_decay": 0.01}
     plain = lane_trainer(
         policy,
         OBJECTIVES[name],
@@ -116,7 +116,7 @@ def test_the_noise_that_is_released_has_the_standard_deviation_that_is_charged(
     adapters = own_adapters(policy, ["p1"])
     # A noise that is wrong by this factor must be told from the right one.
     noisy = GaussianSettings(0.25, 1.5 * wrong, 2.0)
-    one = {"optimizer": "sgd", "local_steps": 1}
+    one: dict[str, Any] = {"optimizer": "sgd", "local_steps": 1}
     after, without = (
         train(private_trainer(policy, s, **one), adapters, learning_rate=rate)["p1"].adapter
         for s in (noisy, quiet)
@@ -195,7 +195,7 @@ def test_the_terms_of_a_strategy_are_neither_clipped_nor_noised(policy: PeftMode
         "p1": {key: torch.full_like(value, 100.0) for key, value in adapters["p1"].items()}
     }
     settings = GaussianSettings(0.01, 1.0, 3.0)
-    one = {"optimizer": "sgd", "local_steps": 1}
+    one: dict[str, Any] = {"optimizer": "sgd", "local_steps": 1}
     plain = train(private_trainer(policy, settings, **one), adapters, learning_rate=0.1)
     corrected = train(
         private_trainer(policy, settings, **one),
@@ -217,7 +217,7 @@ def test_the_proximal_term_pulls_as_it_does_without_privacy(policy: PeftModel) -
         GROUPS,
         steps=some_steps(groups_per_step=3, max_grad_norm=1e6, **chosen),
     )
-    terms = {"learning_rate": 0.1, "proximal_mu": 5.0}
+    terms: dict[str, Any] = {"learning_rate": 0.1, "proximal_mu": 5.0}
     found = train(private_trainer(policy, EXACT, OBJECTIVES["dpo"], **chosen), adapters, **terms)
     assert_close(found, train(plain, adapters, **terms))
 
@@ -273,7 +273,7 @@ def test_a_group_that_cannot_be_trained_on_adds_nothing_and_fails_nobody(
     failing = Objective(loss, needs_reference=True, needs_mismatched=False)
     adapters = own_adapters(policy, ["p1"])
     settings = GaussianSettings(0.1, 0.5, 3.0)
-    one = {"optimizer": "sgd", "local_steps": 1}
+    one: dict[str, Any] = {"optimizer": "sgd", "local_steps": 1}
     found = train(private_trainer(policy, settings, failing, {"p1": whole}, **one), adapters)
     others = {"p1": tuple(group for group in whole if group is not damaged)}
     expected = train(private_trainer(policy, settings, groups=others, **one), adapters)

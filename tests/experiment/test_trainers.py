@@ -77,7 +77,10 @@ def test_no_fact_enters_more_groups_than_are_accounted_for(build: Build, bound: 
 def test_other_units_leave_the_groups_as_they_are(build: Build) -> None:
     _, without = build(privacy={"name": "none"})
     entered = Counter(
-        item for client in without for group in without[client] for item in group.prompt.tails
+        (client, item)
+        for client in without
+        for group in without[client]
+        for item in group.prompt.tails
     )
     assert max(entered.values()) > 2
 

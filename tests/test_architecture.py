@@ -137,6 +137,7 @@ def test_the_engine_needs_neither_flower_nor_rdf() -> None:
             "training",
             "lm",
             "preferences",
+            "privacy",
             "corpora",
             "graph",
             "errors",

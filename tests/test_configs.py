@@ -22,14 +22,17 @@ PRESETS = [name for name in ALL if name not in STUDIES]
 AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
 
 
-def test_there_are_thirteen() -> None:
+def test_there_are_sixteen() -> None:
     assert presets_folder() == FOLDER
     assert [
         *(f"aggregators/{name}.yaml" for name in AGGREGATORS),
         "centralized.yaml",
+        "feddpo-dp.yaml",
         "feddpo.yaml",
+        "fedkto-dp.yaml",
         "fedkto.yaml",
         "local.yaml",
+        "quickstart-dp.yaml",
         "quickstart.yaml",
         "redial-mini.yaml",
     ] == PRESETS
@@ -102,11 +105,16 @@ def test_a_wrong_key_anywhere_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("preset", "part"),
-    [("feddpo.yaml", "objective"), ("centralized.yaml", "mode"), ("local.yaml", "mode")],
+    ("base", "preset", "part"),
+    [
+        ("fedkto.yaml", "feddpo.yaml", "objective"),
+        ("fedkto.yaml", "centralized.yaml", "mode"),
+        ("fedkto.yaml", "local.yaml", "mode"),
+        ("fedkto-dp.yaml", "feddpo-dp.yaml", "objective"),
+    ],
 )
-def test_what_is_compared_differs_in_one_part(preset: str, part: str) -> None:
-    first, second = load_config("fedkto.yaml"), load_config(preset)
+def test_what_is_compared_differs_in_one_part(base: str, preset: str, part: str) -> None:
+    first, second = load_config(base), load_config(preset)
     assert getattr(first, part) != getattr(second, part)
     assert first.model_copy(update={part: getattr(second, part)}) == second
 
@@ -131,12 +139,27 @@ def test_the_names_hold_what_they_promise() -> None:
     }
     assert found == {
         "quickstart.yaml": ("small_world", "base-tiny", "kto", "federated"),
+        "quickstart-dp.yaml": ("small_world", "base-tiny", "apo_zero", "federated"),
+        "fedkto-dp.yaml": ("redial", "Qwen/Qwen3-0.6B", "apo_zero", "federated"),
+        "feddpo-dp.yaml": ("redial", "Qwen/Qwen3-0.6B", "dpo", "federated"),
         "redial-mini.yaml": ("redial", "qwen3-mini", "kto", "federated"),
         "fedkto.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "federated"),
         "feddpo.yaml": ("redial", "Qwen/Qwen3-0.6B", "dpo", "federated"),
         "centralized.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "centralized"),
         "local.yaml": ("redial", "Qwen/Qwen3-0.6B", "kto", "local"),
     }
+
+
+@pytest.mark.parametrize("preset", [preset for preset in PRESETS if "-dp" in preset])
+def test_a_private_preset_trains_few_values_and_bounds_its_facts(preset: str) -> None:
+    config = load_config(preset)
+    assert config.privacy.name == "example"
+    assert config.privacy.target_epsilon == 8
+    assert config.adapter.freeze_a
+    # A step may draw as many as are expected, and delta must hide one of the most there are.
+    assert config.privacy.expected_batch_size <= config.groups.max_groups
+    assert config.privacy.delta < 1 / config.groups.max_groups
+    assert not config.privacy.report_private_metrics
 
 
 @pytest.mark.parametrize("preset", PRESETS)

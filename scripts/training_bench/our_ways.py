@@ -14,18 +14,21 @@ from pkgllm.lm.adapter import AdapterState, attach_adapter
 from pkgllm.lm.factors import StackedFactors
 from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.preferences.groups import Group
-from pkgllm.training import lane_passes, objectives, sequential
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.noise import secure
+from pkgllm.training import lane_passes, sequential
 from pkgllm.training.batches import branches_of
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.objectives import Objective
+from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
 from pkgllm.training.sequential import SequentialTrainer
 from training_bench.measure import Clock
 from training_bench.workload import (
-    BETA,
+    APO_ZERO,
     GROUPS_PER_CLIENT,
     LORA_ALPHA,
     LORA_RANK,
@@ -82,6 +85,30 @@ def lane_trainer(
     )
 
 
+def private_trainer(
+    workload: Workload,
+    decoder: LaneDecoder,
+    objective: Objective,
+    *,
+    steps: int,
+    settings: GaussianSettings,
+    charge: Charge,
+    memory_bytes: int,
+) -> PrivateLaneTrainer:
+    """Return the lane engine with noise on every step, with nothing remembered yet."""
+    return PrivateLaneTrainer(
+        decoder,
+        workload.groups,
+        objective,
+        _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes)),
+        steps=_local_steps(steps),
+        settings=settings,
+        noise=secure(),
+        charge=charge,
+        memory_bytes=memory_bytes,
+    )
+
+
 def _local_steps(steps: int) -> LocalSteps:
     return LocalSteps(
         local_steps=steps, groups_per_step=GROUPS_PER_CLIENT, max_grad_norm=MAX_GRAD_NORM
@@ -113,24 +140,20 @@ def example_cost(
 ) -> ExampleCost:
     """Compare, client by client, both kinds of gradient of its groups; an example is a group.
 
-    The objective is KTO with the baseline fixed at 0, which does not couple examples. Reference
-    log-probabilities are there before.
+    Reference log-probabilities are there before.
     """
-    objective = objectives.apo_zero(
-        beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0
-    )
     reference = _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes))
     values = decoder.layout.to_vector(start).to(decoder.device)
 
     def by_example(groups: Sequence[Group]) -> Tensor:
         total = torch.zeros_like(values)
         for part in example_gradients(
-            decoder, values, groups, objective, reference, memory_bytes=memory_bytes
+            decoder, values, groups, APO_ZERO, reference, memory_bytes=memory_bytes
         ):
             total += part.gradients.sum(0)
         return total / len(groups)
 
-    together = partial(_batch_gradient, decoder, values, objective, reference)
+    together = partial(_batch_gradient, decoder, values, APO_ZERO, reference)
     single, plain = Clock(decoder.device), Clock(decoder.device)
     difference = 0.0
     for groups in workload.groups.values():

@@ -30,6 +30,8 @@ OBJECTIVES: Mapping[ObjectiveName, Objective] = {
     "kto": objectives.kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0),
     "dpo": objectives.dpo(beta=BETA, nll_weight=0, pairs="matched"),
 }
+APO_ZERO = objectives.apo_zero(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+"""KTO with the baseline fixed at 0, which does not couple examples."""
 
 _NUM_WORDS = 1000
 

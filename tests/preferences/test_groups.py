@@ -7,66 +7,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from some_graphs import CATALOGUE, NUM_ITEMS, a_fact, graphs, liked, said, sizes
 from transformers import AutoTokenizer
 
-from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.splits import split_client
-from pkgllm.graph.personal_graph import RELATIONS, Fact, Moment, PersonalGraph, Provenance, Relation
+from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.preferences.groups import (
     Group,
     GroupBuilder,
     NegativeCounts,
-    hidden_windows,
 )
 from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.preferences.windows import WindowSettings
 from pkgllm.randomness import stream
-
-SAID = Provenance("own_answer", "conversation/1")
-NUM_ITEMS = 24
-CATALOGUE = Catalogue([Item(f"{n:02}", f"Film {n:02}") for n in range(NUM_ITEMS)])
 
 Build = Callable[..., tuple[Group, ...]]
 
 
-def a_fact(item: int, relation: Relation, session: int, position: int = 0) -> Fact:
-    return Fact(relation, f"{item:02}", f"Film {item:02}", Moment(session, position), SAID)
-
-
-def said(*relations: Relation) -> PersonalGraph:
-    """One fact for each relation, in order of time, about the films 00, 01, ..."""
-    return PersonalGraph(
-        "p1", tuple(a_fact(n, relation, n) for n, relation in enumerate(relations))
-    )
-
-
-def liked(count: int) -> PersonalGraph:
-    return PersonalGraph("p1", tuple(a_fact(n, "liked", n) for n in range(count)))
-
-
-# Few moments, so that facts of the same moment occur.
-graphs = st.builds(
-    lambda facts: PersonalGraph("p1", tuple(facts)),
-    st.lists(
-        st.builds(
-            a_fact,
-            st.integers(0, NUM_ITEMS - 1),
-            # Mostly verdicts, since only those are hidden.
-            st.sampled_from(("liked", "liked", "disliked", *RELATIONS)),
-            st.integers(0, 6),
-            st.integers(0, 3),
-        ),
-        unique_by=lambda fact: fact.tail,
-        max_size=NUM_ITEMS,
-    ),
-)
-sizes = st.fixed_dictionaries(
-    {
-        "hidden_facts": st.integers(1, 9),
-        "stride": st.integers(1, 9),
-        "min_context": st.integers(0, 4),
-        "max_groups": st.integers(0, 8),
-    }
-)
 counts = st.builds(NegativeCounts, st.integers(0, 5), st.integers(0, NUM_ITEMS + 3))
 
 
@@ -85,7 +42,7 @@ def build(tiny_base_folder: Path) -> Build:
     ) -> tuple[Group, ...]:
         builder = GroupBuilder(CATALOGUE, writer, negatives)
         wanted = {"hidden_facts": 3, "stride": 2, "min_context": 1, "max_groups": 16} | more
-        return builder.build(graph, stream(seed, "groups", graph.owner), **wanted)
+        return builder.build(graph, stream(seed, "groups", graph.owner), WindowSettings(**wanted))
 
     return build
 
@@ -146,69 +103,6 @@ def test_another_seed_draws_other_negatives(build: Build) -> None:
     graph, negatives = liked(6), NegativeCounts(uniform=4)
     drawn = {tuple(items(build(graph, negatives, seed=s)[0], "uniform")) for s in range(5)}
     assert len(drawn) > 1
-
-
-def windows(graph: PersonalGraph, **wanted: int) -> list[tuple[str, str]]:
-    """Context and hidden films of each window, one digit a film."""
-    found = hidden_windows(graph, **wanted)
-    return [
-        ("".join(fact.tail[1] for fact in context.facts), "".join(fact.tail[1] for fact in hidden))
-        for context, hidden in found
-    ]
-
-
-def test_windows_by_hand() -> None:
-    ten = liked(10)
-    wanted = {"hidden_facts": 3, "stride": 2, "min_context": 1, "max_groups": 16}
-    # The last window starts at 10 - 3 = 7; the one at -1 does not exist.
-    assert windows(ten, **wanted) == [
-        ("0123456", "789"),
-        ("01234", "567"),
-        ("012", "345"),
-        ("0", "123"),
-    ]
-    assert windows(ten, **(wanted | {"max_groups": 2})) == [("0123456", "789"), ("01234", "567")]
-    assert windows(ten, **(wanted | {"min_context": 4})) == [("0123456", "789"), ("01234", "567")]
-    assert windows(ten, **(wanted | {"stride": 9, "hidden_facts": 1})) == [("012345678", "9")]
-
-
-def test_facts_that_are_no_verdict_stand_in_the_context_and_are_never_hidden() -> None:
-    graph = said("seen", "liked", "suggested", "unseen", "disliked", "liked", "seen")
-    wanted = {"hidden_facts": 2, "stride": 1, "min_context": 1, "max_groups": 16}
-    # Verdicts are 1, 4 and 5; film 6 comes after every one of them.
-    assert windows(graph, **wanted) == [("0123", "45"), ("0", "14")]
-
-
-def test_a_window_without_a_like_is_skipped_and_not_counted() -> None:
-    graph = said("seen", "liked", "liked", "disliked", "disliked", "disliked", "liked")
-    wanted = {"hidden_facts": 1, "stride": 1, "min_context": 1, "max_groups": 2}
-    assert windows(graph, **wanted) == [("012345", "6"), ("01", "2")]
-
-
-def test_what_is_said_at_the_same_moment_is_not_strictly_earlier() -> None:
-    same = (a_fact(0, "liked", 0), a_fact(1, "seen", 1), a_fact(2, "liked", 1))
-    wanted = {"hidden_facts": 1, "stride": 1, "min_context": 0, "max_groups": 1}
-    assert windows(PersonalGraph("p1", same), **wanted) == [("0", "2")]
-
-
-@pytest.mark.parametrize(
-    ("graph", "expected"),
-    [
-        (said(), []),
-        (said("seen", "suggested"), []),
-        (said("disliked"), []),
-        (said("liked"), [("", "0")]),
-        (said("seen", "liked"), [("0", "1")]),
-        # Fewer verdicts than a window holds: the first is left as context.
-        (said("liked", "liked"), [("0", "1")]),
-        (said("liked", "disliked", "liked"), [("0", "12")]),
-    ],
-)
-def test_short_graphs(graph: PersonalGraph, expected: list[tuple[str, str]]) -> None:
-    wanted = {"hidden_facts": 8, "stride": 4, "min_context": 0, "max_groups": 16}
-    assert windows(graph, **wanted) == expected
-    with_context = [window for window in expected if window[0]]
-    assert windows(graph, **(wanted | {"min_context": 1})) == with_context
 
 
 @settings(max_examples=60, deadline=None)

@@ -93,6 +93,18 @@ class Groups(Section):
     """Facts between one window of hidden facts and the next."""
     min_context: NotNegative = 1
     """Facts that must stand before the hidden ones."""
+    max_context: Positive | None = None
+    """Facts before the hidden ones that a prompt may hold, the newest; any number when absent. With
+    privacy unit ``example`` a fact may enter few groups, so short contexts leave more of them."""
     max_groups: Positive = 16
     """Groups per client; the latest windows are kept."""
     negatives: Negatives = Negatives()
+
+    @model_validator(mode="after")
+    def _room_for_the_context(self) -> "Groups":
+        if self.max_context is not None and self.max_context < self.min_context:
+            raise ValueError(
+                f"max_context must be at least min_context, {self.min_context}, got "
+                f"{self.max_context}"
+            )
+        return self

@@ -21,6 +21,7 @@ from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.preferences.windows import WindowSettings
 from pkgllm.progress import Progress
 from pkgllm.randomness import stream, torch_seed
 from pkgllm.shipped import small_world_folder
@@ -100,6 +101,22 @@ def populate(config: schema.Experiment, corpus: Corpus, *, all_unseen: bool = Fa
     return Population(corpus, left_out, splits)
 
 
+def window_settings(config: schema.Experiment) -> WindowSettings:
+    """Return how graphs are cut into groups, and how often a fact may enter them.
+
+    With privacy unit ``example`` no fact enters more groups than its epsilon is computed for.
+    """
+    wanted, privacy = config.groups, config.privacy
+    return WindowSettings(
+        wanted.hidden_facts,
+        wanted.stride,
+        wanted.min_context,
+        wanted.max_groups,
+        wanted.max_context,
+        privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None,
+    )
+
+
 def build_groups(
     config: schema.Experiment,
     population: Population,
@@ -126,12 +143,13 @@ def build_groups(
         DataError: If no client has a group.
         RunError: If the file cannot be written.
     """
-    wanted = config.groups
+    wanted = config.groups.negatives
     builder = GroupBuilder(
         population.corpus.catalogue,
         writer,
-        NegativeCounts(wanted.negatives.known, wanted.negatives.uniform),
+        NegativeCounts(wanted.known, wanted.uniform),
     )
+    windows = window_settings(config)
     with (
         GroupWriter.create(path) as stored,
         progress.track("building groups", len(population.in_training)) as advance,
@@ -140,10 +158,7 @@ def build_groups(
             groups = builder.build(
                 split.train_graph,
                 stream(config.seed, "groups", split.client),
-                hidden_facts=wanted.hidden_facts,
-                stride=wanted.stride,
-                min_context=wanted.min_context,
-                max_groups=wanted.max_groups,
+                windows,
             )
             for group in groups:
                 asked = {c.item for c in group.completions if c.source in ("liked", "disliked")}

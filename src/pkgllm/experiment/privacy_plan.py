@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from pkgllm.config import schema
-from pkgllm.corpora.splits import ClientSplit
 from pkgllm.errors import ConfigError, PrivacyError
-from pkgllm.experiment.assembly import populate, read_corpus
+from pkgllm.experiment.assembly import populate, read_corpus, window_settings
 from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
 from pkgllm.lm.adapter_size import num_trained_parameters
-from pkgllm.preferences.groups import hidden_windows
+from pkgllm.preferences.windows import hidden_windows
 from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon
 from pkgllm.privacy.plans import Plan, Spending
 
@@ -37,12 +36,12 @@ def plan_privacy(config: schema.Experiment) -> Plan:
         raise ConfigError(
             "privacy.name is none, so there is nothing to plan; set it to example or client"
         )
-    windows = {
+    windows = window_settings(config)
+    num_groups = {
         split.client: found
         for split in populate(config, read_corpus(config)).in_training
-        if (found := _windows(config, split))
+        if (found := sum(1 for _ in hidden_windows(split.train_graph, windows)))
     }
-    num_groups = {client: len(found) for client, found in windows.items()}
     if mode.name == "federated" and mode.cohort_size > len(num_groups):
         raise ConfigError(
             f"mode.cohort_size must be at most the number of training clients, {len(num_groups)}, "
@@ -76,7 +75,6 @@ def plan_privacy(config: schema.Experiment) -> Plan:
         last_round=_last_round(config, privacy, num_groups, noise, last),
         num_rounds=mode.rounds,
         budget=privacy.budget,
-        most_groups_of_a_fact=max(_most_groups_of_a_fact(found) for found in windows.values()),
     )
 
 
@@ -232,26 +230,6 @@ def _denominator(config: schema.Experiment, privacy: Budgeted) -> int:
         return privacy.expected_batch_size
     assert config.mode.name == "federated"
     return config.mode.cohort_size
-
-
-def _windows(config: schema.Experiment, split: ClientSplit) -> tuple[frozenset[int], ...]:
-    """Return the facts of each group of a client, by place in its graph."""
-    wanted, graph = config.groups, split.train_graph
-    place = {id(fact): index for index, fact in enumerate(graph.facts)}
-    return tuple(
-        frozenset(place[id(fact)] for fact in (*context.facts, *hidden))
-        for context, hidden in hidden_windows(
-            graph,
-            hidden_facts=wanted.hidden_facts,
-            stride=wanted.stride,
-            min_context=wanted.min_context,
-            max_groups=wanted.max_groups,
-        )
-    )
-
-
-def _most_groups_of_a_fact(windows: tuple[frozenset[int], ...]) -> int:
-    return max(Counter(fact for window in windows for fact in window).values())
 
 
 def _ends(values: list[_Number]) -> tuple[_Number, _Number]:

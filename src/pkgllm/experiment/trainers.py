@@ -1,6 +1,7 @@
 """The engine of local training that a configuration names."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -10,10 +11,13 @@ from pkgllm.experiment.assembly import make_objective
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.preferences.groups import Group
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.noise import NoiseSource
 from pkgllm.runs import RunFolder
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps
+from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
 from pkgllm.training.sequential import SequentialTrainer
 from pkgllm.training.sequential import reference_scorer as sequential_reference_scorer
@@ -28,6 +32,17 @@ GPU_SHARE = 0.8
 """Part of a GPU's free memory that training takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class ExampleRelease:
+    """What training with privacy unit ``example`` needs beside its configuration."""
+
+    noise_multiplier: float
+    """Given, or computed from the target epsilon."""
+    noise: NoiseSource
+    charge: Charge
+    """Is told what is about to be released, before anybody has it."""
+
+
 def make_trainer(
     config: schema.Experiment,
     policy: PeftModel,
@@ -36,6 +51,7 @@ def make_trainer(
     run: RunFolder | None,
     *,
     local_steps: int,
+    release: ExampleRelease | None = None,
 ) -> CohortTrainer:
     """Return what trains clients from the adapters they receive.
 
@@ -47,7 +63,18 @@ def make_trainer(
         run: Where reference log-probabilities go that do not fit into memory; when None they are
             forgotten and computed again.
         local_steps: Optimiser steps of a client in a round.
+        release: How noise is drawn and paid for; with privacy unit ``example`` only, and then
+            always.
+
+    Raises:
+        ValueError: If the unit is ``example`` and ``release`` is None, or the other way round.
     """
+    privacy = config.privacy
+    if isinstance(privacy, schema.ExamplePrivacy) != (release is not None):
+        raise ValueError(
+            "release must be given with privacy.name example and with no other, got "
+            f"{'one' if release else 'none'} with {privacy.name}"
+        )
     chosen = config.training
     objective = make_objective(config.objective)
     steps = LocalSteps(
@@ -62,11 +89,26 @@ def make_trainer(
         return SequentialTrainer(policy, groups, objective, cache, steps=steps, seed=config.seed)
     decoder = LaneDecoder(policy, kernel=chosen.attention)
     memory_bytes = _memory_bytes(chosen, base.device)
+    reference = _cache(reference_scorer(decoder, memory_bytes), base, run)
+    if isinstance(privacy, schema.ExamplePrivacy) and release is not None:
+        return PrivateLaneTrainer(
+            decoder,
+            groups,
+            objective,
+            reference,
+            steps=steps,
+            settings=GaussianSettings(
+                privacy.clip_norm, release.noise_multiplier, privacy.expected_batch_size
+            ),
+            noise=release.noise,
+            charge=release.charge,
+            memory_bytes=memory_bytes,
+        )
     return LaneTrainer(
         decoder,
         groups,
         objective,
-        _cache(reference_scorer(decoder, memory_bytes), base, run),
+        reference,
         steps=steps,
         seed=config.seed,
         memory_bytes=memory_bytes,

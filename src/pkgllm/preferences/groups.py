@@ -1,7 +1,7 @@
 """Training groups: hide some facts of a client's training graph, and ask for them.
 
-A group is one prompt with all its completions. The prompt is written from the facts strictly
-earlier than every hidden one. Nothing here can see a validation or test fact: the training graph
+A group is one prompt with all its completions. The prompt is written from facts strictly earlier
+than every hidden one. Nothing here can see a validation or test fact: the training graph
 ends before the first of them.
 """
 
@@ -14,6 +14,7 @@ import numpy as np
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.preferences.prompts import Prompt, PromptWriter
+from pkgllm.preferences.windows import WindowSettings, hidden_windows
 
 CompletionSource = Literal["liked", "disliked", "known", "uniform"]
 
@@ -54,34 +55,6 @@ class NegativeCounts:
     """Items drawn uniformly from the catalogue, whatever the person thinks of them."""
 
 
-def hidden_windows(
-    graph: PersonalGraph, *, hidden_facts: int, stride: int, min_context: int, max_groups: int
-) -> Iterator[tuple[PersonalGraph, tuple[Fact, ...]]]:
-    """Yield (context, hidden facts) pairs, the latest first.
-
-    The hidden facts are consecutive liked or disliked ones with at least one liked; the context is
-    all that the graph holds strictly before them.
-
-    Args:
-        graph: A client's training graph.
-        hidden_facts: Facts in a window; fewer where the graph is short.
-        stride: Facts between the starts of two windows.
-        min_context: Facts that the context must hold.
-        max_groups: Windows to yield at most.
-    """
-    verdicts = graph.with_relation("liked", "disliked")
-    latest = max(len(verdicts) - hidden_facts, min(1, len(verdicts) - 1))
-    yielded = 0
-    for start in range(latest, -1, -stride):
-        hidden = verdicts[start : start + hidden_facts]
-        context = graph.before(hidden[0].time)
-        if yielded == max_groups or len(context.facts) < min_context:
-            return
-        if any(fact.relation == "liked" for fact in hidden):
-            yielded += 1
-            yield context, hidden
-
-
 def with_mismatched(groups: Sequence[Group]) -> tuple[Group, ...]:
     """Give each group of a client its mismatched completions.
 
@@ -115,25 +88,20 @@ class GroupBuilder:
         self,
         graph: PersonalGraph,
         generator: np.random.Generator,
-        *,
-        hidden_facts: int,
-        stride: int,
-        min_context: int,
-        max_groups: int,
+        windows: WindowSettings,
     ) -> tuple[Group, ...]:
         """Return the groups of one client's training graph, latest first.
 
         Each has its mismatched completions, as :func:`with_mismatched` gives them.
+
+        Args:
+            graph: What the client knows in training.
+            generator: Draws negatives.
+            windows: How the graph is cut.
         """
         groups = [
             self._group(context, hidden, generator)
-            for context, hidden in hidden_windows(
-                graph,
-                hidden_facts=hidden_facts,
-                stride=stride,
-                min_context=min_context,
-                max_groups=max_groups,
-            )
+            for context, hidden in hidden_windows(graph, windows)
         ]
         return with_mismatched(groups)
 

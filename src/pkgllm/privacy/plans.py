@@ -45,8 +45,6 @@ class Plan:
     """The last round within the budget."""
     num_rounds: int
     budget: float | None
-    most_groups_of_a_fact: int
-    """Groups that hold one fact, in the prompt or as what is asked for, at most in these data."""
 
     @property
     def unit(self) -> Unit:
@@ -96,12 +94,6 @@ def plan_warnings(plan: Plan) -> Sequence[str]:
         found.append(
             f"epsilon {epsilon:.3g} lets an observer be e^{epsilon:.3g} times surer of one "
             f"{plan.unit}; above 10 it promises next to nothing"
-        )
-    bound = plan.guarantee.max_groups_per_fact
-    if bound is not None and plan.most_groups_of_a_fact > bound:
-        found.append(
-            f"a fact of these data enters up to {plan.most_groups_of_a_fact} groups, most of them "
-            f"in the prompt; the epsilon of one fact holds only where at most {bound} are kept"
         )
     return found
 

@@ -19,12 +19,7 @@ from pkgllm.preferences.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.lane_memory import PassCost, share_out
-from pkgllm.training.lane_optimizers import (
-    LaneAdamW,
-    LaneOptimizer,
-    LaneSgd,
-    clip_gradients,
-)
+from pkgllm.training.lane_optimizers import clip_gradients, make_lane_optimizer
 from pkgllm.training.lane_passes import (
     branch_tokens,
     differentiate,
@@ -214,7 +209,9 @@ class LaneTrainer:
         terms = LaneTerms.of(
             values, [lane.proximal_mu for lane in lanes], [lane.correction for lane in lanes]
         )
-        optimizer = self._optimizer()
+        optimizer = make_lane_optimizer(
+            self._steps.optimizer, weight_decay=self._steps.weight_decay
+        )
         for step in range(len(lanes[0].batches)):
             active = [lane for lane in lanes if step < len(lane.batches)]
             now = slice(len(active))
@@ -235,8 +232,3 @@ class LaneTrainer:
             optimizer.step(values[now, trained], gradients[now, trained], rates[now])
         for lane, found in zip(lanes, values.cpu(), strict=True):
             lane.values = found
-
-    def _optimizer(self) -> LaneOptimizer:
-        if self._steps.optimizer == "sgd":
-            return LaneSgd(weight_decay=self._steps.weight_decay)
-        return LaneAdamW(weight_decay=self._steps.weight_decay)

@@ -1,6 +1,6 @@
 """Optimisers over stacked adapters: one row is one lane, and all steps are elementwise."""
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -82,6 +82,13 @@ class LaneAdamW:
         scale = (1 - beta2**self._num_steps) ** 0.5
         step = first / second.sqrt().div_(scale).add_(self._epsilon)
         values.addcmul_(step, learning_rates, value=-1 / (1 - beta1**self._num_steps))
+
+
+def make_lane_optimizer(name: Literal["adamw", "sgd"], *, weight_decay: float) -> LaneOptimizer:
+    """Return a fresh optimiser by its name."""
+    if name == "sgd":
+        return LaneSgd(weight_decay=weight_decay)
+    return LaneAdamW(weight_decay=weight_decay)
 
 
 def clip_gradients(gradients: Tensor, max_norms: Tensor) -> Tensor:

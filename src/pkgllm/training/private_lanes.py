@@ -1,0 +1,206 @@
+"""Privacy unit ``example``: clients whose every step is noisy before anything of it leaves them.
+
+Local training is DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1): each step draws every
+group of the client by itself with the same probability, clips the gradient of each drawn group,
+adds noise to the sum and divides by the expected batch size. All that follows, FedProx's and
+SCAFFOLD's terms, the optimiser and the server, works on noisy values.
+
+That a client fails is seen by others. A group that cannot be differentiated adds 0 in place of
+failing, so whether a client fails does not depend on one; a group that does not fit into the memory
+is left, and is a matter of ``prompt.max_tokens``, which everybody knows.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pkgllm.errors import PkgllmError
+from pkgllm.lm.adapter import AdapterState
+from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.preferences.groups import Group
+from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.example_level import private_step_gradient
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.noise import NoiseSource, poisson_sample
+from pkgllm.training.example_gradients import ExampleGradients, example_gradients
+from pkgllm.training.lane_optimizers import make_lane_optimizer
+from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient
+from pkgllm.training.local_terms import LaneTerms
+from pkgllm.training.objectives import Objective
+from pkgllm.training.reference import ReferenceCache
+
+Charge = Callable[[int, Mapping[str, Mechanism]], None]
+"""Takes a round and what each client is about to release in it, and raises where it must not."""
+
+
+@dataclass(slots=True)
+class _Losses:
+    """Of the examples that were drawn. Private."""
+
+    values: list[float] = field(default_factory=list)
+
+    def gradients(self, parts: Iterator[ExampleGradients], first: int) -> Iterator[Tensor]:
+        """Yield the trained part of each example's gradient, and keep the losses that are numbers.
+
+        Args:
+            parts: The examples of a step.
+            first: Where the trained values begin.
+        """
+        for part in parts:
+            self.values += [loss for loss in part.losses if not isinstance(loss, Exception)]
+            yield part.gradients[:, first:]
+
+    @property
+    def mean(self) -> float:
+        """Over all examples with a finite loss; 0 where none was drawn, which is no number less."""
+        finite = torch.tensor(self.values, dtype=torch.float64)
+        finite = finite[finite.isfinite()]
+        return float(finite.mean()) if len(finite) else 0.0
+
+
+class PrivateLaneTrainer:
+    """Trains clients one after the other; what comes back may be seen by everybody.
+
+    Without noise, with every group drawn and nothing clipped, it equals
+    :class:`~pkgllm.training.cohort.LaneTrainer` with all of a client's groups in each step.
+
+    Args:
+        decoder: Of a policy, whose own adapter says what is trained and is left as it is.
+        groups: Each client's groups, at least one. How many there are counts as known.
+        objective: What is minimised, of each group by itself.
+        reference: Cached log-probabilities of the frozen base.
+        steps: How a client trains; its ``groups_per_step`` and ``max_grad_norm`` are not used.
+        settings: Clip norm, noise and expected batch size of a step.
+        noise: Of sampling and of Gaussian noise.
+        charge: Is told once for each call what is about to be released, when all clients are done
+            and before anybody has their adapters. Clients that failed are not among them. Where it
+            raises, nothing is released.
+        memory_bytes: What a pass may take beside the model's parameters.
+
+    Raises:
+        ValueError: If the objective needs completions of another group than the one in hand: a
+            group's gradient would then depend on two examples.
+    """
+
+    def __init__(
+        self,
+        decoder: LaneDecoder,
+        groups: Mapping[str, Sequence[Group]],
+        objective: Objective,
+        reference: ReferenceCache,
+        *,
+        steps: LocalSteps,
+        settings: GaussianSettings,
+        noise: NoiseSource,
+        charge: Charge,
+        memory_bytes: int,
+    ) -> None:
+        if objective.needs_mismatched:
+            raise ValueError(
+                "the objective must take each group by itself, got one that needs mismatched "
+                "completions, which are those of another group"
+            )
+        self._decoder = decoder
+        self._groups = groups
+        self._objective = objective
+        self._reference = reference
+        self._steps = steps
+        self._settings = settings
+        self._noise = noise
+        self._charge = charge
+        self._memory_bytes = memory_bytes
+
+    def __call__(
+        self,
+        adapters: Mapping[str, AdapterState],
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float = 0.0,
+        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
+    ) -> dict[str, TrainedClient | Exception]:
+        """See :class:`~pkgllm.training.local.CohortTrainer`."""
+        found: dict[str, TrainedClient | Exception] = {}
+        released: dict[str, Mechanism] = {}
+        for client, adapter in adapters.items():
+            try:
+                groups = self._groups[client]
+                mechanism = self._mechanism(len(groups))
+                found[client] = self._train(
+                    client,
+                    adapter,
+                    groups,
+                    mechanism.sampling_probability,
+                    round_num=round_num,
+                    learning_rate=learning_rate,
+                    proximal_mu=proximal_mu,
+                    correction=corrections.get(client),
+                )
+            except Exception as error:
+                found[client] = error
+            else:
+                released[client] = mechanism
+        if released:
+            try:
+                self._charge(round_num, released)
+            except PkgllmError as error:
+                found |= dict.fromkeys(released, error)
+        return found
+
+    def _mechanism(self, num_groups: int) -> Mechanism:
+        return Mechanism(
+            self._settings.noise_multiplier,
+            min(1.0, self._settings.expected_units / num_groups),
+            self._steps.local_steps,
+        )
+
+    def _train(
+        self,
+        client: str,
+        adapter: AdapterState,
+        groups: Sequence[Group],
+        sampling_probability: float,
+        *,
+        round_num: int,
+        learning_rate: float,
+        proximal_mu: float,
+        correction: AdapterState | None,
+    ) -> TrainedClient:
+        decoder, layout = self._decoder, self._decoder.layout
+        first = 0 if decoder.trains_first else layout.num_first
+        values = layout.to_vector(adapter).to(decoder.device, copy=True)[None]
+        trained = values[:, first:]
+        rate = values.new_tensor([[learning_rate]])
+        terms = LaneTerms.of(
+            values, [proximal_mu], [None if correction is None else layout.to_vector(correction)]
+        )
+        optimizer = make_lane_optimizer(
+            self._steps.optimizer, weight_decay=self._steps.weight_decay
+        )
+        losses = _Losses()
+        for step in range(self._steps.local_steps):
+            drawn = poisson_sample(
+                len(groups),
+                sampling_probability,
+                self._noise.generator(client, round_num, step, "sampling"),
+            )
+            parts = example_gradients(
+                decoder,
+                values[0],
+                [groups[index] for index in drawn],
+                self._objective,
+                self._reference,
+                memory_bytes=self._memory_bytes,
+            )
+            gradient = private_step_gradient(
+                losses.gradients(parts, first),
+                self._settings,
+                self._noise.generator(client, round_num, step, "noise"),
+                num_values=trained.shape[1],
+                device=decoder.device,
+            )[None]
+            terms.add_to(gradient, trained, first)
+            optimizer.step(trained, gradient, rate)
+        return TrainedClient(layout.to_state(values[0].cpu()), len(groups), losses.mean)

@@ -1,16 +1,22 @@
 """Train a policy's adapter: federated, on pooled graphs, or each client alone."""
 
+import logging
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from torch import Tensor
+
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
+from pkgllm.experiment.privacy_run import PRIVACY
 from pkgllm.experiment.training_run import ADAPTER, Groups, Training, detail
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, save_adapter, update_norm
 from pkgllm.training.local import TrainedClient
+
+logger = logging.getLogger(__name__)
 
 POOLED = "pooled"
 """The one client of a centralised run, which holds everybody's groups."""
@@ -82,19 +88,35 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
     with training.progress.track("rounds", mode.rounds) as advance:
         for _ in range(training.done):
             advance()
+        promised = training.privacy
         for round_num in range(training.done + 1, mode.rounds + 1):
+            if promised and not promised.affordable(promised.cohort_mechanisms([POOLED])):
+                logger.warning(
+                    "round %d would exceed the privacy budget, so training ends before it",
+                    round_num,
+                )
+                break
             started, rate = time.perf_counter(), training.learning_rate(round_num)
             (done,) = _all_trained(trainer(states, round_num=round_num, learning_rate=rate))
             length = update_norm(states[POOLED], done.adapter)
             states = {POOLED: done.adapter}
+            told: dict[str, object] = {"learning_rate": rate}
+            loss = done.loss if training.reports_losses else None
+            if loss is not None:
+                told["loss"] = loss
+            told["update_norm"] = length
+            sections: dict[str, Mapping[str, Tensor]] = {ADAPTER: done.adapter}
+            if promised:
+                told["epsilon"] = promised.epsilon
+                sections[PRIVACY] = promised.section(None)
             training.observer.after_round(
                 round_num,
                 done.adapter,
-                metrics={"learning_rate": rate, "loss": done.loss, "update_norm": length},
+                metrics=told,
                 timings={"seconds": time.perf_counter() - started},
             )
-            advance(detail(done.loss))
-            training.checkpoint(round_num, {ADAPTER: done.adapter}, last=round_num == mode.rounds)
+            advance(detail(loss, length))
+            training.checkpoint(round_num, sections, last=round_num == mode.rounds)
     training.keep(states[POOLED])
 
 

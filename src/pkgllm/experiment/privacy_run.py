@@ -18,7 +18,7 @@ from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
 from pkgllm.privacy.accounting import largest_epsilon
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
 from pkgllm.privacy.ledger import Head, Ledger
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, of_a_fact
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.privacy.statements import Guarantee
 
@@ -88,10 +88,8 @@ class RunPrivacy:
         of_fact = None
         if isinstance(privacy, schema.ExamplePrivacy):
             of_fact = largest_epsilon(
-                [
-                    [of_a_fact(one, privacy.max_groups_per_fact) for one in history]
-                    for history in map(self.ledger.history, self.ledger.clients)
-                ],
+                map(self.ledger.history, self.ledger.clients),
+                max_groups=privacy.max_groups_per_fact,
                 delta=privacy.delta,
                 accountant=privacy.accountant,
             )
@@ -117,12 +115,13 @@ class RunPrivacy:
         """Return what one round releases about each client of a cohort, with the unit example."""
         privacy = budgeted(self.config)
         assert isinstance(privacy, schema.ExamplePrivacy)
-        units = units_by_client(self.config, self.num_groups)
+        units, mode = units_by_client(self.config, self.num_groups), self.config.mode
+        times = mode.cohort_size if mode.name == "centralized" else 1
         return {
             client: Mechanism(
                 self.noise_multiplier,
                 min(1.0, privacy.expected_batch_size / units[client]),
-                self.config.training.local_steps,
+                times * self.config.training.local_steps,
             )
             for client in cohort
         }

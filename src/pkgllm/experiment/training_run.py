@@ -13,7 +13,7 @@ from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
 from pkgllm.experiment.privacy_run import GUARANTEE, RunPrivacy, open_ledger
-from pkgllm.experiment.trainers import make_trainer
+from pkgllm.experiment.trainers import ExampleRelease, make_trainer
 from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
@@ -55,6 +55,11 @@ class Training:
         """Stretches of training that are done already."""
         return self.start.position if self.start else 0
 
+    @property
+    def reports_losses(self) -> bool:
+        """Whether a loss may be written down where everybody's examples are in one place."""
+        return self.privacy is None or self.config.privacy.report_private_metrics
+
     def state(self, name: str = ADAPTER) -> AdapterState:
         """Return an adapter of the checkpoint to go on from, or else the policy's."""
         return self.start.section(name) if self.start else adapter_state(self.policy)
@@ -73,8 +78,19 @@ class Training:
 
     def trainer(self, groups: Groups, *, local_steps: int) -> CohortTrainer:
         """Return the engine for some groups."""
+        release = None
+        if self.privacy is not None and self.config.privacy.name == "example":
+            release = ExampleRelease(
+                self.privacy.noise_multiplier, self.privacy.noise, self.privacy.charge
+            )
         return make_trainer(
-            self.config, self.policy, self.base, groups, self.run, local_steps=local_steps
+            self.config,
+            self.policy,
+            self.base,
+            groups,
+            self.run,
+            local_steps=local_steps,
+            release=release,
         )
 
     def learning_rate(self, round_num: int) -> float:

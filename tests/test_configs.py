@@ -156,7 +156,7 @@ def test_a_private_preset_trains_few_values_and_bounds_its_facts(preset: str) ->
     assert config.privacy.name == "example"
     assert config.privacy.target_epsilon == 8
     assert config.adapter.freeze_a
-    # A step may draw as many as are expected, and delta must hide one of the most there are.
+    # No client has more groups than this, and delta must be below one among them.
     assert config.privacy.expected_batch_size <= config.groups.max_groups
     assert config.privacy.delta < 1 / config.groups.max_groups
     assert not config.privacy.report_private_metrics

@@ -116,6 +116,16 @@ def test_the_newest_facts_that_may_still_enter_are_the_context() -> None:
     assert found == [("567", "89"), ("345", "67"), ("01", "23")]
 
 
+def test_a_spent_fact_is_left_out_of_the_context_of_what_was_said_at_the_same_moment() -> None:
+    graph = liked(2).only([*liked(2).facts, a_fact(2, "liked", 2), a_fact(3, "liked", 2)])
+    shape = {"hidden_facts": 1, "stride": 1, "max_groups": 16, "max_groups_per_fact": 1}
+    # 0 and 1 stand before 3, and would stand before 2 too.
+    assert windows(graph, **shape, min_context=0) == [("01", "3"), ("", "2")]
+    assert windows(graph, **shape, min_context=1) == [("01", "3")]
+    # The newest of those that may still enter: 1 is spent, so 0 takes its place.
+    assert windows(graph, **shape, min_context=1, max_context=1) == [("1", "3"), ("0", "2")]
+
+
 def test_a_longer_context_leaves_fewer_windows() -> None:
     shape = {"hidden_facts": 2, "stride": 2, "min_context": 1, "max_groups": 16}
     numbers = [

@@ -33,7 +33,6 @@ from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.local import TrainedClient
 from pkgllm.training.objectives import Objective, ScoredGroups
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 
@@ -310,10 +309,21 @@ def test_a_frozen_first_factor_is_neither_trained_nor_noised(tiny_base_folder: P
         freeze_a=True,
     )
     adapters = own_adapters(frozen, ["p1"])
-    done = train(private_trainer(frozen, GaussianSettings(1.0, 1.0, 3.0)), adapters)["p1"]
-    assert isinstance(done, TrainedClient)
+    trainer = private_trainer(frozen, GaussianSettings(1.0, 1.0, 3.0), optimizer="sgd")
+    done = train(trainer, adapters)["p1"]
     for key, value in done.adapter.items():
         assert torch.equal(value, adapters["p1"][key]) == (".lora_A." in key)
+    # A correction of 1 is a step of 0.001, where something is trained.
+    correction = {
+        key: torch.full_like(value, 5.0 if ".lora_A." in key else 1.0)
+        for key, value in adapters["p1"].items()
+    }
+    one = private_trainer(frozen, GaussianSettings(1.0, 0.0, 3.0), optimizer="sgd", local_steps=1)
+    plain = train(one, adapters)["p1"].adapter
+    corrected = train(one, adapters, corrections={"p1": correction})["p1"].adapter
+    for key, value in corrected.items():
+        expected = 0.0 if ".lora_A." in key else -0.001
+        assert value - plain[key] == pytest.approx(torch.full_like(value, expected), abs=1e-6)
 
 
 def test_an_objective_that_takes_completions_of_another_group_is_refused(

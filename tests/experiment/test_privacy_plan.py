@@ -107,15 +107,14 @@ def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:
 
 def test_a_plan_of_the_unit_example_tells_what_a_fact_costs(make: Make) -> None:
     plan = plan_privacy(make({**EXAMPLE, "expected_batch_size": 1}, mode=federated(2, 10)))
-    # Everybody is drawn in both rounds and makes one step in each; all have three groups.
-    assert (plan.num_units, plan.steps) == ((3, 3), (2, 2))
-    one = Mechanism(2.0, 1 / 3, 2)
+    # Everybody is drawn in both rounds and makes one step in each. Of three windows the oldest
+    # would be the third group of its facts.
+    assert (plan.num_units, plan.steps) == ((2, 2), (2, 2))
+    one = Mechanism(2.0, 1 / 2, 2)
     assert plan.guarantee.epsilon == epsilon([one], delta=0.01, accountant="rdp")
     assert plan.guarantee.fact_epsilon == fact_epsilon(
         [one], max_groups=2, delta=0.01, accountant="rdp"
     )
-    # The oldest facts stand in the prompt of every group.
-    assert plan.most_groups_of_a_fact == 3
 
 
 def test_the_budget_ends_the_plan_where_it_ends_the_run(make: Make) -> None:

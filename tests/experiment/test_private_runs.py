@@ -1,4 +1,4 @@
-"""Whole runs with the privacy unit client: what they write, what they refuse."""
+"""Whole runs with a privacy unit: what they write, what they refuse."""
 
 import json
 from pathlib import Path
@@ -143,3 +143,65 @@ def test_a_ledger_that_was_touched_is_refused_and_never_begun_anew(
     with pytest.raises(PrivacyError, match="the budget is never counted from 0 again"):
         resume(run, Silent())
     assert not (run / "adapter").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "spenders"),
+    [
+        ({"name": "federated", "rounds": 2, "cohort_size": 3}, 6),
+        ({"name": "centralized", "rounds": 2, "cohort_size": 2}, 2),
+    ],
+)
+def test_a_run_of_the_unit_example_charges_who_trained(
+    data: Path, tiny_base_folder: Path, tmp_path: Path, mode: dict[str, Any], spenders: int
+) -> None:
+    config = tiny_experiment(
+        data,
+        tiny_base_folder,
+        mode=mode,
+        objective={"name": "apo_zero"},
+        privacy={
+            "name": "example",
+            "delta": 0.01,
+            "clip_norm": 0.1,
+            "noise_multiplier": 2.0,
+            "expected_batch_size": 1,
+        },
+    )
+    run = tmp_path / "run"
+    report = train(config, run, Silent())
+    ledger = [json.loads(line) for line in (run / "privacy_ledger.jsonl").open()]
+    assert len(ledger) == spenders
+    assert {entry["unit"] for entry in ledger} == {"example"}
+    promised = json.loads((run / "results.json").read_text())["privacy"]
+    assert promised["epsilon"] < promised["fact_epsilon"]
+    assert any("of one fact, which enters at most 2 groups" in note for note in report.notes)
+    assert not any("loss" in record for record in RunFolder.open(run).read_metrics())
+
+
+def test_the_unit_example_ends_before_a_client_would_spend_too_much(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    def config(**budget: float) -> Experiment:
+        return tiny_experiment(
+            data,
+            tiny_base_folder,
+            mode={"name": "federated", "rounds": 5, "cohort_size": CLIENTS},
+            objective={"name": "apo_zero"},
+            privacy={
+                "name": "example",
+                "delta": 0.01,
+                "clip_norm": 0.1,
+                "noise_multiplier": 2.0,
+                "expected_batch_size": 1,
+                **budget,
+            },
+        )
+
+    train(config(), tmp_path / "free", Silent())
+    spent = [record["epsilon"] for record in RunFolder.open(tmp_path / "free").read_metrics()]
+    assert spent == sorted(spent)  # type: ignore[type-var]
+    third = spent[2]
+    assert isinstance(third, float)
+    train(config(max_epsilon=1.0001 * third), tmp_path / "bound", Silent())
+    assert len(RunFolder.open(tmp_path / "bound").read_metrics()) == 3

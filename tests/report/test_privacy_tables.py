@@ -23,7 +23,6 @@ PLAN = Plan(
     last_round=20,
     num_rounds=20,
     budget=None,
-    most_groups_of_a_fact=9,
 )
 
 
@@ -63,10 +62,9 @@ EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_pe
         (replace(PLAN, guarantee=replace(PLAN.guarantee, delta=0.002)), "not below 1 / 500"),
         (replace(PLAN, num_units=(99, 99)), "99 clients are too few"),
         (
-            replace(PLAN, guarantee=EXAMPLE, num_units=(9, 99), most_groups_of_a_fact=2),
+            replace(PLAN, guarantee=EXAMPLE, num_units=(9, 99)),
             "no client has more than 99",
         ),
-        (replace(PLAN, guarantee=EXAMPLE), "a fact of these data enters up to 9 groups"),
         (replace(PLAN, budget=1.0, last_round=7), "budget of 1 ends the run after round 7 of 20"),
         (replace(PLAN, guarantee=replace(PLAN.guarantee, epsilon=12.0)), "next to nothing"),
         (

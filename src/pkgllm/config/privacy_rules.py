@@ -68,10 +68,11 @@ def exposure_problems(privacy: Privacy, layout: Layout, observation: Observation
     """Yield what would tell of private data past the noise, or change whose they are."""
     if isinstance(privacy, NoPrivacy):
         return
-    if layout.name == "redistributed":
+    if layout.name != "by_client":
         yield (
-            f"layout redistributed does not go with privacy.name {privacy.name}: a client then "
-            "holds other people's examples, so hiding it hides nobody; use layout by_client"
+            f"layout {layout.name} does not go with privacy.name {privacy.name}: what a client "
+            "trains on then depends on others, or on more than the accounting knows; use layout "
+            "by_client"
         )
     if observation.evaluate_every and not privacy.report_private_metrics:
         yield (

@@ -1,6 +1,8 @@
 """Numbers by closed forms and properties; agreement with another accountant is beside."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -150,3 +152,15 @@ def test_group_privacy_by_hand(max_groups: int) -> None:
 def test_a_fact_in_one_group_is_an_example() -> None:
     one = Mechanism(2.0, 0.1, 20)
     assert fact_epsilon([one], max_groups=1, delta=DELTA) == epsilon([one], delta=DELTA)
+
+
+def test_opacus_does_not_configure_the_log_of_others() -> None:
+    code = (
+        "import logging\n"
+        "from pkgllm.privacy.accounting import epsilon\n"
+        "from pkgllm.privacy.mechanisms import Mechanism\n"
+        "assert epsilon([Mechanism(1.0, 0.5)], delta=1e-3) > 0\n"
+        "assert logging.getLogger().handlers == []\n"
+        "assert logging.getLogger().level == logging.WARNING\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from opacus.accountants import PRVAccountant, RDPAccountant
 
 from pkgllm.errors import PrivacyError
 from pkgllm.privacy.mechanisms import Accountant, History, Mechanism, merge, of_a_fact
@@ -274,20 +273,22 @@ def _epsilon(history: History, delta: float, accountant: Accountant) -> float:
     # Both accountants warn of what is handled here: infinities, and the ends of lists of orders.
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        by_rdp = _bound(RDPAccountant(), steps, delta)
+        by_rdp = _bound("rdp", steps, delta)
         if accountant == "rdp" or by_rdp > _PRV_LIMIT:
             return by_rdp
         try:
-            by_prv = _bound(PRVAccountant(), steps, delta)
+            by_prv = _bound("prv", steps, delta)
         except (RuntimeError, ValueError):
             # Its grid is too coarse for such a history; the other bound holds as well.
             return by_rdp
     return by_prv if math.isfinite(by_prv) else by_rdp
 
 
-def _bound(
-    accountant: PRVAccountant | RDPAccountant, steps: list[tuple[float, float, int]], delta: float
-) -> float:
+def _bound(name: Accountant, steps: list[tuple[float, float, int]], delta: float) -> float:
+    # Takes a second to import, which runs without a privacy unit need not wait for.
+    from pkgllm.privacy.opacus_door import PRVAccountant, RDPAccountant
+
+    accountant = PRVAccountant() if name == "prv" else RDPAccountant()
     accountant.history = steps
     found = float(accountant.get_epsilon(delta=delta))
     return math.inf if math.isnan(found) else max(found, 0.0)

@@ -1,16 +1,29 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
-from pkgllm.errors import ConfigError, DataError
-from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
+from pkgllm.errors import ConfigError, DataError, FederationError
+from pkgllm.experiment.assembly import (
+    build_groups,
+    make_policy,
+    make_writer,
+    populate,
+    read_corpus,
+)
 from pkgllm.experiment.client_folder import ClientFolder, read_catalogue, write_catalogue
 from pkgllm.experiment.federation_setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
+from pkgllm.experiment.run_record import load_base
+from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.server_app import make_server_app, run_in_process
+from pkgllm.federation.strategies import make_strategy
+from pkgllm.lm.adapter import adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.group_store import GroupStore
 from pkgllm.progress import Silent
@@ -95,3 +108,43 @@ def test_keys_for_built_data_are_for_those_who_train(
     with pytest.raises(DataError, match="must be what pkgllm data build wrote"):
         write_federation_keys(tmp_path / "new", hosts=(), clients=(), built=folders)
     assert not (tmp_path / "new").exists()
+
+
+def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_path: Path) -> None:
+    scaffold = ("mode.strategy={name: scaffold}", "training.optimizer=sgd")
+
+    def rounds(folder: Path, first: int, last: int, start: RoundRecord | None) -> RoundRecord:
+        own = ClientFolder(folder, scaffold)
+        app = own.make_app(Silent())
+        seen: list[RoundRecord] = []
+        policy = make_policy(own.config, load_base(own.config))
+        server = make_server_app(
+            strategy=make_strategy(
+                "scaffold", {"server_learning_rate": 1.0}, clients=["00"], local_steps=1
+            ),
+            initial=start.adapter if start else adapter_state(policy),
+            num_rounds=last,
+            cohort_size=1,
+            seed=0,
+            learning_rate=lambda round_num: 0.5,
+            timeout=60,
+            on_round=seen.append,
+            first_round=first,
+            strategy_state=start.strategy_state if start else None,
+        )
+        run_in_process(server, app, ["00"])
+        return seen[-1]
+
+    shutil.copytree(folders / "00", tmp_path / "restarted")
+    alive = rounds(folders / "00", 1, 3, None)
+    before = rounds(tmp_path / "restarted", 1, 2, None)
+    after = rounds(tmp_path / "restarted", 3, 3, before)
+    for key, value in alive.adapter.items():
+        assert torch.equal(after.adapter[key], value), key
+    for key, value in alive.strategy_state.items():
+        assert torch.equal(after.strategy_state[key], value), key
+    assert (tmp_path / "restarted" / "private" / "controls").stat().st_mode & 0o077 == 0
+    # Without its control variate the client says so, instead of starting from another one.
+    (tmp_path / "restarted" / "private" / "controls").unlink()
+    with pytest.raises(FederationError, match="0 did; failed are 00"):
+        rounds(tmp_path / "restarted", 3, 3, before)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killed_runs import run_until_killed
@@ -21,8 +22,12 @@ from pkgllm.runs import RunFolder
 
 pytest_plugins = ["finished_runs"]
 
+FEDERATED: dict[str, Any] = {"name": "federated", "rounds": 4, "cohort_size": 3}
 MODES = {
-    "federated": {"name": "federated", "rounds": 4, "cohort_size": 3},
+    "federated": FEDERATED,
+    "scaffold": FEDERATED | {"strategy": {"name": "scaffold"}},
+    "fedadam": FEDERATED | {"strategy": {"name": "fedadam"}},
+    "fedavgm": FEDERATED | {"strategy": {"name": "fedavgm"}},
     "centralized": {"name": "centralized", "rounds": 4},
     "local": {"name": "local", "rounds": 3},
 }
@@ -37,7 +42,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_base_folder
 
     @cache
     def run(mode: str) -> tuple[Experiment, Path]:
-        config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode])
+        training = {"optimizer": "sgd"} if mode == "scaffold" else {}
+        config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode], training=training)
         path = tmp_path_factory.mktemp("whole") / mode
         train(config, path, Silent(), keep=1)
         return config, path
@@ -59,7 +65,8 @@ def private_or_unfinished(run: Path) -> list[str]:
     return [name for name in names if name.startswith(".") or name.endswith((".arrow", ".sqlite"))]
 
 
-INSTANTS = [("federated", number) for number in range(20)] + [
+STRATEGIES = ("federated", "scaffold", "fedadam", "fedavgm")
+INSTANTS = [(STRATEGIES[number // 2 % 4], number) for number in range(20)] + [
     (mode, number) for mode in ("centralized", "local") for number in range(3)
 ]
 
@@ -123,7 +130,7 @@ class Stopping:
         yield advance
 
 
-@pytest.mark.parametrize("mode", sorted(MODES))
+@pytest.mark.parametrize("mode", ["federated", "scaffold", "centralized", "local"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_ends_after_a_checkpoint_and_goes_on(
     whole: Whole, tmp_path: Path, mode: str, number: signal.Signals

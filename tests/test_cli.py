@@ -270,13 +270,13 @@ def test_a_signal_ends_in_one_line_after_a_checkpoint(
     changes = ["--set", "mode.rounds=100000", "--output", str(run)]
     with start("train", "-c", "small.yaml", *changes) as process:
         try:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 180
             while not (run / "metrics.jsonl").exists():
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             process.send_signal(number)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=180)
         finally:
             process.kill()
     lines = err.decode().splitlines()

@@ -58,11 +58,11 @@ from pkgllm.training.cohort import LaneTrainer
 flag, last_round = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
 train = LaneTrainer.__call__
 
-def fall(self, adapters, *, round_num, learning_rate):
+def fall(self, adapters, *, round_num, **terms):
     if round_num == last_round:
         flag.touch()
         time.sleep(600)
-    return train(self, adapters, round_num=round_num, learning_rate=learning_rate)
+    return train(self, adapters, round_num=round_num, **terms)
 
 LaneTrainer.__call__ = fall
 from pkgllm.cli import main

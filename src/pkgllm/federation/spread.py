@@ -11,6 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+_BLOCK = 1 << 12
+"""Values of a key that are taken at once; of a cohort they fit into a processor's cache."""
+
 ReadArray = Callable[[str], NDArray[np.float32]]
 """Decodes the array of a key of one client's adapter."""
 
@@ -57,7 +60,7 @@ def update_spread(before: Mapping[str, Tensor], clients: Sequence[ReadArray]) ->
     mean, the cosine is :math:`u_i \cdot m / (\lVert u_i \rVert \lVert m \rVert)`. An update of
     length zero has no direction, so its client has no cosine, and nobody has one where the mean is
     zero. Sums are in double precision, which holds the square of every single-precision number,
-    subnormal ones too. One key is in memory at a time, never a whole adapter more.
+    subnormal ones too. One key of all clients is in memory at a time.
 
     Args:
         before: The adapter that the cohort received.
@@ -75,17 +78,16 @@ def update_spread(before: Mapping[str, Tensor], clients: Sequence[ReadArray]) ->
     squares, products = np.zeros(len(clients)), np.zeros(len(clients))
     mean_square = 0.0
     for key, tensor in before.items():
-        start = tensor.numpy().astype(np.float64)
-        mean = np.zeros_like(start)
-        for read in clients:
-            mean += read(key) - start
-        mean /= max(len(clients), 1)
-        mean_square += float(np.square(mean).sum())
-        for index, read in enumerate(clients):
-            update = read(key) - start
-            # Not a dot product, whose rounding depends on the number of threads.
-            squares[index] += float(np.square(update).sum())
-            products[index] += float((update * mean).sum())
+        start = tensor.numpy().reshape(-1)
+        sent = [read(key).reshape(-1) for read in clients]
+        for begin in range(0, start.size if clients else 0, _BLOCK):
+            part = slice(begin, begin + _BLOCK)
+            updates = np.array([array[part] for array in sent], np.float64) - start[part]
+            mean = updates.mean(axis=0)
+            mean_square += float(np.square(mean).sum())
+            # Not dot products, whose rounding depends on the number of threads.
+            squares += np.square(updates).sum(axis=1)
+            products += (updates * mean).sum(axis=1)
     norms = np.sqrt(squares)
     directed = norms > 0 if mean_square > 0 else np.zeros(len(clients), bool)
     cosines = products[directed] / norms[directed] / math.sqrt(mean_square)

@@ -79,5 +79,6 @@ def _ask_again(ignored: "sys.UnraisableHookArgs") -> None:
         return
     import _thread
 
-    # Asked at once, it would come before the finaliser has ended, and be dropped again.
-    threading.Timer(0.01, _thread.interrupt_main).start()
+    # Asked too soon, it would come before the finaliser has ended, and be dropped again; a busy
+    # machine may take a while to end it.
+    threading.Timer(0.2, _thread.interrupt_main).start()

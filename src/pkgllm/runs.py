@@ -100,8 +100,11 @@ class RunFolder:
                     f"run folder {self.path}: another process is training in it; wait for it, or "
                     "stop it first"
                 ) from error
-            yield
-        path.unlink(missing_ok=True)
+            try:
+                yield
+            finally:
+                # While it is still held, so that nobody's newer one is taken away.
+                path.unlink(missing_ok=True)
 
     @property
     def config(self) -> Path:

@@ -152,6 +152,7 @@ def resume(
     run, config = open_unfinished(path, given)
     if is_deployed(config):
         raise ValueError("mode.runtime must be one of this machine; use train_deployed")
+    remove_unfinished(run.path)
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return read_ranks(run, title=run_title(config))
@@ -159,7 +160,6 @@ def resume(
     job = _load(config, run)
     if run.provenance.exists():
         _check_same(run, job)
-    remove_unfinished(run.path)
     # Values that were evicted to it would be computed in other company than those that were not.
     (run.path / REFERENCE).unlink(missing_ok=True)
     # Nothing that the seed says is private; noise that was fixed was for a test, which is over.

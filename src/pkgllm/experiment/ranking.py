@@ -99,8 +99,9 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))
     guarantee = read_guarantee(task.ranked.run)
     promised = asdict(guarantee) if guarantee else None
-    output.write_json("results.json", {**results, "privacy": promised, "notes": task.notes})
     output.write_text("results.md", markdown_table(results, title=task.title, notes=task.notes))
+    # Last, since it says that the run is finished.
+    output.write_json("results.json", {**results, "privacy": promised, "notes": task.notes})
     return Report(output.path, "results", results, task.title, task.notes)
 
 

@@ -21,6 +21,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 _SHORT_ENOUGH = 16
 """Characters of a temporary folder with which the names of Ray's sockets fit into any system's."""
 
-_SIGTERM_EXIT = 128 + signal.SIGTERM
 
 _PASSED_ON = ("FLWR_", "HF_", "OMP_NUM_THREADS", "PKGLLM_", "TRANSFORMERS_")
 
@@ -106,7 +106,7 @@ def run_on_ray(
         log=log,
     )
     with (
-        _sigterm_at_the_end() as leave_on_sigterm,
+        _signals_at_the_end() as leave_on_sigterm,
         _removed(log),
         contextlib.redirect_stdout(_DebugLog()),
         _ray(resources),
@@ -306,30 +306,46 @@ def _flower_silent() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sigterm_at_the_end() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM end the block first and the process then, by the handler that was there before.
+def _signals_at_the_end() -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM end the block first, and then do what they did before.
 
-    Ray puts a handler of its own in place, for good. The block calls what it is given when that
-    has happened.
+    Ray puts a handler of its own in place, for good, and Flower's engine lets Ctrl-C be lost. The
+    block calls what it is given when Ray has done so. Handlers that only ask for an end after the
+    round in flight are asked, and the block goes on.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    met: list[int] = []
 
-    def leave(*_: object) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
+        earlier = before[signal.Signals(number)]
+        if callable(earlier):
+            try:
+                earlier(number, frame)
+            except KeyboardInterrupt:
+                pass
+            else:
+                return
+        met.append(number)
         # As Ray's handler does, which may be met while Ray starts.
-        sys.exit(_SIGTERM_EXIT)
+        sys.exit(128 + number)
+
+    def handle() -> None:
+        for number in before:
+            signal.signal(number, leave)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     try:
-        yield lambda: _handle_sigterm(leave)
+        yield handle
     except SystemExit:
-        signal.signal(signal.SIGTERM, before)
-        signal.raise_signal(signal.SIGTERM)
+        restore()
+        for number in met or [signal.SIGTERM]:
+            signal.raise_signal(number)
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _handle_sigterm(handler: Callable[..., None]) -> None:
-    signal.signal(signal.SIGTERM, handler)
+        restore()

@@ -128,3 +128,9 @@ def test_privacy_alone_tells_its_commands(pkgllm: RunCommand, workplace: Path) -
     done = pkgllm("privacy")
     assert done.code == 2
     assert "plan" in done.err
+
+
+def test_noise_that_no_client_would_add_is_refused(refuse: Refuse) -> None:
+    said = refuse(*TRAIN, "--set", client(mechanism="local"), code=2)
+    assert "privacy.mechanism local is not there yet" in said
+    assert "use central, which trusts the server" in said

@@ -107,6 +107,11 @@ def _client_problems(privacy: ClientPrivacy, mode: Mode) -> Iterator[str]:
         )
     elif problem := strategy_problem(mode.strategy.name):
         yield problem
+    if privacy.mechanism == "local":
+        yield (
+            "privacy.mechanism local is not there yet: clients do not add their share of the noise "
+            "in this version, so nothing would be private; use central, which trusts the server"
+        )
     clipping = privacy.adaptive_clipping
     if (
         clipping is not None

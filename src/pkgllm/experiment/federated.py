@@ -159,5 +159,4 @@ def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | 
         affordable=lambda mechanism: promised.affordable({RUN: mechanism}),
         noise=promised.noise,
         trained=trained_keys(training.policy),
-        min_shares=mode.min_updates if privacy.mechanism == "local" else None,
     )

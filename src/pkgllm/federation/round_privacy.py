@@ -12,7 +12,6 @@ from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
-from pkgllm.privacy.local_noise import sum_shares
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource
 
@@ -54,8 +53,6 @@ class ClientLevelRounds:
         affordable: Whether one more round is within the budget.
         noise: Of the sums and of the draws of cohorts.
         trained: Keys of the tensors that are trained.
-        min_shares: With local noise, the fewest shares that make up a round's; None where the noise
-            is added here.
     """
 
     def __init__(
@@ -70,7 +67,6 @@ class ClientLevelRounds:
         affordable: Callable[[Mechanism], bool],
         noise: NoiseSource,
         trained: Sequence[str],
-        min_shares: int | None = None,
     ) -> None:
         self._clip = clip
         self._adaptive = adaptive
@@ -85,7 +81,6 @@ class ClientLevelRounds:
         self._affordable = affordable
         self._noise = noise
         self._trained = trained
-        self._min_shares = min_shares
 
     @property
     def clip_norm(self) -> float:
@@ -108,15 +103,6 @@ class ClientLevelRounds:
         """Charge the round, then clip, sum, noise, and divide by the expected cohort."""
         self._charge(round_num, self._mechanism)
         adapters = (to_adapter(message.content.array_records[ARRAYS]) for message in updates)
-        if self._min_shares is not None:
-            after = sum_shares(
-                before,
-                adapters,
-                expected_cohort=self._expected_cohort,
-                min_updates=self._min_shares,
-                trained=self._trained,
-            )
-            return _as_update(after)
         mean = privatise_updates(
             before,
             adapters,

@@ -97,9 +97,9 @@ def test_the_budget_ends_training_and_the_run_says_what_was_spent(
     assert promised["epsilon"] == pytest.approx(price)
 
 
-def unfinished(config: Experiment, run: Path) -> None:
+def unfinished(config: Experiment, run: Path, *, insecure_fixed_noise: bool = False) -> None:
     """Leave a run as a kill after its third round would."""
-    train(config, run, Silent(), keep=3)
+    train(config, run, Silent(), keep=3, insecure_fixed_noise=insecure_fixed_noise)
     for name in ("adapter", "predictions.jsonl", "results.json", "results.md", "privacy.json"):
         path = run / name
         if path.is_dir():
@@ -123,6 +123,15 @@ def test_a_round_that_is_done_again_is_charged_again(
     assert promised["epsilon"] == pytest.approx(
         epsilon([Mechanism(1.0, 2 / CLIENTS, 5)], delta=0.01)
     )
+
+
+def test_a_run_with_fixed_noise_keeps_its_mark_when_it_goes_on(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    unfinished(private(data, tiny_base_folder), run, insecure_fixed_noise=True)
+    report = resume(run, Silent())
+    assert any(note.startswith("Privacy: not private") for note in report.notes)
 
 
 @pytest.mark.parametrize("harm", ["missing", "edited", "cut"])

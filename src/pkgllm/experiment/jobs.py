@@ -55,7 +55,7 @@ from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.group_store import GroupStore
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.privacy.ledger import Ledger
-from pkgllm.privacy.noise import NoiseSource, secure
+from pkgllm.privacy.noise import NoiseSource
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 
@@ -64,6 +64,9 @@ logger = logging.getLogger(__name__)
 GROUPS = "groups.arrow"
 """Every training client's groups, from which a round reads those of its cohort. Private, and gone
 when training is done."""
+
+FIXED_NOISE = "insecure_fixed_noise"
+"""Key of the provenance: whether private noise came from the seed."""
 
 KEEP = 2
 """Checkpoints that stay: the newest, and one before it in case that one is damaged."""
@@ -162,8 +165,10 @@ def resume(
         _check_same(run, job)
     # Values that were evicted to it would be computed in other company than those that were not.
     (run.path / REFERENCE).unlink(missing_ok=True)
-    # Nothing that the seed says is private; noise that was fixed was for a test, which is over.
-    return _go_on(job, run, _groups(job, run, progress), progress, keep, secure())
+    # What was released with fixed noise stays unprotected, so the run keeps its mark.
+    was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+    noise = noise_source(config, insecure_fixed_noise=was_fixed)
+    return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
 
 
 def build_data(config: Experiment, output: Path, progress: Progress) -> int:
@@ -241,7 +246,8 @@ def _go_on(
         if job.config.privacy.name != "none" and not (run.path / LEDGER).exists():
             Ledger.create(run.path / LEDGER, unit=job.config.privacy.name)
         # Last, since it says that the others are there.
-        run.write_json("provenance.json", run_provenance(job.config, job.population, job.base))
+        made_of = run_provenance(job.config, job.population, job.base)
+        run.write_json("provenance.json", {**made_of, FIXED_NOISE: noise.reproducible})
     if groups is None:
         load_adapter_state(job.policy, read_adapter_state(run.adapter))
     else:

@@ -32,7 +32,7 @@ FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in r
 DOORS = {
     "rdflib": {"pkgllm.graph.rdf"},
     "flwr": {"pkgllm.federation"},
-    "ray": {"pkgllm.federation.ray_runtime"},
+    "ray": {"pkgllm.federation.ray_runtime", "pkgllm.federation.ray_signals"},
     "opacus": {"pkgllm.privacy"},
     "pykeen": {"pkgllm.baselines"},
     "pydantic": {"pkgllm.config"},

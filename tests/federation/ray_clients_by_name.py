@@ -15,6 +15,9 @@ from pkgllm.federation.ray_clients import ActorClients
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
 
+INTERRUPTED = 70
+"""Exit code after Ctrl-C; of one that nobody catches, Ray's hook makes another than Python."""
+
 
 class NamedClients(QuadraticClients):
     """Clients called ``raises``, ``dies`` or ``sleeps`` do so; all note in which process."""
@@ -83,4 +86,7 @@ def run_named(
 
 
 if __name__ == "__main__":
-    run_named({"a": 1.0, "sleeps": 2.0}, Path(sys.argv[1]))
+    try:
+        run_named({"a": 1.0, "sleeps": 2.0}, Path(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -13,15 +13,13 @@ import math
 import os
 import secrets
 import shutil
-import signal
 import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -29,6 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from pkgllm.errors import ConfigError, FederationError
 from pkgllm.federation.quiet import QUIET_ENVIRONMENT
 from pkgllm.federation.ray_clients import ActorApp, ActorSettings, MakeClients
+from pkgllm.federation.ray_signals import RaySignals
 from pkgllm.federation.records import ARRAYS, Weighting, to_adapter
 from pkgllm.federation.simulation_grid import SimulationGrid, Stopped
 from pkgllm.lm.adapter import AdapterState
@@ -106,14 +105,18 @@ def run_on_ray(
         log=log,
     )
     with (
-        _signals_at_the_end() as leave_on_sigterm,
+        RaySignals() as signals,
         _removed(log),
         contextlib.redirect_stdout(_DebugLog()),
         _ray(resources),
     ):
-        leave_on_sigterm()
+        signals.handle()
         _check_room(resources)
-        with server.stopped_at_the_end(), _flower_silent():
+        with (
+            server.stopped_at_the_end(),
+            _flower_silent(),
+            signals.end_simulation(server.stop),
+        ):
             _simulate(server.flower_app, ActorApp(settings), num_clients, resources)
     return server.adapter()
 
@@ -146,13 +149,17 @@ class _Server:
             except BaseException as error:
                 self._outcome = error
 
+    def stop(self) -> None:
+        """End the server's thread at its next wait for clients."""
+        self._stopped.set()
+
     @contextlib.contextmanager
     def stopped_at_the_end(self) -> Iterator[None]:
         """End the server's thread when the block is left, by whatever way."""
         try:
             yield
         finally:
-            self._stopped.set()
+            self.stop()
 
     def adapter(self) -> AdapterState:
         """Return the last adapter, or raise what the server raised."""
@@ -303,49 +310,3 @@ def _flower_silent() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(before)
-
-
-@contextlib.contextmanager
-def _signals_at_the_end() -> Iterator[Callable[[], None]]:
-    """Let SIGINT and SIGTERM end the block first, and then do what they did before.
-
-    Ray puts a handler of its own in place, for good, and Flower's engine lets Ctrl-C be lost. The
-    block calls what it is given when Ray has done so. Handlers that only ask for an end after the
-    round in flight are asked, and the block goes on.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    met: list[int] = []
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        earlier = before[signal.Signals(number)]
-        if callable(earlier):
-            try:
-                earlier(number, frame)
-            except KeyboardInterrupt:
-                pass
-            else:
-                return
-        met.append(number)
-        # As Ray's handler does, which may be met while Ray starts.
-        sys.exit(128 + number)
-
-    def handle() -> None:
-        for number in before:
-            signal.signal(number, leave)
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    try:
-        yield handle
-    except SystemExit:
-        restore()
-        for number in met or [signal.SIGTERM]:
-            signal.raise_signal(number)
-        raise
-    finally:
-        restore()

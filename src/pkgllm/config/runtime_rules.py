@@ -20,11 +20,6 @@ def runtime_problems(
     match mode.runtime:
         case RayRuntime() as runtime:
             yield from _ray_problems(runtime, base_model)
-            if privacy.name == "example":
-                yield (
-                    "privacy.name example needs one process that keeps the ledger of all its "
-                    "clients, which Ray's actors are not; use mode.runtime local"
-                )
         case DeploymentRuntime():
             yield from _deployment_problems(layout, observation)
             if privacy.name != "none":

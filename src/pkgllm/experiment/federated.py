@@ -100,7 +100,7 @@ def _in_actors(
     assert isinstance(mode.runtime, schema.RayRuntime)
     return run_on_ray(
         app,
-        actor_clients(training.run, training.groups, mode.runtime),
+        actor_clients(training.run, training.groups, mode.runtime, training.privacy),
         num_clients=len(clients),
         resources=ray_resources(mode.runtime),
         weighting=mode.weighting,
@@ -146,8 +146,14 @@ def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | 
         return None
     privacy = budgeted(training.config)
     if isinstance(privacy, schema.ExamplePrivacy):
+
+        def charge(round_num: int, cohort: Sequence[str]) -> None:
+            promised.charge(round_num, promised.cohort_mechanisms(cohort))
+
         return ExampleLevelRounds(
-            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort))
+            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
+            # An actor trains in a process of its own, and only this one keeps the ledger.
+            charge if mode.runtime.name == "ray" else None,
         )
     return ClientLevelRounds(
         noise_multiplier=promised.noise_multiplier,

@@ -166,6 +166,8 @@ def run_rounds(
                 "round %d would exceed the privacy budget, so training ends before it", round_num
             )
             break
+        if privacy:
+            privacy.begin(round_num, cohort)
         record = _run_round(
             grid,
             strategy,

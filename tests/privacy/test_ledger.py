@@ -124,10 +124,10 @@ def doubled(content: str) -> str:
         (lambda content: f"{content}nonsense\n", "line 5 is no entry"),
         (lambda content: f"{content}[]\n", "line 5 is no entry"),
         (lambda content: f"{content}{{}}\n", "line 5 was edited"),
-        (lambda content: "", "must hold the 4 lines of the checkpoint to go on from, holds 0"),
+        (lambda content: "", "must hold the 4 lines that it is known to have had, holds 0"),
         (
             lambda content: "".join(content.splitlines(keepends=True)[:-1]),
-            "must hold the 4 lines of the checkpoint to go on from, holds 3",
+            "must hold the 4 lines that it is known to have had, holds 3",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
 from pkgllm.experiment.client_state import make_controls
-from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clip_of
+from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds, RoundPrivacy
@@ -117,6 +117,8 @@ def _tell(training: Training, record: RoundRecord) -> None:
     }
     if training.privacy is not None:
         metrics["epsilon"] = training.privacy.epsilon
+    elif (budget := clients_budget(training.config)) is not None:
+        metrics["max_epsilon"] = budget
     if training.config.privacy.name != "client":
         # With that unit, who took part and how updates differ is what the noise hides.
         metrics |= {

@@ -125,7 +125,7 @@ class Ledger:
         if not seen:
             assert at is not None
             ledger._refuse(
-                f"must hold the {at.length} lines of the checkpoint to go on from, holds "
+                f"must hold the {at.length} lines that it is known to have had, holds "
                 f"{ledger.head.length} which are cut or others"
             )
         ledger._size = len(content)

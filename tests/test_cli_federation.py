@@ -67,6 +67,12 @@ def test_a_cohort_must_not_need_more_clients_than_there_are(
     )
 
 
+def test_noise_of_clients_elsewhere_cannot_be_fixed(deployed: None, refuse: Refuse) -> None:
+    command = ("train", "-c", "deployed.yaml", "-o", "runs/new", "--insecure-fixed-noise")
+    sentence = refuse(*command, code=2)
+    assert "--insecure-fixed-noise does not go with mode.runtime deployment" in sentence
+
+
 def test_a_superlink_out_of_reach_is_told(
     keys: None, deployed: None, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

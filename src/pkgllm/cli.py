@@ -108,6 +108,12 @@ def train(
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
     if deployment.is_deployed(tree):
+        if insecure_fixed_noise:
+            raise UsageError(
+                "--insecure-fixed-noise does not go with mode.runtime deployment, whose clients "
+                "draw their own noise.",
+                context,
+            )
         deployment.train_deployed(tree, path, progress, resume=resume is not None, keep=keep)
         typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
         typer.echo(

@@ -7,6 +7,7 @@
     |-- ModelError         a base model or an adapter cannot be used
     |-- FederationError    a round could not be completed
     |-- PrivacyError       a privacy guarantee cannot be given, or its record is not whole
+    |   `-- BudgetError    a release would exceed a privacy budget
     `-- RunError           a run folder cannot be made, read or written
         `-- StoppedError   somebody asked the run to stop; it can go on
 
@@ -45,6 +46,10 @@ class FederationError(PkgllmError):
 
 class PrivacyError(PkgllmError):
     """A privacy guarantee cannot be given, or the record of what was spent is not whole."""
+
+
+class BudgetError(PrivacyError):
+    """A release would exceed a privacy budget, so it is not made."""
 
 
 class RunError(PkgllmError):

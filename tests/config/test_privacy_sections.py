@@ -159,3 +159,24 @@ def test_the_count_of_adaptive_clipping_may_not_spend_everything() -> None:
     message = refused({**CLIENT, "adaptive_clipping": {"count_noise_std": 0.5}})
     assert "count_noise_std must be above half of privacy.noise_multiplier, 1" in message
     experiment({**CLIENT, "adaptive_clipping": {"count_noise_std": 0.51}})
+
+
+@pytest.mark.parametrize("runtime", ["local", "ray", "deployment"])
+def test_the_unit_example_goes_with_every_runtime(runtime: str) -> None:
+    mode = {**FEDERATED, "runtime": {"name": runtime}}
+    assert experiment(EXAMPLE, mode=mode).privacy.name == "example"
+    bare = {**EXAMPLE, "target_epsilon": None, "noise_multiplier": 1.0}
+    experiment({**bare, "max_epsilon": 5.0}, mode=mode)
+    if runtime == "deployment":
+        # Nobody would know what was spent.
+        message = refused(bare, mode=mode)
+        assert "privacy.target_epsilon or privacy.max_epsilon must be given with mode" in message
+    else:
+        experiment(bare, mode=mode)
+
+
+def test_the_unit_client_does_not_go_with_a_deployment_yet() -> None:
+    mode = {**FEDERATED, "runtime": {"name": "deployment"}}
+    assert "privacy.name client is not there yet for mode.runtime deployment" in refused(
+        {**CLIENT, "max_epsilon": 5.0}, mode=mode
+    )

@@ -49,22 +49,27 @@ with open(os.environ["NETWORK_RECORD"] + ".guarded", "a") as _file:
     _file.write(f"{os.getpid()}\\n")
 """
 
-# A client that takes the instruction of a round, says so, and is never heard of again.
+# A client that trains in a round, says so, and is never heard of again.
 FALLING_CLIENT = """
 import sys, time
 from pathlib import Path
 from pkgllm.training.cohort import LaneTrainer
+from pkgllm.training.private_lanes import PrivateLaneTrainer
 
 flag, last_round = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
-train = LaneTrainer.__call__
 
-def fall(self, adapters, *, round_num, **terms):
-    if round_num == last_round:
-        flag.touch()
-        time.sleep(600)
-    return train(self, adapters, round_num=round_num, **terms)
+def falling(train):
+    def fall(self, adapters, *, round_num, **terms):
+        done = train(self, adapters, round_num=round_num, **terms)
+        if round_num == last_round:
+            flag.touch()
+            time.sleep(600)
+        return done
 
-LaneTrainer.__call__ = fall
+    return fall
+
+for trainer in (LaneTrainer, PrivateLaneTrainer):
+    trainer.__call__ = falling(trainer.__call__)
 from pkgllm.cli import main
 main()
 """

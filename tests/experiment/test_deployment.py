@@ -71,14 +71,14 @@ def _run(federation: RealFederation, address: str) -> None:
     last = ("federation", "client", f"fed/clients/{PEOPLE[2]}", "--superlink", address)
     flag = federation.folder / "fallen"
     falling = federation.start("falling", str(flag), "2", *last, script="falling.py")
-    federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+    federation.wait_for(lambda: "is up" in federation.said("server"), 180)
     training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
-    federation.wait_for(lambda: flag.exists() or training.poll() is not None, 120)
+    federation.wait_for(lambda: flag.exists() or training.poll() is not None, 240)
     assert training.poll() is None
     kill(falling)
     assert len(read_metrics(federation.folder / "deployed")) == 1
     federation.start("again", *last)
-    assert training.wait(120) == 0
+    assert training.wait(240) == 0
     assert f"client {PEOPLE[2]} went away and is back" in federation.said("train")
     assert server.poll() is None
     assert all(process.poll() is None for process in alive.values())
@@ -106,7 +106,7 @@ def test_ctrl_c_stops_the_run_and_a_strangers_run_is_refused(
 
     with real_federation(tmp_path) as federation:
         federation.start("server", "federation", "server", "fed/server", "--port", str(port))
-        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+        federation.wait_for(lambda: "is up" in federation.said("server"), 180)
         stranger = link._start_run()
         training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
         # No client comes, so the server waits for it.

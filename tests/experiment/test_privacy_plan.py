@@ -80,6 +80,16 @@ def test_with_unit_example_each_client_counts_the_rounds_it_is_drawn_in(make: Ma
     assert sorted(planned_schedules(config, groups), key=repr) == sorted(expected, key=repr)
 
 
+def test_in_a_deployment_each_client_takes_itself_for_drawn_in_every_round(make: Make) -> None:
+    mode = {**federated(5, 2), "runtime": {"name": "deployment"}}
+    config = make({**EXAMPLE, "max_epsilon": 9.0}, mode=mode, training={"local_steps": 3})
+    assert planned_schedules(config, {"ann": 1, "dan": 8}) == (
+        Schedule(1.0, 15),
+        Schedule(0.25, 15),
+    )
+    assert planned_schedules(config, {"dan": 8}, rounds=2) == (Schedule(0.25, 6),)
+
+
 def test_pooled_graphs_are_one_client(make: Make) -> None:
     mode = {"name": "centralized", "rounds": 5, "cohort_size": 4}
     config = make(EXAMPLE, mode=mode, training={"local_steps": 3})

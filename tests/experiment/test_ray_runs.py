@@ -1,12 +1,23 @@
 """The same configuration in this process and on Ray."""
 
 import importlib.util
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from private_releases import (
+    CLIP_NORM,
+    LOUD,
+    QUIET,
+    gradient_norms,
+    is_loud,
+    num_values,
+    one_release,
+)
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.errors import ConfigError
@@ -15,21 +26,34 @@ from pkgllm.lm.adapter import read_adapter_state
 from pkgllm.progress import Silent
 from pkgllm.runs import RunFolder
 
-
-@pytest.mark.slow
 # Not imported here: Ray reads its variables when it is.
-@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]")
-def test_ray_and_this_process_train_the_same_adapter(
-    tmp_path: Path,
-    tiny_base_folder: Path,
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"
+)
+LOCAL = {"name": "local"}
+TWO_ACTORS = {"name": "ray", "cpus": 2}
+on_ray = pytest.param(TWO_ACTORS, id="ray", marks=[pytest.mark.slow, needs_ray])
+either_runtime = pytest.mark.parametrize("runtime", [pytest.param(LOCAL, id="local"), on_ray])
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory,
     make_dialogue: Callable[..., dict[str, Any]],
     write_redial: Callable[..., Path],
+) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+
+
+@pytest.mark.slow
+@needs_ray
+def test_ray_and_this_process_train_the_same_adapter(
+    data: Path, tmp_path: Path, tiny_base_folder: Path
 ) -> None:
-    data = write_corpus(tmp_path / "data", make_dialogue, write_redial)
-    for name, runtime in (("local", {}), ("ray", {"cpus": 2})):
-        mode = {"name": "federated", "rounds": 2, "cohort_size": 3}
-        mode["runtime"] = {"name": name, **runtime}
-        jobs.train(tiny_experiment(data, tiny_base_folder, mode=mode), tmp_path / name, Silent())
+    for runtime in (LOCAL, TWO_ACTORS):
+        mode = {"name": "federated", "rounds": 2, "cohort_size": 3, "runtime": runtime}
+        config = tiny_experiment(data, tiny_base_folder, mode=mode)
+        jobs.train(config, tmp_path / runtime["name"], Silent())
     local, ray = (read_adapter_state(tmp_path / name / "adapter") for name in ("local", "ray"))
     torch.testing.assert_close(ray, local, atol=1e-5, rtol=0)
     one, other = (RunFolder.open(tmp_path / name).read_metrics() for name in ("local", "ray"))
@@ -38,6 +62,60 @@ def test_ray_and_this_process_train_the_same_adapter(
     assert [record["bytes_up"] for record in one] == [record["bytes_up"] for record in other]
     names = {path.name for path in (tmp_path / "ray").iterdir()}
     assert names == {path.name for path in (tmp_path / "local").iterdir()}
+
+
+@pytest.mark.slow
+@needs_ray
+def test_with_fixed_noise_ray_releases_and_charges_what_this_process_does(
+    data: Path, tmp_path: Path, tiny_base_folder: Path
+) -> None:
+    privacy = {"name": "example", "delta": 0.01, "clip_norm": 0.1, "target_epsilon": 6.0}
+    for runtime in (LOCAL, TWO_ACTORS):
+        config = tiny_experiment(
+            data,
+            tiny_base_folder,
+            mode={"name": "federated", "rounds": 2, "cohort_size": 3, "runtime": runtime},
+            objective={"name": "apo_zero"},
+            privacy={**privacy, "expected_batch_size": 2},
+        )
+        run = tmp_path / runtime["name"]
+        report = jobs.train(config, run, Silent(), insecure_fixed_noise=True)
+        assert any(note.startswith("Privacy: not private") for note in report.notes)
+    local, ray = (read_adapter_state(tmp_path / name / "adapter") for name in ("local", "ray"))
+    torch.testing.assert_close(ray, local, atol=1e-5, rtol=0)
+    for name in ("privacy_ledger.jsonl", "privacy.json"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+
+
+@either_runtime
+def test_the_noise_of_each_update_has_its_standard_deviation_and_no_two_clients_share_it(
+    data: Path, tmp_path: Path, tiny_base_folder: Path, runtime: dict[str, Any]
+) -> None:
+    config = one_release(data, tiny_base_folder, noise_multiplier=LOUD, runtime=runtime)
+    run = tmp_path / "run"
+    jobs.train(config, run, Silent())
+    (record,) = (json.loads(line) for line in (run / "metrics.jsonl").open())
+    assert record["failed"] == {}
+    size = num_values(run / "adapter")
+    cosines = record["update_cosines"]
+    for norm in gradient_norms(record):
+        assert is_loud(norm, size)
+        assert not any(is_loud(norm, size, noise_multiplier=wrong * LOUD) for wrong in (0.9, 1.1))
+    # Of two updates with the correlation r the cosine of each to the mean is sqrt((1 + r) / 2).
+    correlations = [2 * cosines[end] ** 2 - 1 for end in ("min", "max")]
+    assert max(map(abs, correlations)) < 5 / math.sqrt(size)
+    assert len((run / "privacy_ledger.jsonl").read_text().splitlines()) == 2
+
+
+@either_runtime
+def test_no_update_is_longer_than_the_clip_norm_allows(
+    data: Path, tmp_path: Path, tiny_base_folder: Path, runtime: dict[str, Any]
+) -> None:
+    config = one_release(data, tiny_base_folder, noise_multiplier=QUIET, runtime=runtime)
+    jobs.train(config, tmp_path / "run", Silent())
+    (record,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open())
+    # Both gradients are longer than the clip norm, so that the bound is met.
+    assert gradient_norms(record) == pytest.approx((CLIP_NORM, CLIP_NORM), rel=1e-3)
 
 
 def test_without_ray_nothing_is_begun(

@@ -9,13 +9,14 @@ import pytest
 import torch
 from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
 
-from pkgllm.errors import FederationError
+from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
 
 TARGETS = {f"p{index:02}": float(index) for index in range(20)}
+THREE = {"a": 1.0, "b": 2.0, "c": 3.0}
 FAULTS: dict[str, tuple[AdapterState | Exception, str]] = {
     "raises": (ZeroDivisionError("a secret"), "raised ZeroDivisionError"),
     "NaN": (adapter_at(float("nan")), "holds NaN or infinity"),
@@ -127,3 +128,68 @@ def test_a_client_that_fails_in_one_round_is_back_in_the_next() -> None:
     )
     assert [list(record.failed) for record in seen] == [["b"], []]
     assert entries(adapter) == {4.0}
+
+
+def test_training_ends_before_the_round_for_which_the_clients_have_no_budget(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    adapter, seen = spend(dict.fromkeys("abc", BudgetError("a secret")), from_round=3)
+    assert [record.round_num for record in seen] == [1, 2]
+    assert same_bytes(adapter, seen[-1].adapter)
+    (line,) = [m for m in caplog.messages if "so training ends before it" in m]
+    assert line == (
+        "round 3: at least 1 of 3 clients must send an update, and the privacy budgets of 3 are "
+        "spent, so training ends before it"
+    )
+
+
+def test_some_clients_whose_budget_is_spent_are_left_out_as_others_that_fail() -> None:
+    _, seen = spend({"b": BudgetError("a secret")}, from_round=2)
+    assert [dict(record.failed) for record in seen] == [
+        {},
+        {"b": "client b raised BudgetError"},
+        {"b": "client b raised BudgetError"},
+        {"b": "client b raised BudgetError"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("faults", "from_round", "error"),
+    [
+        # A run in which no round was done is none.
+        (dict.fromkeys("abc", BudgetError()), 1, BudgetError),
+        # Whoever has another fault may be back, and the run can go on then.
+        ({**dict.fromkeys("ab", BudgetError()), "c": ZeroDivisionError()}, 3, FederationError),
+    ],
+)
+def test_a_run_without_a_round_and_other_faults_are_no_end(
+    faults: Mapping[str, Exception], from_round: int, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=f"round {from_round}: at least 1 of 3"):
+        spend(faults, from_round=from_round)
+
+
+def spend(
+    faults: Mapping[str, Exception], *, from_round: int
+) -> tuple[AdapterState, list[RoundRecord]]:
+    """Train four rounds with three clients that have faults from some round on."""
+    well, ill = QuadraticClients(THREE), QuadraticClients(THREE, faults=faults)
+    seen: list[RoundRecord] = []
+
+    def trainer(
+        adapters: Mapping[str, AdapterState], *, round_num: int, **terms: Any
+    ) -> dict[str, TrainedClient | Exception]:
+        clients = well if round_num < from_round else ill
+        return clients(adapters, round_num=round_num, **terms)
+
+    adapter = federate(
+        trainer=trainer,
+        clients=list(THREE),
+        initial=adapter_at(0.0),
+        num_rounds=4,
+        cohort_size=3,
+        seed=1,
+        learning_rate=lambda round_num: 0.5,
+        on_round=seen.append,
+    )
+    return adapter, seen

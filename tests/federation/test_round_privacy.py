@@ -1,4 +1,4 @@
-"""What a server with the privacy unit client releases, through real messages."""
+"""What a server with a privacy unit releases and charges, through real messages."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.control_store import ControlStore
 from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.round_privacy import ClientLevelRounds
+from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
 from pkgllm.federation.rounds import RoundRecord, run_rounds
 from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
@@ -242,3 +242,31 @@ def test_adaptive_clipping_follows_the_updates_and_noises_them_more() -> None:
     _, low = train(clip_norm=1e-4, noise_multiplier=1e-3, **settings)
     assert high.clip_norm < 1e4
     assert low.clip_norm > 1e-4
+
+
+def test_the_unit_example_charges_the_whole_cohort_before_it_is_asked_also_who_fails() -> None:
+    clients = QuadraticClients(dict.fromkeys("abc", 1.0), faults={"b": ZeroDivisionError()})
+    charged: list[tuple[int, Sequence[str], int]] = []
+
+    def charge(round_num: int, cohort: Sequence[str]) -> None:
+        charged.append((round_num, cohort, len(clients.calls)))
+        if round_num == 3:
+            raise PrivacyError("the ledger is full")
+
+    with pytest.raises(PrivacyError, match="the ledger is full"):
+        run_rounds(
+            grid=LocalGrid(
+                CohortApp(clients, weighting="uniform", report_private_metrics=False), list("abc")
+            ),
+            strategy=make_strategy("fedavg"),
+            initial=big_adapter(),
+            num_rounds=4,
+            cohort_size=3,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            privacy=ExampleLevelRounds(lambda cohort: True, charge),
+        )
+    whole = ("a", "b", "c")
+    assert charged == [(1, whole, 0), (2, whole, 1), (3, whole, 2)]
+    assert len(clients.calls) == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pkgllm.errors import PrivacyError, RunError
 from pkgllm.privacy.accounting import epsilon
-from pkgllm.privacy.ledger import RUN, Head, Ledger
+from pkgllm.privacy.ledger import RUN, ChargedBefore, Head, Ledger
 from pkgllm.privacy.mechanisms import Mechanism
 
 LOUD, QUIET = Mechanism(2.0, 0.1, 5), Mechanism(1.0, 0.2, 5)
@@ -124,10 +124,10 @@ def doubled(content: str) -> str:
         (lambda content: f"{content}nonsense\n", "line 5 is no entry"),
         (lambda content: f"{content}[]\n", "line 5 is no entry"),
         (lambda content: f"{content}{{}}\n", "line 5 was edited"),
-        (lambda content: "", "must hold the 4 lines of the checkpoint to go on from, holds 0"),
+        (lambda content: "", "must hold the 4 lines that it is known to have had, holds 0"),
         (
             lambda content: "".join(content.splitlines(keepends=True)[:-1]),
-            "must hold the 4 lines of the checkpoint to go on from, holds 3",
+            "must hold the 4 lines that it is known to have had, holds 3",
         ),
     ],
 )
@@ -252,3 +252,41 @@ def test_ten_thousand_clients_are_priced_as_the_few_histories_they_have(path: Pa
     ledger.charge(2, dict.fromkeys(clients[:200], QUIET))
     assert ledger.spent(delta=1e-3) == epsilon([Mechanism(1.0, 0.2, 10)], delta=1e-3)
     assert Ledger.open(path, unit="example", at=ledger.head).clients == tuple(clients)
+
+
+def test_another_process_sees_that_the_newest_charge_is_what_it_is_about_to_release(
+    path: Path, filled: Ledger
+) -> None:
+    charged = ChargedBefore(path)
+    charged(2, {"eve": LOUD, "bob": QUIET})
+    charged(1, {"ann": LOUD})
+    filled.charge(3, {"eve": QUIET})
+    charged(3, {"eve": QUIET})
+
+
+@pytest.mark.parametrize(
+    ("round_num", "mechanism"),
+    [
+        (3, QUIET),
+        (1, QUIET),
+        (2, LOUD),
+        (2, Mechanism(1.0, 0.2, 6)),
+        (2, Mechanism(1.0, 0.21, 5)),
+        (2, Mechanism(0.9, 0.2, 5)),
+    ],
+)
+def test_another_process_releases_nothing_that_was_not_charged(
+    path: Path, filled: Ledger, round_num: int, mechanism: Mechanism
+) -> None:
+    with pytest.raises(PrivacyError, match=r"the newest charge is .* in round 2"):
+        ChargedBefore(path)(round_num, {"eve": LOUD, "bob": mechanism})
+
+
+def test_another_process_releases_nothing_of_a_client_that_has_no_charge(
+    path: Path, filled: Ledger
+) -> None:
+    with pytest.raises(PrivacyError, match="nothing was ever charged to tom"):
+        ChargedBefore(path)(2, {"bob": QUIET, "tom": QUIET})
+    path.unlink()
+    with pytest.raises(RunError, match="cannot read"):
+        ChargedBefore(path)(2, {"bob": QUIET})

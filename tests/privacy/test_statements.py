@@ -16,3 +16,11 @@ def test_a_statement_names_all_that_makes_the_number_mean_something() -> None:
     assert said == (
         "Privacy: epsilon infinite at delta 1e-05; unit example, add or remove one; accountant rdp."
     )
+
+
+def test_where_clients_keep_the_ledgers_a_statement_names_the_bound() -> None:
+    said = statement(Guarantee("example", 8.0, 1e-5, "prv", kept_by_clients=True))
+    assert said == (
+        "Privacy: epsilon at most 8.00 at delta 1e-05; unit example, add or remove one; "
+        "accountant prv; each client's ledger is on its device."
+    )

@@ -31,7 +31,8 @@ class _Budgeted(Section):
     """Epsilon of the whole run, from which the noise is computed before it begins. It is also the
     budget where ``max_epsilon`` is absent."""
     max_epsilon: PositiveFloat | None = None
-    """Budget: the run stops before the round that would exceed it."""
+    """Budget: the run stops before the round that would exceed it. In a deployment each client
+    keeps to it by itself, over all runs."""
     accountant: Literal["prv", "rdp"] = "prv"
     """What computes epsilon: numerical composition (Gopi et al. 2021), or Rényi divergences."""
     report_private_metrics: bool = False

@@ -20,17 +20,18 @@ def runtime_problems(
     match mode.runtime:
         case RayRuntime() as runtime:
             yield from _ray_problems(runtime, base_model)
-            if privacy.name == "example":
-                yield (
-                    "privacy.name example needs one process that keeps the ledger of all its "
-                    "clients, which Ray's actors are not; use mode.runtime local"
-                )
         case DeploymentRuntime():
             yield from _deployment_problems(layout, observation)
-            if privacy.name != "none":
+            if privacy.name == "client":
                 yield (
                     f"privacy.name {privacy.name} is not there yet for mode.runtime deployment; "
                     "use mode.runtime local, or privacy.name none"
+                )
+            elif privacy.name == "example" and privacy.budget is None:
+                yield (
+                    "privacy.target_epsilon or privacy.max_epsilon must be given with mode.runtime "
+                    "deployment, because each client keeps its ledger by itself, and its budget is "
+                    "all that the server can tell of epsilon"
                 )
 
 

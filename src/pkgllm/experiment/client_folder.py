@@ -5,21 +5,25 @@
     FOLDER/graph.jsonld     the person's graph; or graph.ttl
     FOLDER/ca.crt           certificate of the authority that signed the server's
     FOLDER/client.key       proves to the server which client this is
+    FOLDER/privacy_ledger.jsonl  with the privacy unit example: what was released, in all runs
     FOLDER/private/         groups, reference log-probabilities and what else a run leaves there
 
-Nothing of ``private``, ``graph`` and ``client.key`` leaves the machine.
+Nothing of ``private``, ``graph``, ``client.key`` and the ledger leaves the machine.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgllm.config.load import load_config
+from pkgllm.config.schema import ExamplePrivacy
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.experiment.assembly import build_groups, check_room, make_policy, make_writer, populate
+from pkgllm.experiment.device_privacy import HEAD, DevicePrivacy
+from pkgllm.experiment.privacy_run import LEDGER
 from pkgllm.experiment.run_record import load_base
 from pkgllm.experiment.trainers import check_engine, make_trainer
 from pkgllm.files import cannot, write_atomically
@@ -97,10 +101,16 @@ class ClientFolder:
         """Where the process keeps what nobody else is to see."""
         return self.path / PRIVATE
 
-    def make_app(self, progress: Progress) -> "CohortApp":
+    def make_app(
+        self, progress: Progress, tell: Callable[[str], None] = lambda line: None
+    ) -> "CohortApp":
         """Load the base model, build the groups, and return what answers the server.
 
         Split, groups and training are those that the local runtime makes for this client.
+
+        Args:
+            progress: Is told how far the work is.
+            tell: Is told what of the privacy budget is spent.
 
         Raises:
             PkgllmError: If anything that is needed cannot be used.
@@ -119,6 +129,16 @@ class ClientFolder:
         policy = make_policy(config, base)
         check_engine(config, policy)
         groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
+        own = None
+        if isinstance(config.privacy, ExamplePrivacy):
+            own = DevicePrivacy(
+                config.privacy,
+                num_groups=groups.num_groups(self.client),
+                num_steps=mode.rounds * config.training.local_steps,
+                ledger=self.path / LEDGER,
+                head=self.private / HEAD,
+            )
+            tell(str(own))
         trainer = make_trainer(
             config,
             policy,
@@ -126,6 +146,7 @@ class ClientFolder:
             groups,
             RunFolder(self.private),
             local_steps=config.training.local_steps,
+            release=own and own.release,
         )
         return CohortApp(
             trainer,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
 from pkgllm.experiment.client_state import make_controls
-from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clip_of
+from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds, RoundPrivacy
@@ -100,7 +100,7 @@ def _in_actors(
     assert isinstance(mode.runtime, schema.RayRuntime)
     return run_on_ray(
         app,
-        actor_clients(training.run, training.groups, mode.runtime),
+        actor_clients(training.run, training.groups, mode.runtime, training.privacy),
         num_clients=len(clients),
         resources=ray_resources(mode.runtime),
         weighting=mode.weighting,
@@ -117,6 +117,8 @@ def _tell(training: Training, record: RoundRecord) -> None:
     }
     if training.privacy is not None:
         metrics["epsilon"] = training.privacy.epsilon
+    elif (budget := clients_budget(training.config)) is not None:
+        metrics["max_epsilon"] = budget
     if training.config.privacy.name != "client":
         # With that unit, who took part and how updates differ is what the noise hides.
         metrics |= {
@@ -146,8 +148,14 @@ def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | 
         return None
     privacy = budgeted(training.config)
     if isinstance(privacy, schema.ExamplePrivacy):
+
+        def charge(round_num: int, cohort: Sequence[str]) -> None:
+            promised.charge(round_num, promised.cohort_mechanisms(cohort))
+
         return ExampleLevelRounds(
-            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort))
+            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
+            # An actor trains in a process of its own, and only this one keeps the ledger.
+            charge if mode.runtime.name == "ray" else None,
         )
     return ClientLevelRounds(
         noise_multiplier=promised.noise_multiplier,

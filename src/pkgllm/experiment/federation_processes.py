@@ -106,7 +106,7 @@ def take_part(
     read_bytes(certificate)
     remembered, secret_file = own.private / _NODE, own.private / "executor.secret"
     with _only_process(own.private / "lock"):
-        app = own.make_app(progress).flower_app
+        app = own.make_app(progress, tell).flower_app
         tell(f"client {own.client} is ready")
         in_touch_at = time.monotonic()
 

@@ -99,6 +99,9 @@ def planned_schedules(
     if mode.name != "federated":
         cohort = mode.cohort_size if mode.name == "centralized" else 1
         counted = dict.fromkeys(units, rounds * cohort)
+    elif mode.runtime.name == "deployment":
+        # A client knows of no other, and takes itself for drawn in each round.
+        counted = dict.fromkeys(units, rounds)
     else:
         # Flower takes over a second to import, which the other units need not wait for.
         from pkgllm.federation.rounds import sample_cohort
@@ -168,14 +171,22 @@ def check_privacy(config: schema.Experiment, num_groups: Mapping[str, int]) -> N
     privacy = config.privacy
     if isinstance(privacy, schema.NoPrivacy):
         return
-    most = max(units_by_client(config, num_groups).values())
-    if privacy.delta >= 1 / most:
+    check_delta(privacy, max(units_by_client(config, num_groups).values()))
+    settle_noise(config, num_groups)
+
+
+def check_delta(privacy: Budgeted, num_units: int) -> None:
+    """Fail where a mechanism that gives one unit away would pass.
+
+    Raises:
+        PrivacyError: If delta is too large for the number of units.
+    """
+    if privacy.delta >= 1 / num_units:
         whose = "training clients" if privacy.name == "client" else "examples of a client"
         raise PrivacyError(
-            f"privacy.delta must be below 1 / {most} = {1 / most:.3g}, because there are {most} "
-            f"{whose}, got {privacy.delta:g}; lower it"
+            f"privacy.delta must be below 1 / {num_units} = {1 / num_units:.3g}, because there are "
+            f"{num_units} {whose}, got {privacy.delta:g}; lower it"
         )
-    settle_noise(config, num_groups)
 
 
 def _spending(

@@ -54,6 +54,25 @@ def budgeted(config: schema.Experiment) -> Budgeted:
     return config.privacy
 
 
+def clients_budget(config: schema.Experiment) -> float | None:
+    """Return the epsilon that each client keeps to on its own device; None where the run counts."""
+    privacy, mode = config.privacy, config.mode
+    if not isinstance(privacy, schema.ExamplePrivacy) or mode.name != "federated":
+        return None
+    return privacy.budget if mode.runtime.name == "deployment" else None
+
+
+def clients_guarantee(config: schema.Experiment) -> Guarantee | None:
+    """Return what clients that keep their own ledgers promise; None where the run counts.
+
+    Nothing is said of a fact, whose epsilon depends on how many groups a client has.
+    """
+    budget = clients_budget(config)
+    if budget is None:
+        return None
+    return make_guarantee(budgeted(config), budget, None, kept_by_clients=True)
+
+
 @dataclass(frozen=True)
 class RunPrivacy:
     """The privacy of one run.

@@ -42,8 +42,9 @@ def make_guarantee(
     fact_epsilon: float | None,
     *,
     not_private: str | None = None,
+    kept_by_clients: bool = False,
 ) -> Guarantee:
-    """Return what a configuration promises at an epsilon that was spent."""
+    """Return what a configuration promises at an epsilon that was spent, or is the budget."""
     bound = privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None
     return Guarantee(
         privacy.name,
@@ -53,4 +54,5 @@ def make_guarantee(
         fact_epsilon=fact_epsilon,
         max_groups_per_fact=bound,
         not_private=METRICS_LEAVE if privacy.report_private_metrics else not_private,
+        kept_by_clients=kept_by_clients,
     )

@@ -12,7 +12,13 @@ from pkgllm.config import schema
 from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
-from pkgllm.experiment.privacy_run import GUARANTEE, RunPrivacy, open_ledger
+from pkgllm.experiment.privacy_run import (
+    GUARANTEE,
+    RunPrivacy,
+    clients_budget,
+    clients_guarantee,
+    open_ledger,
+)
 from pkgllm.experiment.trainers import ExampleRelease, make_trainer
 from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
@@ -48,7 +54,7 @@ class Training:
     stop_asked: Callable[[], bool] = lambda: False
     """Whether to end after the next checkpoint."""
     privacy: RunPrivacy | None = None
-    """What is promised; None for nothing."""
+    """What is promised and counted here; None for nothing, or where each client counts."""
 
     @property
     def done(self) -> int:
@@ -58,7 +64,8 @@ class Training:
     @property
     def reports_losses(self) -> bool:
         """Whether a loss may be written down where everybody's examples are in one place."""
-        return self.privacy is None or self.config.privacy.report_private_metrics
+        privacy = self.config.privacy
+        return privacy.name == "none" or privacy.report_private_metrics
 
     def state(self, name: str = ADAPTER) -> AdapterState:
         """Return an adapter of the checkpoint to go on from, or else the policy's."""
@@ -100,8 +107,9 @@ class Training:
     def keep(self, state: AdapterState) -> None:
         """Put an adapter into the policy and into the run folder, with what was spent on it."""
         load_adapter_state(self.policy, state)
-        if self.privacy is not None:
-            self.run.write_json(GUARANTEE, asdict(self.privacy.guarantee))
+        counted = self.privacy.guarantee if self.privacy else None
+        if promised := counted or clients_guarantee(self.config):
+            self.run.write_json(GUARANTEE, asdict(promised))
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
 
 
@@ -145,7 +153,7 @@ def going_on(
         checkpoints.rewind(start)
         observer = Observer(run, config.observation, traces.validation)
         privacy = None
-        if config.privacy.name != "none":
+        if config.privacy.name != "none" and clients_budget(config) is None:
             ledger = open_ledger(config, run.path, start)
             privacy = RunPrivacy(config, traces.num_groups, ledger, traces.noise)
         try:

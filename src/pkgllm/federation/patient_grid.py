@@ -2,7 +2,8 @@
 
 Flower forgets a message once a SuperNode has taken it: where the SuperNode dies, no reply comes, or
 an error that says the node is unavailable. What a client answers depends on the message alone, so
-asking twice is safe, and the second answer is the first one.
+asking twice is safe, and the second answer is the first one; but for private noise, which is fresh,
+and which the client charges to its ledger again.
 """
 
 import logging

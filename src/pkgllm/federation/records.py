@@ -153,8 +153,17 @@ def failure_reply(message: Message, client: str, error: Exception) -> Message:
 
     The text may quote a fact or a prompt. Flower's own runtimes would send it.
     """
-    reason = f"client {client} raised {type(error).__name__}"
-    return Message(app_error(reason), reply_to=message)
+    return Message(app_error(failure_reason(client, type(error))), reply_to=message)
+
+
+def failure_reason(client: str, kind: type[Exception]) -> str:
+    """Return what a server learns of an exception.
+
+    Example:
+        >>> failure_reason("anna", ValueError)
+        'client anna raised ValueError'
+    """
+    return f"client {client} raised {kind.__name__}"
 
 
 def client_reply(message: Message, client: str) -> Message:

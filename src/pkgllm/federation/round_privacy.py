@@ -27,6 +27,10 @@ class RoundPrivacy(Protocol):
         """Return whether a round is within the budget; training ends before one that is not."""
         ...
 
+    def begin(self, round_num: int, cohort: Sequence[str]) -> None:
+        """Learn that the cohort is about to be asked to train; raise where it must not be."""
+        ...
+
     def release(
         self, round_num: int, before: AdapterState, updates: Sequence[Message]
     ) -> Message | None:
@@ -99,6 +103,9 @@ class ClientLevelRounds:
         """Return whether the budget has room for one more round."""
         return self._affordable(self._mechanism)
 
+    def begin(self, round_num: int, cohort: Sequence[str]) -> None:
+        """Do nothing yet: the sum is what is charged."""
+
     def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> Message:
         """Charge the round, then clip, sum, noise, and divide by the expected cohort."""
         self._charge(round_num, self._mechanism)
@@ -123,14 +130,22 @@ class ClientLevelRounds:
 
 
 class ExampleLevelRounds:
-    """Privacy of an example: clients add the noise and keep the ledger; cohorts are as usual.
+    """Privacy of an example: the clients add the noise, and cohorts are drawn as usual.
 
     Args:
         affordable: Whether one more round of a cohort is within every client's budget.
+        charge: Writes down what a cohort is about to release; raises where it cannot. It is called
+            before the cohort is asked, so that a client that fails has paid: what it gave away
+            before is not known. None where whoever trains the clients charges.
     """
 
-    def __init__(self, affordable: Callable[[Sequence[str]], bool]) -> None:
+    def __init__(
+        self,
+        affordable: Callable[[Sequence[str]], bool],
+        charge: Callable[[int, Sequence[str]], None] | None = None,
+    ) -> None:
         self._affordable = affordable
+        self._charge = charge
 
     def draw(self, clients: Sequence[str], round_num: int) -> None:
         """Leave the draw to the loop: against a server that knows the cohort it hides nobody."""
@@ -138,6 +153,11 @@ class ExampleLevelRounds:
     def admits(self, round_num: int, cohort: Sequence[str]) -> bool:
         """Return whether all of the cohort can afford the round."""
         return self._affordable(cohort)
+
+    def begin(self, round_num: int, cohort: Sequence[str]) -> None:
+        """Charge the whole cohort, where nobody else will."""
+        if self._charge is not None:
+            self._charge(round_num, cohort)
 
     def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> None:
         """Let the updates pass, which were private when they left the clients."""

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from pkgllm.errors import FederationError
+from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation import records
 from pkgllm.federation.grid import CohortGrid
 from pkgllm.federation.resumable import ResumableStrategy
@@ -141,6 +141,8 @@ def run_rounds(
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
+        BudgetError: If that is because their own privacy budgets are spent, in the first round; in
+            a later one training ends before it.
         ValueError: If a number is out of range or the strategy does not fit the cohort.
     """
     if first_round < 1:
@@ -166,18 +168,26 @@ def run_rounds(
                 "round %d would exceed the privacy budget, so training ends before it", round_num
             )
             break
-        record = _run_round(
-            grid,
-            strategy,
-            adapter,
-            round_num=round_num,
-            nodes={client: nodes[client] for client in cohort},
-            learning_rate=learning_rate(round_num),
-            timeout=timeout,
-            min_updates=min_updates,
-            expected_cohort=cohort_size,
-            privacy=privacy,
-        )
+        if privacy:
+            privacy.begin(round_num, cohort)
+        try:
+            record = _run_round(
+                grid,
+                strategy,
+                adapter,
+                round_num=round_num,
+                nodes={client: nodes[client] for client in cohort},
+                learning_rate=learning_rate(round_num),
+                timeout=timeout,
+                min_updates=min_updates,
+                expected_cohort=cohort_size,
+                privacy=privacy,
+            )
+        except BudgetError as error:
+            if round_num == 1:
+                raise
+            logger.warning("%s, so training ends before it", error)
+            break
         adapter = record.adapter
         if on_round:
             on_round(record)
@@ -241,6 +251,11 @@ def _run_round(
     good = [replies[client] for client in nodes if client not in failed]
     # A cohort that was drawn smaller than that is no failure.
     if len(good) < min(min_updates, len(nodes)):
+        if all(failed[c] == records.failure_reason(c, BudgetError) for c in failed):
+            raise BudgetError(
+                f"round {round_num}: at least {min_updates} of {len(nodes)} clients must send an "
+                f"update, and the privacy budgets of {len(failed)} are spent"
+            )
         raise FederationError(_too_few(round_num, min_updates, len(good), failed))
     spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
     aggregating = time.perf_counter()

@@ -125,7 +125,7 @@ class Ledger:
         if not seen:
             assert at is not None
             ledger._refuse(
-                f"must hold the {at.length} lines of the checkpoint to go on from, holds "
+                f"must hold the {at.length} lines that it is known to have had, holds "
                 f"{ledger.head.length} which are cut or others"
             )
         ledger._size = len(content)
@@ -260,18 +260,69 @@ class Ledger:
             self._refuse(f"line {number} was edited, or one before it is missing")
         if entry["unit"] != self._unit:
             self._refuse(f"line {number} must be of unit {self._unit}, is of {entry['unit']}")
-        mechanism = Mechanism(
-            entry["noise_multiplier"],
-            entry["sampling_probability"],
-            entry["steps"],
-            NeighboringRelation(entry["neighboring_relation"]),
-        )
         client = entry["client"]
-        self._histories[client] = merge((*self.history(client), mechanism))
+        self._histories[client] = merge((*self.history(client), _mechanism(entry)))
         self._head = Head(number, chain)
 
     def _refuse(self, reason: str) -> NoReturn:
         raise PrivacyError(f"privacy ledger {self._path}: {reason}; {_ADVICE}")
+
+
+@dataclass(frozen=True, slots=True)
+class ChargedBefore:
+    """Takes the place of a charge in a process that does not keep the ledger: looks for one in it.
+
+    The process that keeps the ledger charges releases before it asks for them. Whoever makes them
+    in another process refuses, with this, what was not charged, or not as it is about to be made.
+
+    Args:
+        path: The ledger; only read, and not checked as :meth:`Ledger.open` does.
+    """
+
+    path: Path
+
+    def __call__(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
+        """Compare with the newest charge of each client.
+
+        Args:
+            round_num: The round.
+            mechanisms: What is about to be released, by client.
+
+        Raises:
+            PrivacyError: If the newest charge of one is missing, or is of something else.
+            RunError: If the ledger cannot be read.
+        """
+        missing = dict(mechanisms)
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except OSError as error:
+            raise cannot("read", self.path, error) from error
+        # Those of the round in flight stand at the end.
+        for line in reversed(lines):
+            if not missing:
+                break
+            entry = json.loads(line)
+            mechanism = missing.pop(entry["client"], None)
+            if mechanism and (entry["round_num"], _mechanism(entry)) != (round_num, mechanism):
+                raise PrivacyError(
+                    f"privacy ledger {self.path}: before client {entry['client']} releases "
+                    f"{mechanism} in round {round_num} that must be charged, the newest charge is "
+                    f"{_mechanism(entry)} in round {entry['round_num']}; nothing is released"
+                )
+        if missing:
+            raise PrivacyError(
+                f"privacy ledger {self.path}: nothing was ever charged to {', '.join(missing)}, "
+                "which must be before anything is released; nothing is released"
+            )
+
+
+def _mechanism(entry: Mapping[str, Any]) -> Mechanism:
+    return Mechanism(
+        entry["noise_multiplier"],
+        entry["sampling_probability"],
+        entry["steps"],
+        NeighboringRelation(entry["neighboring_relation"]),
+    )
 
 
 def _digest(before: str, entry: Mapping[str, object]) -> str:

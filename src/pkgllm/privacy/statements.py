@@ -22,6 +22,9 @@ class Guarantee:
     """Groups that one fact enters at most; goes with ``fact_epsilon``."""
     not_private: str | None = None
     """Why the numbers protect nobody, such as metrics that leave without noise."""
+    kept_by_clients: bool = False
+    """Whether each client keeps a ledger of its own, on its device: epsilon is then the budget that
+    it keeps to, and not what was counted."""
 
 
 def statement(guarantee: Guarantee) -> str:
@@ -32,8 +35,9 @@ def statement(guarantee: Guarantee) -> str:
         'Privacy: epsilon 3.00 at delta 0.001; unit client, add or remove one; accountant prv.'
     """
     relation = guarantee.neighboring_relation.value.replace("_", " ")
+    at_most = "at most " if guarantee.kept_by_clients else ""
     parts = [
-        f"epsilon {written(guarantee.epsilon)} at delta {guarantee.delta:g}",
+        f"epsilon {at_most}{written(guarantee.epsilon)} at delta {guarantee.delta:g}",
         f"unit {guarantee.unit}, {relation}",
         f"accountant {guarantee.accountant}",
     ]
@@ -42,6 +46,8 @@ def statement(guarantee: Guarantee) -> str:
             f"of one fact, which enters at most {guarantee.max_groups_per_fact} groups, epsilon "
             f"{written(guarantee.fact_epsilon)}"
         )
+    if guarantee.kept_by_clients:
+        parts.append("each client's ledger is on its device")
     if guarantee.not_private is None:
         return f"Privacy: {'; '.join(parts)}."
     return (

@@ -1,5 +1,6 @@
 """``pkgllm privacy``, and what is refused of a privacy section, through the command line."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,23 @@ def test_what_a_privacy_unit_does_not_go_with(
 ) -> None:
     given = [part for change in changes for part in ("--set", change)]
     assert piece in refuse("config", "check", "small.yaml", *given, code=2)
+
+
+def test_kto_with_a_public_baseline_trains_under_the_unit_example(
+    pkgllm: RunCommand, workplace: Path
+) -> None:
+    changes = (
+        *("--set", example(noise_multiplier=0.5, accountant="rdp")),
+        *("--set", "objective={name: kto, kl_baseline: public, nll_weight: 0.5}"),
+        *("--set", "mode.rounds=2"),
+    )
+    done = pkgllm(*TRAIN, *changes)
+    assert done.code == 0, done.err
+    assert "Privacy: epsilon" in " ".join(done.out.split())
+    rounds = [json.loads(line) for line in Path("runs/new/metrics.jsonl").open()]
+    assert [line["kl_baseline"] for line in rounds][0] == 0.0
+    assert all(line["kl_baseline"] >= 0 for line in rounds)
+    assert len(rounds) == 2
 
 
 def test_without_a_unit_there_is_nothing_to_plan(refuse: Refuse) -> None:

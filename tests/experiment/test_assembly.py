@@ -288,6 +288,7 @@ def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
     ("choice", "needs_reference", "needs_mismatched"),
     [
         (schema.Kto(name="kto"), True, True),
+        (schema.Kto(name="kto", kl_baseline="public"), True, False),
         (schema.ApoZero(name="apo_zero"), True, False),
         (schema.Dpo(name="dpo"), True, False),
         (schema.Sdpo(name="sdpo"), True, False),
@@ -330,6 +331,22 @@ def test_a_pairwise_objective_is_the_one_that_was_asked_for(
         mismatched_log_ratio=torch.empty(0),
     )
     assert make_objective(choice).loss(groups).item() == expected.loss(groups).item()
+
+
+def test_kto_with_a_public_baseline_is_the_one_that_was_asked_for() -> None:
+    groups = ScoredGroups(
+        policy=torch.tensor([-2.0, -3.0, -4.5]),
+        reference=torch.tensor([-3.0, -3.5, -3.0]),
+        desirable=torch.tensor([True, False, True]),
+        group_index=torch.zeros(3, dtype=torch.int64),
+        num_groups=1,
+        mismatched_log_ratio=torch.empty(0),
+    )
+    weights = {"beta": 0.5, "desirable_weight": 1.5, "undesirable_weight": 0.5, "nll_weight": 0.3}
+    choice = schema.Kto(name="kto", kl_baseline="public", **weights)
+    found = make_objective(choice).of_round(2.0).loss(groups)
+    expected = objectives.public_kto(**weights).of_round(2.0).loss(groups)
+    assert found.item() == expected.item()
 
 
 def test_step_sizes() -> None:

@@ -83,7 +83,9 @@ def test_what_was_put_in_often_is_found_and_what_was_not_put_in_is_not(
 def test_a_federation_carries_canaries_too(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
-    config = tiny_experiment(data, tiny_base_folder)
+    # With an objective for which the server computes something in each round.
+    objective = {"name": "kto", "kl_baseline": "public"}
+    config = tiny_experiment(data, tiny_base_folder, objective=objective)
     (found,) = train_with_canaries(
         config, tmp_path / "run", Silent(), count_by_repeats={5: 20}, delta=DELTA
     )

@@ -67,6 +67,10 @@ def test_groups_of_every_client_are_those_of_the_local_runtime(
 def test_what_is_private_can_be_read_by_the_owner_alone(folders: Path) -> None:
     own = ClientFolder(folders / "00")
     own.make_app(Silent())
+    # What is in everybody's folder is with the server as well, and nothing of anybody.
+    assert {path.name for path in (folders.parent / "server").iterdir()} == {
+        *("ca.crt", "catalogue.json", "clients", "executor.secret", "server.crt", "server.key")
+    }
     assert own.private.stat().st_mode & 0o077 == 0
     for name in ("graph.jsonld", "client.key", "private/groups.arrow"):
         assert (folders / "00" / name).stat().st_mode & 0o077 == 0

@@ -11,6 +11,8 @@ from real_federation import RealFederation, free_port, kill, real_federation
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.load import dump_config
+from pkgllm.errors import ConfigError
+from pkgllm.experiment.deployment import train_deployed
 from pkgllm.experiment.federation_setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data, train
 from pkgllm.federation.superlink import SuperLink
@@ -18,6 +20,7 @@ from pkgllm.lm.adapter import read_adapter_state
 from pkgllm.progress import Silent
 
 PEOPLE = ("00", "01", "02")
+PUBLIC = {"name": "kto", "kl_baseline": "public", "nll_weight": 0.5}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -34,13 +37,18 @@ def test_a_killed_client_is_asked_again_and_the_adapter_is_that_of_the_local_run
 ) -> None:
     data = write_corpus(tmp_path / "data", make_dialogue, write_redial, clients=PEOPLE)
     mode = {"name": "federated", "rounds": 2, "cohort_size": 3, "round_timeout": 120.0}
-    local = tiny_experiment(data, tiny_base_folder, clients={"unseen_share": 0.0}, mode=mode)
+    local = tiny_experiment(
+        data, tiny_base_folder, clients={"unseen_share": 0.0}, mode=mode, objective=PUBLIC
+    )
     train(local, tmp_path / "local", Silent())
     build_data(local, tmp_path / "built", Silent())
     write_federation_keys(tmp_path / "fed", hosts=(), clients=(), built=tmp_path / "built")
     address = f"127.0.0.1:{free_port()}"
     runtime = {"name": "deployment", "superlink": address, "keys": "fed/server"}
-    deployed = tiny_experiment(data, tiny_base_folder, mode={**mode, "runtime": runtime})
+    # The server has nobody's dialogues; public prompts are made of the catalogue beside its keys.
+    deployed = tiny_experiment(
+        tmp_path / "nowhere", tiny_base_folder, mode={**mode, "runtime": runtime}, objective=PUBLIC
+    )
     (tmp_path / "deployed.yaml").write_text(dump_config(deployed))
 
     with real_federation(tmp_path) as federation:
@@ -53,6 +61,9 @@ def test_a_killed_client_is_asked_again_and_the_adapter_is_that_of_the_local_run
     rounds = read_metrics(run)
     assert [line["failed"] for line in rounds] == [{}, {}]
     assert [line["cohort"] for line in rounds] == [list(PEOPLE)] * 2
+    baselines = [line["kl_baseline"] for line in read_metrics(tmp_path / "local")]
+    assert [line["kl_baseline"] for line in rounds] == baselines
+    assert baselines[0] == 0 < baselines[1]
     expected = read_adapter_state(tmp_path / "local" / "adapter")
     found = read_adapter_state(run / "adapter")
     assert found.keys() == expected.keys()
@@ -82,6 +93,19 @@ def _run(federation: RealFederation, address: str) -> None:
     assert f"client {PEOPLE[2]} went away and is back" in federation.said("train")
     assert server.poll() is None
     assert all(process.poll() is None for process in alive.values())
+
+
+def test_a_server_without_a_catalogue_cannot_make_public_prompts(
+    tmp_path: Path, tiny_base_folder: Path
+) -> None:
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=("00",), built=None)
+    keys = tmp_path / "fed" / "server"
+    runtime = {"name": "deployment", "superlink": "127.0.0.1:1", "keys": str(keys)}
+    mode = {"name": "federated", "rounds": 2, "cohort_size": 1, "runtime": runtime}
+    config = tiny_experiment(tmp_path, tiny_base_folder, mode=mode, objective=PUBLIC)
+    with pytest.raises(ConfigError, match=r"catalogue\.json is missing; copy catalogue\.json of a"):
+        train_deployed(config, tmp_path / "run", Silent())
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.slow

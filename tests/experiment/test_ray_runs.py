@@ -50,15 +50,20 @@ def data(
 def test_ray_and_this_process_train_the_same_adapter(
     data: Path, tmp_path: Path, tiny_base_folder: Path
 ) -> None:
+    # Its baseline is computed by the server in each round and must reach the actors.
+    objective = {"name": "kto", "kl_baseline": "public", "nll_weight": 0.5}
     for runtime in (LOCAL, TWO_ACTORS):
         mode = {"name": "federated", "rounds": 2, "cohort_size": 3, "runtime": runtime}
-        config = tiny_experiment(data, tiny_base_folder, mode=mode)
+        config = tiny_experiment(data, tiny_base_folder, mode=mode, objective=objective)
         jobs.train(config, tmp_path / runtime["name"], Silent())
     local, ray = (read_adapter_state(tmp_path / name / "adapter") for name in ("local", "ray"))
     torch.testing.assert_close(ray, local, atol=1e-5, rtol=0)
     one, other = (RunFolder.open(tmp_path / name).read_metrics() for name in ("local", "ray"))
     assert [record["cohort"] for record in one] == [record["cohort"] for record in other]
     assert [record["failed"] for record in other] == [{}, {}]
+    baselines = [record["kl_baseline"] for record in one]
+    assert baselines[0] == 0 < baselines[1]  # type: ignore[operator]
+    assert [record["kl_baseline"] for record in other] == pytest.approx(baselines, abs=1e-4)
     assert [record["bytes_up"] for record in one] == [record["bytes_up"] for record in other]
     names = {path.name for path in (tmp_path / "ray").iterdir()}
     assert names == {path.name for path in (tmp_path / "local").iterdir()}

@@ -30,7 +30,9 @@ MODES = {
     "fedavgm": FEDERATED | {"strategy": {"name": "fedavgm"}},
     "centralized": {"name": "centralized", "rounds": 4},
     "local": {"name": "local", "rounds": 3},
+    "public baseline": FEDERATED,
 }
+OBJECTIVES = {"public baseline": {"name": "kto", "kl_baseline": "public", "nll_weight": 0.5}}
 SAME = ("config.yaml", "split.json", "metrics.jsonl", "predictions.jsonl", "results.json")
 
 Whole = Callable[[str], tuple[Experiment, Path]]
@@ -43,7 +45,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path, tiny_base_folder
     @cache
     def run(mode: str) -> tuple[Experiment, Path]:
         training = {"optimizer": "sgd"} if mode == "scaffold" else {}
-        config = tiny_experiment(data, tiny_base_folder, mode=MODES[mode], training=training)
+        config = tiny_experiment(
+            data,
+            tiny_base_folder,
+            mode=MODES[mode],
+            training=training,
+            objective=OBJECTIVES.get(mode, {}),
+        )
         path = tmp_path_factory.mktemp("whole") / mode
         train(config, path, Silent(), keep=1)
         return config, path
@@ -67,7 +75,7 @@ def private_or_unfinished(run: Path) -> list[str]:
 
 STRATEGIES = ("federated", "scaffold", "fedadam", "fedavgm")
 INSTANTS = [(STRATEGIES[number // 2 % 4], number) for number in range(20)] + [
-    (mode, number) for mode in ("centralized", "local") for number in range(3)
+    (mode, number) for mode in ("centralized", "local", "public baseline") for number in range(3)
 ]
 
 
@@ -130,7 +138,9 @@ class Stopping:
         yield advance
 
 
-@pytest.mark.parametrize("mode", ["federated", "scaffold", "centralized", "local"])
+@pytest.mark.parametrize(
+    "mode", ["federated", "scaffold", "centralized", "local", "public baseline"]
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_it_ends_after_a_checkpoint_and_goes_on(
     whole: Whole, tmp_path: Path, mode: str, number: signal.Signals

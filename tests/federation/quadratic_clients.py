@@ -39,6 +39,7 @@ class QuadraticClients:
         self.local_steps = local_steps
         self.facts = {client: f"{client} {SECRET}" for client in targets}
         self.calls: list[tuple[int, tuple[str, ...], float]] = []
+        self.baselines: list[float | None] = []
 
     def __call__(
         self,
@@ -47,9 +48,11 @@ class QuadraticClients:
         round_num: int,
         learning_rate: float,
         proximal_mu: float = 0.0,
+        kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         self.calls.append((round_num, tuple(adapters), learning_rate))
+        self.baselines.append(kl_baseline)
         self.proximal_mu = proximal_mu
         self.corrections = corrections
         return {

@@ -39,13 +39,18 @@ def contexts_of(*clients: str) -> list[Context]:
 
 
 def train_message(
-    client: str, *, start: float = 0.0, round_num: int = 4, learning_rate: float = 0.5
+    client: str,
+    *,
+    start: float = 0.0,
+    round_num: int = 4,
+    learning_rate: float = 0.5,
+    kl_baseline: float | None = None,
 ) -> Message:
     become_server()
     content = RecordDict(
         {
             records.ARRAYS: records.to_record(adapter_at(start)),
-            records.CONFIG: records.instruction_config(round_num, learning_rate),
+            records.CONFIG: records.instruction_config(round_num, learning_rate, kl_baseline),
         }
     )
     return Message(content, int(client[1:]), MessageType.TRAIN)
@@ -68,6 +73,17 @@ def test_a_cohort_trains_in_one_call_and_is_answered_in_order() -> None:
     assert [reply.metadata.src_node_id for reply in replies] == [2, 3, 1]
     # From 0 half way to 16, 24 and 8.
     assert [came_to(reply) for reply in replies] == [{8.0}, {12.0}, {4.0}]
+
+
+def test_clients_train_with_the_baseline_that_each_was_sent() -> None:
+    clients = QuadraticClients(TARGETS)
+    sent = {"p1": 0.0, "p2": 2.5, "p3": 0.0}
+    app_of(clients).answer(
+        [train_message(client, kl_baseline=sent[client]) for client in sent], contexts_of(*sent)
+    )
+    app_of(clients).answer([train_message("p1")], contexts_of("p1"))
+    assert clients.calls == [(4, ("p1", "p3"), 0.5), (4, ("p2",), 0.5), (4, ("p1",), 0.5)]
+    assert clients.baselines == [0.0, 2.5, None]
 
 
 def test_flowers_app_trains_the_client_of_its_node() -> None:

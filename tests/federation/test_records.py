@@ -15,12 +15,12 @@ from pkgllm.training.local import TrainedClient
 EXPECTED = adapter_at(0.0)
 
 
-def instruction() -> Message:
+def instruction(kl_baseline: float | None = None) -> Message:
     become_server()
     content = RecordDict(
         {
             records.ARRAYS: records.to_record(adapter_at(0.5)),
-            records.CONFIG: records.instruction_config(7, 0.25),
+            records.CONFIG: records.instruction_config(7, 0.25, kl_baseline),
         }
     )
     return Message(content, dst_node_id=2, message_type=MessageType.TRAIN)
@@ -70,6 +70,15 @@ def test_an_instruction_is_read_as_it_was_written() -> None:
     (asked,) = read(instruction())
     assert (asked.round_num, asked.learning_rate) == (7, 0.25)
     assert same_bytes(asked.adapter, adapter_at(0.5))
+
+
+@pytest.mark.parametrize("kl_baseline", [None, 0.0, 1 / 3, 1e30])
+def test_a_baseline_is_sent_where_there_is_one(kl_baseline: float | None) -> None:
+    message = instruction(kl_baseline)
+    (asked,) = read(message)
+    assert asked.kl_baseline == kl_baseline
+    sent = {"round_num", "learning_rate"} | ({"kl_baseline"} if kl_baseline is not None else set())
+    assert set(message.content.config_records[records.CONFIG]) == sent
 
 
 @given(st.lists(st.sampled_from([0.0, -0.0, 1.0, math.nan]), min_size=1, max_size=6), st.data())
@@ -124,6 +133,8 @@ def damaged(what: str) -> Message:
             config["round_num"] = [7, 8]
         case "a rate in words":
             config["learning_rate"] = "fast"
+        case "a list of baselines":
+            config["kl_baseline"] = [1.0, 2.0]
         case "torn bytes":
             whole = arrays["layer.lora_A"]
             arrays["layer.lora_A"] = Array(whole.dtype, whole.shape, whole.stype, whole.data[:-4])
@@ -141,6 +152,7 @@ def damaged(what: str) -> Message:
         ("no round", KeyError),
         ("a list of rounds", TypeError),
         ("a rate in words", TypeError),
+        ("a list of baselines", TypeError),
         ("torn bytes", ValueError),
         ("an error", ValueError),
     ],

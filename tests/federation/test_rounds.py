@@ -151,6 +151,40 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped() -> None:
     assert same_bytes(rounds(local_grid(), num_rounds=2, first_round=3, initial=half), half)
 
 
+@pytest.mark.parametrize(
+    "strategy", [make_strategy("fedavg"), make_strategy("fedprox", {"proximal_mu": 0.0})]
+)
+def test_a_cohort_is_sent_the_baseline_of_the_adapter_that_it_starts_from(
+    strategy: ResumableStrategy,
+) -> None:
+    clients = QuadraticClients({"a": 4.0, "b": 12.0})
+    app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
+    seen: list[RoundRecord] = []
+    run_rounds(
+        grid=LocalGrid(app, list(clients.targets)),
+        strategy=strategy,
+        initial=adapter_at(2.0),
+        num_rounds=3,
+        cohort_size=2,
+        seed=0,
+        learning_rate=lambda _: 0.5,
+        timeout=60,
+        on_round=seen.append,
+        kl_baseline=lambda adapter: 10 * float(adapter["layer.lora_A"].mean()),
+    )
+    # From 2 half way to the mean of 4 and 12, three times: 2, 5, 6.5.
+    assert [record.kl_baseline for record in seen] == [20.0, 50.0, 65.0]
+    assert clients.baselines == [20.0, 50.0, 65.0]
+
+
+def test_without_a_baseline_none_is_sent() -> None:
+    clients = QuadraticClients(CLIENTS)
+    app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
+    seen: list[RoundRecord] = []
+    rounds(LocalGrid(app, list(CLIENTS)), num_rounds=2, on_round=seen.append)
+    assert clients.baselines == [record.kl_baseline for record in seen] == [None, None]
+
+
 def test_another_of_flowers_strategies_fits() -> None:
     strategy = Median(
         fraction_evaluate=0.0, min_train_nodes=1, min_available_nodes=1, weighted_by_key="weight"

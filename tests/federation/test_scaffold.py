@@ -114,6 +114,13 @@ def test_a_part_of_the_cohort_moves_c_by_its_share_and_x_by_the_server_rate(tmp_
     assert (federation.control() == -4).all()
 
 
+def test_the_kl_baseline_of_a_round_is_sent_as_well(tmp_path: Path) -> None:
+    federation = Federation(tmp_path, {"a": 0.0, "b": 16.0}, local_steps=1)
+    federation.run(num_rounds=2, kl_baseline=lambda adapter: float(adapter[KEY].max()))
+    # One half step from 0 each: 0 and 8, so x = 4.
+    assert federation.clients.baselines == [0.0, 4.0]
+
+
 TARGETS = {"a": -3.0, "b": 1.0, "c": 2.0, "d": 7.0}
 CURVATURES = {"a": 2.0, "b": 0.5, "c": 1.0, "d": 0.25}
 OPTIMUM = sum(CURVATURES[c] * TARGETS[c] for c in TARGETS) / sum(CURVATURES.values())

@@ -11,15 +11,16 @@ def rows(text: str) -> dict[str, list[str]]:
 
 def test_rounds_by_hand() -> None:
     rounds = (
-        told(1, loss=0.75, seconds=2.5),
-        told(2, loss=0.5, seconds=3.0),
-        told(3, loss=0.625, seconds=4.5, validation_seconds=1.0),
+        told(1, loss=0.75, seconds=2.5, kl_baseline=0.0),
+        told(2, loss=0.5, seconds=3.0, kl_baseline=1.5),
+        told(3, loss=0.625, seconds=4.5, kl_baseline=1.25, validation_seconds=1.0),
     )
     text = markdown_report(story(rounds=rounds, planned=5), {})
     assert "**3 of 5 rounds**" in text
     found = rows(text)
     assert found["measure"] == ["first", "last", "best", "total"]
     assert found["loss"][:3] == [".7500", ".6250", ".5000 (round 2)"]
+    assert found["KL baseline that was sent, nats"][:2] == [".0000", "1.2500"]
     # 1 / 1 and 1 / 3; clients twice as far; 1500 and 2 million bytes in each of three rounds.
     assert found["length of the server's step"][:2] == ["1.0000", ".3333"]
     assert found["length of updates, mean of the cohort"][:2] == ["2.0000", ".6667"]
@@ -37,6 +38,7 @@ def test_a_run_without_losses_says_why() -> None:
     private = markdown_report(story(rounds=(told(1),)), {})
     assert why in private
     assert "loss" not in rows(private)
+    assert "KL baseline that was sent, nats" not in rows(private)
     assert why not in markdown_report(story(), {})
 
 

@@ -1,5 +1,5 @@
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from tiny_cohorts import (
     OBJECTIVES,
+    PUBLIC_KTO,
     ROOM,
     SEED,
     UNEQUAL,
+    WEIGHTS,
     Tally,
     assert_close,
     assert_same_bits,
@@ -33,12 +35,12 @@ from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lane_decoder import LaneDecoder
 from pkgllm.preferences.groups import Group
-from pkgllm.training import lane_passes, sequential
+from pkgllm.training import lane_passes, objectives, sequential
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.cohort import Lane
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.local import LocalSteps, TrainedClient
+from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
 from pkgllm.training.objectives import Objective
 from tiny_decoders import tiny_decoder, with_random_adapter
 
@@ -85,6 +87,35 @@ def test_lanes_that_are_filled_up_and_batched_are_as_well(
     trainer = lane_trainer(policy, wanted, steps=STEPS)
     assert_close(train(trainer, adapters), expected)
     assert trainer.count.padding > 0
+
+
+@pytest.mark.parametrize(("optimizer", "learning_rate"), OPTIMIZERS)
+def test_lanes_take_the_baseline_that_the_server_sends(
+    policy: PeftModel,
+    adapters: Mapping[str, AdapterState],
+    optimizer: str,
+    learning_rate: float,
+) -> None:
+    terms: dict[str, Any] = {"learning_rate": learning_rate}
+    steps = some_steps(optimizer=optimizer)
+    lanes = lane_trainer(policy, PUBLIC_KTO, steps=steps)
+    sequential = sequential_trainer(policy, PUBLIC_KTO, steps=steps)
+    expected = train(sequential, adapters, kl_baseline=2.5, **terms)
+    assert_close(train(lanes, adapters, kl_baseline=2.5, **terms), expected)
+    # What was sent in one call is not what counts in the next.
+    zero = train(lanes, adapters, kl_baseline=0.0, **terms)
+    apo_zero = objectives.apo_zero(**WEIGHTS, nll_weight=0.25)
+    assert_same_bits(zero, train(lane_trainer(policy, apo_zero, steps=steps), adapters, **terms))
+    assert all(largest_gap(zero[c].adapter, expected[c].adapter) > 1e-4 for c in adapters)
+
+
+@pytest.mark.parametrize("make", [lane_trainer, sequential_trainer])
+def test_server_and_clients_with_different_objectives_train_nobody(
+    policy: PeftModel, adapters: Mapping[str, AdapterState], make: Callable[..., CohortTrainer]
+) -> None:
+    for objective, sent in ((PUBLIC_KTO, None), (OBJECTIVES["kto"], 1.0)):
+        with pytest.raises(FederationError, match="give both sides the same objective"):
+            make(policy, objective)(adapters, round_num=1, learning_rate=0.1, kl_baseline=sent)
 
 
 def test_the_objectives_are_told_apart(

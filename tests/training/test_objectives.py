@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -5,8 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pkgllm.errors import FederationError
 from pkgllm.training import objectives
-from pkgllm.training.losses import dpo_loss, kto_loss
+from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss
 from pkgllm.training.objectives import Objective, ScoredGroups, mean_over_groups
 
 nats = st.floats(-20, 20)
@@ -64,6 +66,56 @@ def test_every_group_counts_the_same() -> None:
     expected = (each[:3].mean() + each[3:].mean()) / 2
     kto = objectives.kto(beta=0.5, desirable_weight=1, undesirable_weight=1, nll_weight=0)
     assert kto.loss(groups).item() == pytest.approx(expected.item())
+
+
+WEIGHTS = {"beta": 0.5, "desirable_weight": 1.3, "undesirable_weight": 0.6}
+
+
+def test_kto_with_a_baseline_that_was_sent_by_hand() -> None:
+    groups = two_groups()
+    loss = objectives.public_kto(**WEIGHTS, nll_weight=0.25).of_round(2.0).loss(groups)
+    # Log-ratios 1, 0.5, -1 and 0, 3; less the baseline and halved -0.5, -0.75, -1.5 and -1, 0.5.
+    first = (1.3 * _off(-0.5) + 0.6 * _off(0.75) + 0.6 * _off(1.5)) / 3
+    second = (0.6 * _off(1.0) + 1.3 * _off(0.5)) / 2
+    # -log p of the desirable ones is 2 and 6.
+    assert loss.item() == pytest.approx((first + second) / 2 + 0.25 * 4.0)
+
+
+def _off(advantage: float) -> float:
+    """1 - sigmoid."""
+    return 1 / (1 + math.exp(advantage))
+
+
+@given(batches(), st.lists(nats, min_size=1, max_size=5), st.floats(0, 1))
+def test_sent_the_batchs_own_baseline_it_is_stock_kto(
+    groups: ScoredGroups, mismatched: list[float], nll_weight: float
+) -> None:
+    groups = replace(groups, mismatched_log_ratio=torch.tensor(mismatched, dtype=torch.float64))
+    stock = objectives.kto(**WEIGHTS, nll_weight=nll_weight)
+    sent = kl_baseline(groups.mismatched_log_ratio).item()
+    public = objectives.public_kto(**WEIGHTS, nll_weight=nll_weight).of_round(sent)
+    loss, gradient = loss_and_gradient(public, groups)
+    expected, expected_gradient = loss_and_gradient(stock, groups)
+    assert loss == pytest.approx(expected, rel=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_a_round_gives_its_baseline_to_the_objective_that_takes_it() -> None:
+    groups, public = two_groups(), objectives.public_kto(**WEIGHTS, nll_weight=0)
+    zero = objectives.apo_zero(**WEIGHTS, nll_weight=0)
+    assert public.of_round(0.0).loss(groups).item() == zero.loss(groups).item()
+    assert public.of_round(1.0).loss(groups).item() != zero.loss(groups).item()
+    # The next round's is not that of the last.
+    assert public.of_round(0.0).loss(groups).item() == zero.loss(groups).item()
+    assert zero.of_round(None) is zero
+    for missing in (lambda: public.of_round(None), lambda: public.loss(groups)):
+        with pytest.raises(FederationError, match="from the server, which sent none; give both"):
+            missing()
+    with pytest.raises(FederationError, match=r"sent the KL baseline 1\.5, and the objective"):
+        zero.of_round(1.5)
+    for impossible in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="kl_baseline must be finite and at least 0, got"):
+            public.of_round(impossible)
 
 
 def test_dpo_takes_every_pair_inside_a_group_and_none_across() -> None:
@@ -219,6 +271,9 @@ def test_what_each_objective_asks_for() -> None:
     weights = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "nll_weight": 0.0}
     assert objectives.kto(**weights).needs_mismatched
     assert not objectives.apo_zero(**weights).needs_mismatched
+    for public in (objectives.public_kto(**weights), objectives.public_kto(**weights).of_round(1)):
+        assert public.needs_reference
+        assert not public.needs_mismatched
     for pairwise in (objectives.dpo, objectives.sdpo):
         assert pairwise(beta=0.1, nll_weight=0).needs_reference
         assert not pairwise(beta=0.1, nll_weight=0).needs_mismatched

@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from tiny_cohorts import (
     OBJECTIVES,
+    PUBLIC_KTO,
     ROOM,
     assert_close,
     cache,
@@ -24,7 +25,7 @@ from tiny_cohorts import (
 from tiny_groups import a_policy
 from torch import Tensor
 
-from pkgllm.errors import PrivacyError
+from pkgllm.errors import FederationError, PrivacyError
 from pkgllm.lm.adapter import AdapterState, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lane_decoder import LaneDecoder
@@ -219,6 +220,27 @@ def test_the_proximal_term_pulls_as_it_does_without_privacy(policy: PeftModel) -
     terms: dict[str, Any] = {"learning_rate": 0.1, "proximal_mu": 5.0}
     found = train(private_trainer(policy, EXACT, OBJECTIVES["dpo"], **chosen), adapters, **terms)
     assert_close(found, train(plain, adapters, **terms))
+
+
+def test_the_baseline_of_the_round_is_that_of_every_group(policy: PeftModel) -> None:
+    adapters = own_adapters(policy, list(GROUPS))
+    steps: dict[str, Any] = {"groups_per_step": 3, "max_grad_norm": 1e6}
+    plain = lane_trainer(policy, PUBLIC_KTO, GROUPS, steps=some_steps(**steps))
+    trainer = private_trainer(policy, EXACT, PUBLIC_KTO)
+    found = train(trainer, adapters, kl_baseline=2.5)
+    assert_close(found, train(plain, adapters, kl_baseline=2.5))
+    other = train(trainer, adapters, kl_baseline=0.0)
+    assert largest_gap(found["p1"].adapter, other["p1"].adapter) > 1e-4
+
+
+def test_without_the_baseline_that_it_needs_nothing_is_released_or_charged(
+    policy: PeftModel,
+) -> None:
+    charges = Charges()
+    trainer = private_trainer(policy, GaussianSettings(1.0, 2.0, 3.0), PUBLIC_KTO, charge=charges)
+    with pytest.raises(FederationError, match="which sent none"):
+        trainer(own_adapters(policy, list(GROUPS)), round_num=1, learning_rate=1e-3)
+    assert charges.seen == []
 
 
 def test_what_is_released_is_charged_once_and_before_anybody_has_it(policy: PeftModel) -> None:

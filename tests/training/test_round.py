@@ -8,10 +8,12 @@ import pytest
 from peft import PeftModel
 from tiny_cohorts import (
     OBJECTIVES,
+    PUBLIC_KTO,
     UNEQUAL,
     lane_trainer,
     largest_gap,
     sequential_trainer,
+    some_groups,
     some_steps,
 )
 from tiny_groups import a_policy
@@ -22,7 +24,8 @@ from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.groups import Group
-from pkgllm.training.local import CohortTrainer
+from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
+from pkgllm.training.public_baseline import PublicBaseline
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,7 @@ def rounds(
     *,
     cohort_size: int,
     weighting: Weighting = "examples",
+    baseline: KlBaseline = no_baseline,
 ) -> tuple[AdapterState, list[RoundRecord]]:
     records: list[RoundRecord] = []
     adapter = federate(
@@ -50,6 +54,7 @@ def rounds(
         weighting=weighting,
         report_private_metrics=True,
         on_round=records.append,
+        kl_baseline=baseline,
     )
     return adapter, records
 
@@ -80,6 +85,29 @@ def test_both_engines_lead_to_the_same_adapter(
         assert not record.failed
         assert record.metrics["loss"] == pytest.approx(other.metrics["loss"], rel=1e-4)
         assert record.update_norm == pytest.approx(other.update_norm, rel=1e-3)
+
+
+def test_both_engines_lead_to_the_same_adapter_with_a_baseline_of_each_round(
+    policy: PeftModel,
+) -> None:
+    initial, steps = adapter_state(policy), some_steps(weight_decay=0.01)
+    public = some_groups(4, seed=40)
+    (found, records), (expected, expected_records), (without, _) = (
+        rounds(
+            make(policy, PUBLIC_KTO, steps=steps), initial, UNEQUAL, cohort_size=3, baseline=sent
+        )
+        for make, sent in (
+            (lane_trainer, PublicBaseline(policy, public)),
+            (sequential_trainer, PublicBaseline(policy, public)),
+            (lane_trainer, lambda adapter: 0.0),
+        )
+    )
+    assert largest_gap(found, expected) <= 1e-4
+    assert largest_gap(without, expected) > 1e-3
+    baselines = [record.kl_baseline for record in records]
+    assert baselines == pytest.approx([r.kl_baseline for r in expected_records], rel=1e-4)
+    assert all(baseline is not None and baseline > 0.1 for baseline in baselines)
+    assert len(set(baselines)) == 3
 
 
 def test_a_client_that_fails_is_left_out_of_the_round_by_both(policy: PeftModel) -> None:

@@ -22,6 +22,8 @@ from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 SEED = 3
 BETA = 0.7
+SENT = 1.75
+"""The KL baseline of the round, where the objective takes one."""
 GROUPS = (
     a_group((5, 9, 11, 40), [(20, 21, 2), (60, 2)], [(22, 2), (23, 24, 2)], ((50, 2), (54, 2))),
     a_group((6, 8), [(90, 91, 2)], [(50, 51, 52, 2), (53, 2)], ((20, 21, 2),)),
@@ -53,10 +55,20 @@ def make_trainer(
 
 
 def train(
-    trainer: SequentialTrainer, state: AdapterState, *, round_num: int = 1, learning_rate: float
+    trainer: SequentialTrainer,
+    state: AdapterState,
+    *,
+    round_num: int = 1,
+    learning_rate: float,
+    kl_baseline: float | None = None,
 ) -> TrainedClient:
     """Train the one client, who may not fail."""
-    done = trainer({"p1": state}, round_num=round_num, learning_rate=learning_rate)["p1"]
+    done = trainer(
+        {"p1": state},
+        round_num=round_num,
+        learning_rate=learning_rate,
+        kl_baseline=kl_baseline,
+    )["p1"]
     assert isinstance(done, TrainedClient)
     return done
 
@@ -68,6 +80,16 @@ Ratio = Callable[[Ids, Ids], torch.Tensor]
 def kto_by_hand(batch: Sequence[Group], policy: Ratio, ratio: Ratio) -> torch.Tensor:
     others = [ratio(g.prompt.token_ids, c.token_ids).detach() for g in batch for c in g.mismatched]
     baseline = max(sum(others) / len(others), torch.tensor(0.0))
+    return kto_from(baseline, batch, policy, ratio)
+
+
+def public_kto_by_hand(batch: Sequence[Group], policy: Ratio, ratio: Ratio) -> torch.Tensor:
+    return kto_from(SENT, batch, policy, ratio)
+
+
+def kto_from(
+    baseline: torch.Tensor | float, batch: Sequence[Group], policy: Ratio, ratio: Ratio
+) -> torch.Tensor:
     total = torch.tensor(0.0)
     for group in batch:
         for c in group.completions:
@@ -153,10 +175,16 @@ def plain_loop(
             ),
             kto_by_hand,
         ),
+        (
+            objectives.public_kto(
+                beta=BETA, desirable_weight=1.3, undesirable_weight=0.6, nll_weight=0.25
+            ),
+            public_kto_by_hand,
+        ),
         (objectives.dpo(beta=BETA, nll_weight=0), dpo_by_hand),
         (objectives.sft(), sft_by_hand),
     ],
-    ids=["kto", "dpo", "sft"],
+    ids=["kto", "public kto", "dpo", "sft"],
 )
 def test_equals_a_plain_loop_without_packing(
     tiny_base: BaseModel,
@@ -173,7 +201,8 @@ def test_equals_a_plain_loop_without_packing(
     trainer = make_trainer(
         policy, objective, steps=some_steps(optimizer=optimizer, weight_decay=0.01)
     )
-    trained = train(trainer, start, round_num=7, learning_rate=learning_rate)
+    sent = SENT if objective.loss_by_baseline else None
+    trained = train(trainer, start, round_num=7, learning_rate=learning_rate, kl_baseline=sent)
     torch_optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
     expected, loss = plain_loop(
         tiny_base_folder,

@@ -26,10 +26,13 @@ ROOM = 2**30
 """Bytes in which any of the cohorts here fits at once."""
 
 WEIGHTS = {"beta": 0.4, "desirable_weight": 1.3, "undesirable_weight": 0.6}
+PUBLIC_KTO = objectives.public_kto(**WEIGHTS, nll_weight=0.25)
+"""Takes the baseline of each round from the server."""
 OBJECTIVES: Mapping[str, Objective] = {
     "kto": objectives.kto(**WEIGHTS, nll_weight=0),
     "kto with likelihood": objectives.kto(**WEIGHTS, nll_weight=0.25),
     "apo_zero": objectives.apo_zero(**WEIGHTS, nll_weight=0),
+    "public kto": PUBLIC_KTO.of_round(2.5),
     "dpo": objectives.dpo(beta=0.4, nll_weight=0),
     "matched dpo with likelihood": objectives.dpo(beta=0.4, nll_weight=0.25, pairs="matched"),
     "sdpo": objectives.sdpo(beta=0.4, nll_weight=0),

@@ -43,7 +43,8 @@ class DeploymentRuntime(Section):
     """Host and port of the SuperLink, which ``pkgllm federation server`` starts."""
     keys: str = "federation/server"
     """Folder with the certificate of the authority, the secret shared with the SuperLink, and the
-    public key of each client that may take part; ``pkgllm federation keys`` makes it."""
+    public key of each client that may take part; ``pkgllm federation keys`` makes it. With
+    ``objective.kl_baseline: public`` also the clients' ``catalogue.json``."""
     clients_timeout: PositiveFloat = 600.0
     """Seconds to wait at the start for clients to connect, before the run goes on with those that
     have; all of them when they are there earlier."""

@@ -21,12 +21,15 @@ from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.preferences.public_groups import public_groups
 from pkgllm.preferences.windows import WindowSettings
 from pkgllm.progress import Progress
 from pkgllm.randomness import stream, torch_seed
 from pkgllm.shipped import small_world_folder
 from pkgllm.training import objectives
+from pkgllm.training.local import KlBaseline, no_baseline
 from pkgllm.training.objectives import Objective
+from pkgllm.training.public_baseline import PublicBaseline
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +146,7 @@ def build_groups(
         DataError: If no client has a group.
         RunError: If the file cannot be written.
     """
-    wanted = config.groups.negatives
-    builder = GroupBuilder(
-        population.corpus.catalogue,
-        writer,
-        NegativeCounts(wanted.known, wanted.uniform),
-    )
+    builder = _group_builder(config, population.corpus.catalogue, writer)
     windows = window_settings(config)
     with (
         GroupWriter.create(path) as stored,
@@ -179,6 +177,13 @@ def build_groups(
                 "and a liked fact to hide; lower groups.min_context or read more dialogues"
             )
     return GroupStore.open(path)
+
+
+def _group_builder(
+    config: schema.Experiment, catalogue: Catalogue, writer: PromptWriter
+) -> GroupBuilder:
+    wanted = config.groups.negatives
+    return GroupBuilder(catalogue, writer, NegativeCounts(wanted.known, wanted.uniform))
 
 
 def make_queries(
@@ -283,19 +288,39 @@ def make_objective(
             )
         case schema.Sdpo():
             return objectives.sdpo(beta=choice.beta, nll_weight=choice.nll_weight)
-        case schema.Kto() if choice.kl_baseline == "public":
-            raise ConfigError(
-                "objective.kl_baseline public can be planned in this version, not trained; use "
-                "objective apo_zero, or kl_baseline batch without privacy.name example"
-            )
         case schema.Kto() | schema.ApoZero():
-            make = objectives.kto if choice.name == "kto" else objectives.apo_zero
+            make = objectives.apo_zero
+            if choice.name == "kto":
+                make = objectives.public_kto if takes_public_baseline(choice) else objectives.kto
             return make(
                 beta=choice.beta,
                 desirable_weight=choice.desirable_weight,
                 undesirable_weight=choice.undesirable_weight,
                 nll_weight=choice.nll_weight,
             )
+
+
+def takes_public_baseline(choice: schema.Objective) -> bool:
+    """Return whether an objective takes a KL baseline that is computed on public prompts."""
+    return isinstance(choice, schema.Kto) and choice.kl_baseline == "public"
+
+
+def make_kl_baseline(
+    config: schema.Experiment, policy: PeftModel, writer: PromptWriter, catalogue: Catalogue
+) -> KlBaseline:
+    """Return what computes the KL baseline of each round, where the objective takes one.
+
+    Args:
+        config: The run's configuration.
+        policy: The base model with an adapter.
+        writer: Writes prompts and completions.
+        catalogue: Films of which public prompts are made.
+    """
+    if not takes_public_baseline(config.objective):
+        return no_baseline
+    builder = _group_builder(config, catalogue, writer)
+    groups = public_groups(catalogue, builder, window_settings(config), seed=config.seed)
+    return PublicBaseline(policy, groups)
 
 
 def learning_rate(choice: schema.Training, rounds: int, round_num: int) -> float:

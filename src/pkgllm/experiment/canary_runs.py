@@ -15,6 +15,7 @@ from pkgllm.errors import ConfigError
 from pkgllm.experiment.assembly import (
     build_groups,
     check_room,
+    make_kl_baseline,
     make_policy,
     make_writer,
     populate,
@@ -112,7 +113,8 @@ def train_with_canaries(
         Ledger.create(run.path / LEDGER, unit=config.privacy.name)
     num_groups = {client: groups.num_groups(client) for client in groups}
     traces = Traces(run, progress, None, 1, num_groups, secure())
-    with going_on(config, policy, base, groups, traces) as training:
+    baseline = make_kl_baseline(config, policy, writer, catalogue)
+    with going_on(config, policy, base, groups, traces, kl_baseline=baseline) as training:
         train_policy(training)
     for private in (_GROUPS, REFERENCE):
         (run.path / private).unlink(missing_ok=True)

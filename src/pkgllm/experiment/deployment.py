@@ -7,10 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from peft import PeftModel
+
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
 from pkgllm.errors import ConfigError, FederationError
-from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.assembly import (
+    check_room,
+    make_kl_baseline,
+    make_policy,
+    make_writer,
+    takes_public_baseline,
+)
+from pkgllm.experiment.client_folder import CATALOGUE, read_catalogue
 from pkgllm.experiment.run_record import LIKED, check_same_base, load_base
 from pkgllm.experiment.trainers import check_engine
 from pkgllm.experiment.training_run import Traces, going_on
@@ -19,6 +28,7 @@ from pkgllm.lm.base_model import BaseModel
 from pkgllm.privacy.noise import secure
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder, provenance
+from pkgllm.training.local import KlBaseline, no_baseline
 
 if TYPE_CHECKING:
     from pkgllm.federation.patient_grid import Node
@@ -77,6 +87,7 @@ def train_deployed(
         check_same_base(run, base)
     policy = make_policy(config, base)
     check_engine(config, policy)
+    kl_baseline = _kl_baseline(config, policy, base, keys)
     link = SuperLink(runtime.superlink, keys / AUTHORITY_CERTIFICATE)
     link.wait(_CONNECT_SECONDS)
     with link.server_side(secret) as (grid, context):
@@ -84,15 +95,29 @@ def train_deployed(
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
         _describe(config, run, base)
-        with going_on(
-            config, policy, base, {}, Traces(run, progress, None, keep, {}, secure())
-        ) as training:
+        traces = Traces(run, progress, None, keep, {}, secure())
+        with going_on(config, policy, base, {}, traces, kl_baseline=kl_baseline) as training:
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):
                     advance()
                 server_app = federated_server(training, mode, sorted(roster), advance)
                 server_app(PatientGrid(grid, nodes, poll_seconds=_POLL_SECONDS), context)
             training.keep(to_adapter(context.state.array_records[ARRAYS]))
+
+
+def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: Path) -> KlBaseline:
+    """Return the KL baseline of rounds; public prompts are made of a catalogue beside the keys."""
+    if not takes_public_baseline(config.objective):
+        return no_baseline
+    path = keys / CATALOGUE
+    if not path.exists():
+        raise ConfigError(
+            "objective.kl_baseline public needs the clients' catalogue, of which the server makes "
+            f"public prompts, and {path} is missing; copy {CATALOGUE} of a client's folder there"
+        )
+    catalogue, writer = read_catalogue(path), make_writer(config.prompt, base)
+    check_room(config.prompt, writer, base, catalogue)
+    return make_kl_baseline(config, policy, writer, catalogue)
 
 
 def _describe(config: Experiment, run: RunFolder, base: BaseModel) -> None:

@@ -76,6 +76,7 @@ def federated_server(
         first_round=training.done + 1,
         strategy_state=training.start.section(STRATEGY) if training.start else None,
         privacy=privacy,
+        kl_baseline=training.kl_baseline,
     )
 
 
@@ -115,6 +116,8 @@ def _tell(training: Training, record: RoundRecord) -> None:
         **record.metrics,
         "update_norm": record.update_norm,
     }
+    if record.kl_baseline is not None:
+        metrics["kl_baseline"] = record.kl_baseline
     if training.privacy is not None:
         metrics["epsilon"] = training.privacy.epsilon
     elif (budget := clients_budget(training.config)) is not None:

@@ -24,6 +24,8 @@ def write_federation_keys(
 ) -> tuple[str, ...]:
     """Make certificates and keys, and with built data a whole folder for each client.
 
+    The catalogue goes to the server as well, which may make public prompts of it.
+
     Args:
         folder: Folder to make.
         hosts: Names and addresses of the server, beside this machine's own.
@@ -47,6 +49,7 @@ def write_federation_keys(
         raise ConfigError(f"--client {unknown[0]}: must be a client that trains in {built}")
     write_keys(folder, hosts=(*OWN_HOSTS, *hosts), clients=chosen)
     if built is not None:
+        _copy(built / CATALOGUE, folder / "server" / CATALOGUE)
         for client in chosen:
             _fill(folder / CLIENTS / folder_name(client), built, client)
     return chosen
@@ -54,14 +57,18 @@ def write_federation_keys(
 
 def _fill(folder: Path, built: Path, client: str) -> None:
     """Put a client's graph into its folder, with what is the same for all."""
-    graph = folder / "graph.jsonld"
+    _copy(graph_file(built, client), folder / "graph.jsonld", private=True)
+    for name in (CONFIG, CATALOGUE):
+        _copy(built / name, folder / name)
+
+
+def _copy(source: Path, target: Path, *, private: bool = False) -> None:
     try:
-        shutil.copyfile(graph_file(built, client), graph)
-        graph.chmod(0o600)
-        for name in (CONFIG, CATALOGUE):
-            shutil.copyfile(built / name, folder / name)
+        shutil.copyfile(source, target)
+        if private:
+            target.chmod(0o600)
     except OSError as error:
-        raise cannot("copy", Path(error.filename or folder), error) from error
+        raise cannot("copy", Path(error.filename or target), error) from error
 
 
 def _training_clients(built: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pkgllm.experiment.assembly import (
     Population,
     audit_queries,
     check_room,
+    make_kl_baseline,
     make_policy,
     make_queries,
     make_writer,
@@ -253,7 +254,12 @@ def _go_on(
     else:
         num_groups = {client: groups.num_groups(client) for client in groups}
         traces = Traces(run, progress, job.validation, keep, num_groups, noise)
-        with going_on(job.config, job.policy, job.base, groups, traces) as training:
+        baseline = make_kl_baseline(
+            job.config, job.policy, job.writer, job.population.corpus.catalogue
+        )
+        with going_on(
+            job.config, job.policy, job.base, groups, traces, kl_baseline=baseline
+        ) as training:
             train_policy(training)
     for private in (GROUPS, REFERENCE, CONTROLS):
         # What only training needs; nobody's examples are left lying about.

@@ -13,8 +13,14 @@ from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.privacy_run import PRIVACY
 from pkgllm.experiment.training_run import ADAPTER, Groups, Training, detail
-from pkgllm.lm.adapter import adapter_state, load_adapter_state, save_adapter, update_norm
-from pkgllm.training.local import TrainedClient
+from pkgllm.lm.adapter import (
+    AdapterState,
+    adapter_state,
+    load_adapter_state,
+    save_adapter,
+    update_norm,
+)
+from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +103,10 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
                 )
                 break
             started, rate = time.perf_counter(), training.learning_rate(round_num)
-            (done,) = _all_trained(trainer(states, round_num=round_num, learning_rate=rate))
+            baseline = training.kl_baseline(states[POOLED])
+            (done,) = _all_trained(
+                trainer(states, round_num=round_num, learning_rate=rate, kl_baseline=baseline)
+            )
             length = update_norm(states[POOLED], done.adapter)
             states = {POOLED: done.adapter}
             told: dict[str, object] = {"learning_rate": rate}
@@ -105,6 +114,8 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
             if loss is not None:
                 told["loss"] = loss
             told["update_norm"] = length
+            if baseline is not None:
+                told["kl_baseline"] = baseline
             sections: dict[str, Mapping[str, Tensor]] = {ADAPTER: done.adapter}
             if promised:
                 told["epsilon"] = promised.epsilon
@@ -142,11 +153,7 @@ def _local(training: Training, mode: schema.Local) -> None:
             losses = dict.fromkeys(part, math.nan)
             started = time.perf_counter()
             for round_num in range(rounds_done + 1, mode.rounds + 1):
-                trained = trainer(
-                    states,
-                    round_num=round_num,
-                    learning_rate=training.learning_rate(round_num),
-                )
+                trained = _trained_alone(training, trainer, states, round_num)
                 for client, done in zip(part, _all_trained(trained), strict=True):
                     states[client], losses[client] = done.adapter, done.loss
                 if round_num < mode.rounds:
@@ -166,6 +173,28 @@ def _local(training: Training, mode: schema.Local) -> None:
                 advance(detail(losses[client]))
             training.checkpoint((number + 1) * mode.rounds, {}, last=number + 1 == len(parts))
     training.keep(fresh)
+
+
+def _trained_alone(
+    training: Training,
+    trainer: CohortTrainer,
+    states: Mapping[str, AdapterState],
+    round_num: int,
+) -> dict[str, TrainedClient | Exception]:
+    """Train clients alone; those whose adapters have one KL baseline, or none, go through together.
+
+    With a public baseline that is each by itself from the second round on.
+    """
+    baselines = {client: training.kl_baseline(state) for client, state in states.items()}
+    trained: dict[str, TrainedClient | Exception] = {}
+    for baseline in dict.fromkeys(baselines.values()):
+        trained |= trainer(
+            {client: state for client, state in states.items() if baselines[client] == baseline},
+            round_num=round_num,
+            learning_rate=training.learning_rate(round_num),
+            kl_baseline=baseline,
+        )
+    return {client: trained[client] for client in states}
 
 
 def _all_trained(trained: Mapping[str, TrainedClient | Exception]) -> list[TrainedClient]:

@@ -27,7 +27,7 @@ from pkgllm.preferences.groups import Group
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
-from pkgllm.training.local import CohortTrainer
+from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class Training:
     """Whether to end after the next checkpoint."""
     privacy: RunPrivacy | None = None
     """What is promised and counted here; None for nothing, or where each client counts."""
+    kl_baseline: KlBaseline = no_baseline
+    """Of each round, for an objective that does not estimate it from its own batches."""
 
     @property
     def done(self) -> int:
@@ -131,12 +133,26 @@ class Traces:
 
 @contextmanager
 def going_on(
-    config: schema.Experiment, policy: PeftModel, base: BaseModel, groups: Groups, traces: Traces
+    config: schema.Experiment,
+    policy: PeftModel,
+    base: BaseModel,
+    groups: Groups,
+    traces: Traces,
+    *,
+    kl_baseline: KlBaseline = no_baseline,
 ) -> Iterator[Training]:
     """Give what trains from the newest checkpoint, or from the start where there is none.
 
     Inside, the folder is this process's own, and the first Ctrl-C or SIGTERM asks for an end after
     the round in flight.
+
+    Args:
+        config: The run's configuration.
+        policy: The base model with its adapter.
+        base: What the policy was made of.
+        groups: Each client's, where they are known here.
+        traces: Where training leaves its traces.
+        kl_baseline: Of each round.
 
     Raises:
         RunError: If another process trains in the folder, or no checkpoint can be read.
@@ -169,6 +185,7 @@ def going_on(
                 start=start,
                 stop_asked=stop_asked,
                 privacy=privacy,
+                kl_baseline=kl_baseline,
             )
         except FederationError as error:
             raise FederationError(

@@ -9,7 +9,7 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.experiment.assembly import Population, audit_queries, make_queries
 from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
-from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state
+from pkgllm.lm.adapter import AdapterState, carrying
 
 
 class Validation:
@@ -53,10 +53,7 @@ class Validation:
 
         The policy carries the adapter that it had before again afterwards.
         """
-        policy = self._ranked.policy
-        before = adapter_state(policy)
-        load_adapter_state(policy, adapter)
-        try:
+        with carrying(self._ranked.policy, adapter):
             scorer = self._scorer()
             found = evaluate(
                 [scorer],
@@ -65,8 +62,6 @@ class Validation:
                 resamples=self._config.evaluation.bootstrap_resamples,
                 seed=self._config.seed,
             )
-        finally:
-            load_adapter_state(policy, before)
         clients = found.ranked[scorer.name]
         ranks = np.concatenate([client.ranks.realistic for client in clients])
         return {

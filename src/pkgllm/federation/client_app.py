@@ -23,6 +23,8 @@ from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
 
+_Terms = tuple[int, float, float, float | None]
+
 
 class CohortApp:
     """Answers the messages of many clients together, and, as a Flower app, those of one.
@@ -67,10 +69,10 @@ class CohortApp:
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         """Train the addressed clients and return their replies, in order of the messages.
 
-        Clients of the same round, learning rate and proximal term train in one call of the trainer.
-        Those that received equal adapters share one object, which a trainer must not change. What
-        cannot be read or sent fails its own client; what the trainer raises fails the clients of
-        that call.
+        Clients of the same round, learning rate, proximal term and KL baseline train in one call of
+        the trainer. Those that received equal adapters share one object, which a trainer must not
+        change. What cannot be read or sent fails its own client; what the trainer raises fails the
+        clients of that call.
 
         Args:
             messages: Instructions to train, at most one for each client.
@@ -87,13 +89,13 @@ class CohortApp:
                 f"{len(set(clients))}"
             )
         outcomes: dict[str, TrainedClient | Exception] = {}
-        calls: defaultdict[tuple[int, float, float], dict[str, Instruction]] = defaultdict(dict)
+        calls: defaultdict[_Terms, dict[str, Instruction]] = defaultdict(dict)
         for client, asked in zip(clients, read_instructions(messages), strict=True):
             if isinstance(asked, Exception):
                 outcomes[client] = asked
             else:
-                key = asked.round_num, asked.learning_rate, asked.proximal_mu
-                calls[key][client] = asked
+                terms = asked.round_num, asked.learning_rate, asked.proximal_mu, asked.kl_baseline
+                calls[terms][client] = asked
         for instructions in calls.values():
             outcomes |= self._train(instructions)
         # Each adapter is let go as soon as it is written into its reply.
@@ -115,6 +117,7 @@ class CohortApp:
                 round_num=first.round_num,
                 learning_rate=first.learning_rate,
                 proximal_mu=first.proximal_mu,
+                kl_baseline=first.kl_baseline,
                 corrections=corrections,
             )
         except Exception as error:

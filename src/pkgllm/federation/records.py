@@ -2,8 +2,9 @@
 
 down  arrays   the adapter, float32, by PEFT's key names
       control  SCAFFOLD alone: the mean of the clients' control variates, as arrays
-      config   round_num, learning_rate (Flower's strategies add server-round, FedProx proximal-mu,
-               SCAFFOLD accepted_round, the last round in which it averaged this client's update)
+      config   round_num, learning_rate, and kl_baseline where the objective takes one (Flower's
+               strategies add server-round, FedProx proximal-mu, SCAFFOLD accepted_round, the last
+               round in which it averaged this client's update)
 up    arrays   the client's adapter after its local steps: the update
       metrics  weight; with ``report_private_metrics`` also num_groups and loss
 up    error    the client's id and the type of the exception, never its text
@@ -34,6 +35,7 @@ WEIGHT = "weight"
 CLIENT_ID = "client-id"
 PROXIMAL_MU = "proximal-mu"
 ACCEPTED_ROUND = "accepted_round"
+KL_BASELINE = "kl_baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Instruction:
     learning_rate: float
     proximal_mu: float = 0.0
     """Weight of FedProx's pull towards the adapter."""
+    kl_baseline: float | None = None
+    """KTO's, computed on public prompts, nats; None but for an objective that takes it."""
     control: AdapterState | None = None
     """The mean control variate; None but for SCAFFOLD."""
     accepted_round: int = 0
@@ -72,9 +76,14 @@ def to_adapter(record: ArrayRecord) -> AdapterState:
     }
 
 
-def instruction_config(round_num: int, learning_rate: float) -> ConfigRecord:
-    """Return what travels down beside the adapter."""
-    return ConfigRecord({"round_num": round_num, "learning_rate": learning_rate})
+def instruction_config(
+    round_num: int, learning_rate: float, kl_baseline: float | None = None
+) -> ConfigRecord:
+    """Return what travels down beside the adapter; a baseline that is None does not."""
+    config = ConfigRecord({"round_num": round_num, "learning_rate": learning_rate})
+    if kl_baseline is not None:
+        config[KL_BASELINE] = kl_baseline
+    return config
 
 
 def read_instructions(messages: Sequence[Message]) -> list[Instruction | Exception]:
@@ -103,6 +112,7 @@ def _read_instruction(
         _whole(config, "round_num"),
         _number(config, "learning_rate"),
         proximal_mu=_number(config, PROXIMAL_MU) if PROXIMAL_MU in config else 0.0,
+        kl_baseline=_number(config, KL_BASELINE) if KL_BASELINE in config else None,
         control=_decode(arrays[CONTROL], decoded) if CONTROL in arrays else None,
         accepted_round=_whole(config, ACCEPTED_ROUND) if CONTROL in arrays else 0,
     )

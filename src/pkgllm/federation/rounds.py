@@ -25,6 +25,7 @@ from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.randomness import stream
+from pkgllm.training.local import KlBaseline, no_baseline
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class RoundRecord:
     """Bytes of the records that came back."""
     update_norm: float
     """Euclidean length of the step from the adapter before the round."""
+    kl_baseline: float | None
+    """What the cohort was sent; None where the objective takes none."""
     spread: UpdateSpread
     """How the updates that were aggregated differ."""
 
@@ -117,6 +120,7 @@ def run_rounds(
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
     privacy: RoundPrivacy | None = None,
+    kl_baseline: KlBaseline = no_baseline,
 ) -> AdapterState:
     """Train an adapter for some rounds and return it.
 
@@ -138,6 +142,7 @@ def run_rounds(
         strategy_state: What the strategy remembered before ``first_round``; None for nothing.
         privacy: Draws cohorts, makes updates private, and ends training before the budget is
             exceeded; None for no guarantee.
+        kl_baseline: What the cohort is sent beside the adapter of a round.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
@@ -182,6 +187,7 @@ def run_rounds(
                 min_updates=min_updates,
                 expected_cohort=cohort_size,
                 privacy=privacy,
+                kl_baseline=kl_baseline,
             )
         except BudgetError as error:
             if round_num == 1:
@@ -234,9 +240,12 @@ def _run_round(
     min_updates: int,
     expected_cohort: int,
     privacy: RoundPrivacy | None,
+    kl_baseline: KlBaseline,
 ) -> RoundRecord:
     started = time.perf_counter()
-    messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate)
+    baseline = kl_baseline(adapter)
+    config = records.instruction_config(round_num, learning_rate, baseline)
+    messages = _instructions(grid, strategy, adapter, round_num, nodes, config)
     received = {
         reply.metadata.src_node_id: reply
         for reply in grid.send_and_receive(messages, timeout=timeout)
@@ -287,6 +296,7 @@ def _run_round(
         bytes_down=sum(map(records.num_bytes, messages)),
         bytes_up=bytes_up,
         update_norm=update_norm(adapter, after),
+        kl_baseline=baseline,
         spread=spread,
     )
 
@@ -297,10 +307,9 @@ def _instructions(
     adapter: AdapterState,
     round_num: int,
     nodes: Mapping[str, int],
-    learning_rate: float,
+    config: ConfigRecord,
 ) -> list[Message]:
     """Let the strategy address the cohort; return its messages in order of client id."""
-    config: ConfigRecord = records.instruction_config(round_num, learning_rate)
     # Flower's strategies would wait for ever for the first node of an empty cohort.
     clients = {node_id: client for client, node_id in nodes.items()} or {NOBODY: ""}
     view = CohortGrid(grid, clients)

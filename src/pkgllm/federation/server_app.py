@@ -16,7 +16,7 @@ from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.rounds import RoundRecord, run_rounds
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.training.local import CohortTrainer
+from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
 
 
 def make_server_app(
@@ -33,6 +33,7 @@ def make_server_app(
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
     privacy: RoundPrivacy | None = None,
+    kl_baseline: KlBaseline = no_baseline,
 ) -> ServerApp:
     """Return Flower's app for the server: :func:`run_rounds` with these arguments.
 
@@ -56,6 +57,7 @@ def make_server_app(
             first_round=first_round,
             strategy_state=strategy_state,
             privacy=privacy,
+            kl_baseline=kl_baseline,
         )
         context.state[ARRAYS] = to_record(adapter)
 
@@ -82,6 +84,7 @@ def federate(
     first_round: int = 1,
     strategy_state: Mapping[str, Tensor] | None = None,
     privacy: RoundPrivacy | None = None,
+    kl_baseline: KlBaseline = no_baseline,
 ) -> AdapterState:
     """Run server and clients in this process and return the adapter after the last round.
 
@@ -105,6 +108,7 @@ def federate(
         first_round: Number of the first round; above 1 where a run goes on.
         strategy_state: What the strategy remembered before ``first_round``; None for nothing.
         privacy: As for :func:`~pkgllm.federation.rounds.run_rounds`.
+        kl_baseline: What the clients are sent beside the adapter of a round.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
@@ -129,6 +133,7 @@ def federate(
         first_round=first_round,
         strategy_state=strategy_state,
         privacy=privacy,
+        kl_baseline=kl_baseline,
     )
     return run_in_process(server_app, cohort_app, clients, on_message=on_message)
 

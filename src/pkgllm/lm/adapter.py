@@ -120,6 +120,21 @@ def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
     set_peft_model_state_dict(policy, dict(state))
 
 
+@contextmanager
+def carrying(policy: PeftModel, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the policy carry another adapter for a while, and then the one that it had before.
+
+    Raises:
+        ModelError: As :func:`load_adapter_state` does.
+    """
+    before = adapter_state(policy)
+    load_adapter_state(policy, state)
+    try:
+        yield
+    finally:
+        load_adapter_state(policy, before)
+
+
 def trained_parameters(policy: PeftModel) -> dict[str, torch.nn.Parameter]:
     """Return the parameters of the adapter that are trained, by PEFT's key names."""
     name_inside = f".{policy.active_adapter}."

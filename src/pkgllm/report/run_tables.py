@@ -82,6 +82,7 @@ def _seconds(value: float) -> str:
 
 _MEASURES = (
     _Measure("loss", measure("loss"), _plain, best=min),
+    _Measure("KL baseline that was sent, nats", measure("kl_baseline"), _plain),
     _Measure("length of the server's step", measure("update_norm"), _plain),
     _Measure("length of updates, mean of the cohort", measure("update_norms", "mean"), _plain),
     _Measure("SD in the cohort", measure("update_norms", "sd"), _plain),

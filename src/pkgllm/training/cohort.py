@@ -125,6 +125,7 @@ class LaneTrainer:
         round_num: int,
         learning_rate: float,
         proximal_mu: float = 0.0,
+        kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
@@ -161,7 +162,7 @@ class LaneTrainer:
                     correction,
                 )
             )
-        self.train(lanes, round_num=round_num)
+        self.train(lanes, round_num=round_num, kl_baseline=kl_baseline)
         for lane in lanes:
             found[lane.name] = lane.failure or TrainedClient(
                 layout.to_state(lane.values),
@@ -170,14 +171,23 @@ class LaneTrainer:
             )
         return {client: found[client] for client in adapters}
 
-    def train(self, lanes: Sequence[Lane], *, round_num: int) -> None:
+    def train(
+        self, lanes: Sequence[Lane], *, round_num: int, kl_baseline: float | None = None
+    ) -> None:
         """Take each lane through its steps; as many together as fit into the memory.
 
         A lane whose loss leaves the numbers, or cannot be computed, fails alone.
 
+        Args:
+            lanes: Trained in place.
+            round_num: For messages.
+            kl_baseline: Of all lanes, where the objective takes it from the server; nats.
+
         Raises:
+            FederationError: If the objective takes a baseline and none was sent, or the other way.
             ModelError: If a single step does not fit into the memory.
         """
+        objective = self._objective.of_round(kl_baseline)
         if not lanes:
             return
         tokens = [lane.most_tokens for lane in lanes]
@@ -197,9 +207,11 @@ class LaneTrainer:
             together = [lanes[index] for index in part]
             # Those with steps left stand first, so that the others are cut off behind them.
             together.sort(key=lambda lane: -len(lane.batches))
-            self._train_together(together, round_num, checkpoint=checkpoint)
+            self._train_together(together, objective, round_num, checkpoint=checkpoint)
 
-    def _train_together(self, lanes: list[Lane], round_num: int, *, checkpoint: bool) -> None:
+    def _train_together(
+        self, lanes: list[Lane], objective: Objective, round_num: int, *, checkpoint: bool
+    ) -> None:
         decoder = self._decoder
         values = torch.stack([lane.values for lane in lanes]).to(decoder.device)
         gradients = torch.zeros_like(values)
@@ -216,14 +228,14 @@ class LaneTrainer:
             active = [lane for lane in lanes if step < len(lane.batches)]
             now = slice(len(active))
             batches = [lane.batches[step] for lane in active]
-            if self._objective.needs_reference:
+            if objective.needs_reference:
                 # Before the pass, so that the two never need memory at the same time.
                 self._reference.log_probabilities([b for batch in batches for b in batch])
             factors = StackedFactors(values[now], gradients[now], decoder.scale, decoder.dtype)
             scored = score_lanes(decoder, batches, factors, checkpoint=checkpoint)
             self.count.tokens += scored.num_tokens
             self.count.padding += scored.num_padding
-            losses, gradient = lane_losses(batches, scored, self._objective, self._reference)
+            losses, gradient = lane_losses(batches, scored, objective, self._reference)
             for lane, loss in zip(active, losses, strict=True):
                 lane.note(loss, round_num)
             differentiate(decoder, scored, gradient)

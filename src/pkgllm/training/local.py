@@ -1,6 +1,6 @@
 """What every engine of local training takes and gives."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, Protocol
@@ -34,6 +34,15 @@ class TrainedClient:
     """Mean loss over the local steps, before each. Private."""
 
 
+KlBaseline = Callable[[AdapterState], float | None]
+"""The KL baseline of a round that starts from an adapter, nats; None where the objective takes none
+from the server."""
+
+
+def no_baseline(adapter: AdapterState) -> None:
+    """Return the KL baseline of an objective that takes none from the server."""
+
+
 NO_CORRECTIONS: Mapping[str, AdapterState] = MappingProxyType({})
 """Of a cohort whose strategy corrects nobody's gradients."""
 
@@ -48,6 +57,7 @@ class CohortTrainer(Protocol):
         round_num: int,
         learning_rate: float,
         proximal_mu: float = 0.0,
+        kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """Return what each client has after its local steps of a round.
@@ -60,6 +70,7 @@ class CohortTrainer(Protocol):
             round_num: The round, from 1.
             learning_rate: Of all clients.
             proximal_mu: Weight of FedProx's pull towards what a client received.
+            kl_baseline: KTO's for the round, of an objective that takes it from the server; nats.
             corrections: SCAFFOLD's ``c - c_i`` by client, added to each gradient; a client that is
                 absent has none. Both terms come after the gradient is clipped; see
                 :mod:`~pkgllm.training.local_terms`.

@@ -45,6 +45,28 @@ def completion_log_probabilities(policy: PeftModel, packed: PackedGroups) -> Ten
     )
 
 
+def score_alone(policy: PeftModel, branches: Sequence[Branch]) -> Tensor:
+    """Return the log-probabilities of all completions, each group in a pass of its own.
+
+    So a group's values do not depend on what it is scored with, and are the same to the bit when a
+    CPU computes them again.
+
+    Args:
+        policy: The base model with its adapter.
+        branches: At least one.
+
+    Returns:
+        Nats, in order, without gradient. Shape ``(completions,)``, float32, on the CPU.
+    """
+    with torch.no_grad():
+        return torch.cat(
+            [
+                completion_log_probabilities(policy, pack_branches([one], policy.device)).cpu()
+                for one in branches
+            ]
+        )
+
+
 def pack_branches(branches: Sequence[Branch], device: torch.device) -> PackedGroups:
     """Pack the prompts of groups with chosen completions, and put them on a device."""
     return pack(

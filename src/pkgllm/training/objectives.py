@@ -5,13 +5,16 @@ the same however many completions it has. An example is a completion; for DPO a 
 desirable completion with all undesirable ones.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from pkgllm.errors import FederationError
 from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss, sdpo_loss, sft_loss
 
 
@@ -49,6 +52,39 @@ class Objective:
     """Mean over groups, shape ``()``."""
     needs_reference: bool
     needs_mismatched: bool
+    loss_by_baseline: Callable[[float], Loss] | None = None
+    """The loss of a round by the KL baseline that the server sends for it; None where the loss
+    takes none. ``loss`` then says that it is missing."""
+
+    def of_round(self, kl_baseline: float | None) -> "Objective":
+        """Return the objective with the KL baseline of a round, which is a constant in it.
+
+        Args:
+            kl_baseline: Nats; None where the server sent none.
+
+        Raises:
+            FederationError: If a baseline is needed and missing, or sent and not taken: server and
+                client then train for different objectives.
+            ValueError: If the baseline is not finite or below 0.
+        """
+        if self.loss_by_baseline is None:
+            if kl_baseline is not None:
+                raise FederationError(
+                    f"the server sent the KL baseline {kl_baseline:g}, and the objective takes "
+                    "none; give both sides the same objective"
+                )
+            return self
+        if kl_baseline is None:
+            raise FederationError(_MISSING_BASELINE)
+        if not (math.isfinite(kl_baseline) and kl_baseline >= 0):
+            raise ValueError(f"kl_baseline must be finite and at least 0, got {kl_baseline}")
+        return replace(self, loss=self.loss_by_baseline(kl_baseline), loss_by_baseline=None)
+
+
+_MISSING_BASELINE = (
+    "the objective takes the KL baseline of each round from the server, which sent none; give both "
+    "sides the same objective"
+)
 
 
 def mean_over_groups(
@@ -115,19 +151,49 @@ def kto(
     )
 
 
+def public_kto(
+    *, beta: float, desirable_weight: float, undesirable_weight: float, nll_weight: float
+) -> Objective:
+    """Return KTO whose KL baseline the server sends for each round, computed on public prompts.
+
+    It has no loss before :meth:`Objective.of_round`; then an example's gradient depends on that
+    example alone. See :mod:`~pkgllm.training.public_baseline`.
+    """
+    return Objective(
+        _without_baseline,
+        needs_reference=True,
+        needs_mismatched=False,
+        loss_by_baseline=partial(
+            _kto_at,
+            beta=beta,
+            desirable_weight=desirable_weight,
+            undesirable_weight=undesirable_weight,
+            nll_weight=nll_weight,
+        ),
+    )
+
+
 def apo_zero(
     *, beta: float, desirable_weight: float, undesirable_weight: float, nll_weight: float
 ) -> Objective:
     """Return KTO with the KL baseline fixed at 0, which does not couple the batch."""
-    loss = _kahneman_tversky(
-        lambda groups: 0.0,
+    loss = _kto_at(
+        0.0,
         beta=beta,
         desirable_weight=desirable_weight,
         undesirable_weight=undesirable_weight,
+        nll_weight=nll_weight,
     )
-    return Objective(
-        _with_likelihood(loss, nll_weight), needs_reference=True, needs_mismatched=False
-    )
+    return Objective(loss, needs_reference=True, needs_mismatched=False)
+
+
+def _kto_at(kl_baseline: float, *, nll_weight: float, **weights: float) -> Loss:
+    loss = _kahneman_tversky(lambda groups: kl_baseline, **weights)
+    return _with_likelihood(loss, nll_weight)
+
+
+def _without_baseline(groups: ScoredGroups) -> Tensor:
+    raise FederationError(_MISSING_BASELINE)
 
 
 def _all_pairs(groups: ScoredGroups) -> Tensor:

@@ -119,9 +119,11 @@ class PrivateLaneTrainer:
         round_num: int,
         learning_rate: float,
         proximal_mu: float = 0.0,
+        kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
+        objective = self._objective.of_round(kl_baseline)
         found: dict[str, TrainedClient | Exception] = {}
         released: dict[str, Mechanism] = {}
         for client, adapter in adapters.items():
@@ -132,6 +134,7 @@ class PrivateLaneTrainer:
                     client,
                     adapter,
                     groups,
+                    objective,
                     mechanism.sampling_probability,
                     round_num=round_num,
                     learning_rate=learning_rate,
@@ -161,6 +164,7 @@ class PrivateLaneTrainer:
         client: str,
         adapter: AdapterState,
         groups: Sequence[Group],
+        objective: Objective,
         sampling_probability: float,
         *,
         round_num: int,
@@ -190,7 +194,7 @@ class PrivateLaneTrainer:
                 decoder,
                 values[0],
                 [groups[index] for index in drawn],
-                self._objective,
+                objective,
                 self._reference,
                 memory_bytes=self._memory_bytes,
             )

@@ -22,6 +22,7 @@ from pkgllm.training.log_probabilities import (
     Branch,
     completion_log_probabilities,
     pack_branches,
+    score_alone,
 )
 from pkgllm.training.objectives import Objective, ScoredGroups
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
@@ -63,15 +64,18 @@ class SequentialTrainer:
         round_num: int,
         learning_rate: float,
         proximal_mu: float = 0.0,
+        kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
+        objective = self._objective.of_round(kl_baseline)
         trained: dict[str, TrainedClient | Exception] = {}
         for client, adapter in adapters.items():
             try:
                 trained[client] = self._train(
                     client,
                     adapter,
+                    objective,
                     round_num,
                     learning_rate,
                     proximal_mu=proximal_mu,
@@ -85,6 +89,7 @@ class SequentialTrainer:
         self,
         client: str,
         adapter: AdapterState,
+        objective: Objective,
         round_num: int,
         learning_rate: float,
         *,
@@ -100,8 +105,8 @@ class SequentialTrainer:
         for batch in draw_batches(
             groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
         ):
-            scored = score(self._policy, batch, self._objective, self._reference)
-            loss = self._objective.loss(scored)
+            scored = score(self._policy, batch, objective, self._reference)
+            loss = objective.loss(scored)
             if not math.isfinite(loss.item()):
                 raise loss_not_finite(client, round_num, loss.item())
             optimizer.zero_grad(set_to_none=True)
@@ -125,19 +130,11 @@ class SequentialTrainer:
 
 
 def reference_scorer(policy: PeftModel) -> ReferenceScore:
-    """Return what computes the reference's log-probabilities: the policy without its adapter.
-
-    Each group goes through alone, so that its values do not depend on what it is asked with.
-    """
+    """Return what computes the reference's log-probabilities: the policy without its adapter."""
 
     def of_base_model(branches: Sequence[Branch]) -> Tensor:
-        with torch.no_grad(), without_adapter(policy):
-            return torch.cat(
-                [
-                    completion_log_probabilities(policy, pack_branches([one], policy.device)).cpu()
-                    for one in branches
-                ]
-            )
+        with without_adapter(policy):
+            return score_alone(policy, branches)
 
     return of_base_model
 

@@ -30,8 +30,8 @@ from pkgllm.runs import RunFolder
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"
 )
-LOCAL = {"name": "local"}
-TWO_ACTORS = {"name": "ray", "cpus": 2}
+LOCAL: dict[str, Any] = {"name": "local"}
+TWO_ACTORS: dict[str, Any] = {"name": "ray", "cpus": 2}
 on_ray = pytest.param(TWO_ACTORS, id="ray", marks=[pytest.mark.slow, needs_ray])
 either_runtime = pytest.mark.parametrize("runtime", [pytest.param(LOCAL, id="local"), on_ray])
 

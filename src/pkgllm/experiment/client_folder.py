@@ -129,7 +129,7 @@ class ClientFolder:
         policy = make_policy(config, base)
         check_engine(config, policy)
         groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
-        own = None
+        release = None
         if isinstance(config.privacy, ExamplePrivacy):
             own = DevicePrivacy(
                 config.privacy,
@@ -139,6 +139,7 @@ class ClientFolder:
                 head=self.private / HEAD,
             )
             tell(str(own))
+            release = own.release
         trainer = make_trainer(
             config,
             policy,
@@ -146,7 +147,7 @@ class ClientFolder:
             groups,
             RunFolder(self.private),
             local_steps=config.training.local_steps,
-            release=own and own.release,
+            release=release,
         )
         return CohortApp(
             trainer,

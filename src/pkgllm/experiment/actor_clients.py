@@ -10,7 +10,9 @@ import torch
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
 from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.client_noise import make_noise
 from pkgllm.experiment.client_state import make_controls
+from pkgllm.experiment.privacy_run import RunPrivacy, noise_source
 from pkgllm.experiment.trainers import GPU_SHARE, make_trainer
 from pkgllm.federation.ray_clients import ActorClients
 from pkgllm.federation.ray_runtime import RayResources
@@ -31,9 +33,18 @@ def ray_resources(runtime: schema.RayRuntime) -> RayResources:
 
 
 def actor_clients(
-    run: RunFolder, groups: Mapping[str, Sequence[Group]], runtime: schema.RayRuntime
+    run: RunFolder,
+    groups: Mapping[str, Sequence[Group]],
+    runtime: schema.RayRuntime,
+    privacy: RunPrivacy | None = None,
 ) -> "ActorClientsFactory":
     """Return what builds the clients of a run inside an actor.
+
+    Args:
+        run: Its folder.
+        groups: Each client's.
+        runtime: What an actor takes.
+        privacy: Of the run; None without a unit.
 
     Raises:
         TypeError: If the groups are not in a file, where other processes can read them.
@@ -45,6 +56,8 @@ def actor_clients(
         groups=groups.path.resolve(),
         working_folder=Path.cwd(),
         gpus_per_client=runtime.gpus_per_client,
+        noise_multiplier=privacy.noise_multiplier if privacy else None,
+        insecure_fixed_noise=privacy is not None and privacy.noise.reproducible,
     )
 
 
@@ -60,12 +73,16 @@ class ActorClientsFactory:
         groups: The run's groups.
         working_folder: Where relative names of the configuration begin.
         gpus_per_client: The actor's share of its GPU, or its number of GPUs.
+        noise_multiplier: Of each release, which depends on all clients; None without privacy.
+        insecure_fixed_noise: Whether noise comes from the seed, for tests alone.
     """
 
     config: Path
     groups: Path
     working_folder: Path
     gpus_per_client: float
+    noise_multiplier: float | None = None
+    insecure_fixed_noise: bool = False
 
     def __call__(self) -> ActorClients:
         """Load the base model and the index of the groups.
@@ -91,7 +108,9 @@ class ActorClientsFactory:
         )
         clients = tuple(sorted(groups))
         controls = make_controls(config, policy, clients, self.config.parent)
-        return ActorClients(trainer, clients, controls)
+        source = noise_source(config, insecure_fixed_noise=self.insecure_fixed_noise)
+        noise = make_noise(config, policy, self.noise_multiplier, source)
+        return ActorClients(trainer, clients, controls, noise)
 
     def _within_share(self, config: schema.Experiment, device: torch.device) -> schema.Experiment:
         """Leave the others' part of a shared GPU to them: Ray itself divides nothing."""

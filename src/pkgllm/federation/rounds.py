@@ -24,6 +24,7 @@ from pkgllm.federation.resumable import ResumableStrategy
 from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.lm.adapter import AdapterState, update_norm
+from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.randomness import stream
 
 logger = logging.getLogger(__name__)
@@ -226,7 +227,8 @@ def _run_round(
     privacy: RoundPrivacy | None,
 ) -> RoundRecord:
     started = time.perf_counter()
-    messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate)
+    noise = privacy.begin(round_num, tuple(nodes)) if privacy else None
+    messages = _instructions(grid, strategy, adapter, round_num, nodes, learning_rate, noise)
     received = {
         reply.metadata.src_node_id: reply
         for reply in grid.send_and_receive(messages, timeout=timeout)
@@ -283,9 +285,10 @@ def _instructions(
     round_num: int,
     nodes: Mapping[str, int],
     learning_rate: float,
+    noise: LocalNoise | None,
 ) -> list[Message]:
     """Let the strategy address the cohort; return its messages in order of client id."""
-    config: ConfigRecord = records.instruction_config(round_num, learning_rate)
+    config: ConfigRecord = records.instruction_config(round_num, learning_rate, noise)
     # Flower's strategies would wait for ever for the first node of an empty cohort.
     clients = {node_id: client for client, node_id in nodes.items()} or {NOBODY: ""}
     view = CohortGrid(grid, clients)

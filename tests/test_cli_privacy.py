@@ -148,7 +148,52 @@ def test_privacy_alone_tells_its_commands(pkgllm: RunCommand, workplace: Path) -
     assert "plan" in done.err
 
 
-def test_noise_that_no_client_would_add_is_refused(refuse: Refuse) -> None:
-    said = refuse(*TRAIN, "--set", client(mechanism="local"), code=2)
-    assert "privacy.mechanism local is not there yet" in said
-    assert "use central, which trusts the server" in said
+LOCAL = (
+    *("--set", client(mechanism="local", noise_multiplier=4.0)),
+    *("--set", "mode={name: federated, rounds: 3, cohort_size: 4, min_updates: 4}"),
+)
+
+
+def test_a_plan_of_local_noise_says_what_is_promised_to_whom(
+    pkgllm: RunCommand, workplace: Path
+) -> None:
+    before = snapshot(workplace)
+    done = pkgllm(*PLAN, *LOCAL)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "for whoever sees only sums of at least 4 shares of the noise, and epsilon" in text
+    assert "for the server, which sees single shares; unit client, zero out one" in text
+    assert "sampling probability 1" in text
+    assert "shares that make it up 4, mode.min_updates" in text
+    assert "noise multiplier of one share 2" in text
+    assert snapshot(workplace) == before
+
+
+def test_an_audit_of_local_noise_looks_at_sums_and_at_shares(
+    pkgllm: RunCommand, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    done = pkgllm("privacy", "audit", "-c", "small.yaml", *LOCAL, "--canaries", "200")
+    assert done.code in (0, 1), done.err
+    text = " ".join(done.out.split())
+    for case in ("one client moves it", "noise, scale over", "correlation between clients"):
+        assert f"one share {case}" in text
+
+
+def test_a_run_with_local_noise_from_end_to_end(pkgllm: RunCommand, workplace: Path) -> None:
+    done = pkgllm(*TRAIN, *LOCAL)
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    assert "for whoever sees only sums of at least 4 shares of the noise, and epsilon" in text
+    ledger = (workplace / "runs/new/privacy_ledger.jsonl").read_text().splitlines()
+    assert len(ledger) == 3 * 4
+    reported = pkgllm("report", "runs/new")
+    assert reported.code == 0, reported.err
+    written = (workplace / "runs/new/report/report.md").read_text()
+    assert "which sees single shares; unit client, zero out one" in written
+
+
+def test_local_noise_has_no_noisy_count(refuse: Refuse) -> None:
+    clipping = "{count_noise_std: 9}"
+    said = refuse(*TRAIN, "--set", client(mechanism="local", adaptive_clipping=clipping), code=2)
+    assert "privacy.adaptive_clipping does not go with privacy.mechanism local" in said

@@ -4,7 +4,13 @@ import pytest
 from pydantic import ValidationError
 
 from pkgllm.config.privacy_rules import NOT_LINEAR, strategy_problem
-from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy, Experiment, NoPrivacy
+from pkgllm.config.schema import (
+    ClientPrivacy,
+    ExamplePrivacy,
+    Experiment,
+    NoPrivacy,
+    has_local_noise,
+)
 
 FEDERATED = {"name": "federated", "rounds": 2, "cohort_size": 2}
 CLIENT = {"name": "client", "delta": 1e-3, "clip_norm": 0.1, "noise_multiplier": 1.0}
@@ -153,6 +159,16 @@ def test_strategies_that_look_at_single_updates(strategy: str) -> None:
 @pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam", "fedyogi", "scaffold"])
 def test_strategies_that_take_a_mean(strategy: str) -> None:
     assert strategy_problem(strategy) is None
+
+
+def test_local_noise_has_no_noisy_count() -> None:
+    local = {**CLIENT, "mechanism": "local"}
+    assert has_local_noise(experiment(local).privacy)
+    assert not has_local_noise(experiment(CLIENT).privacy)
+    assert not has_local_noise(experiment(EXAMPLE).privacy)
+    message = refused({**local, "adaptive_clipping": {"count_noise_std": 2.0}})
+    assert "privacy.adaptive_clipping does not go with privacy.mechanism local" in message
+    assert "leave it out, or use central" in message
 
 
 def test_the_count_of_adaptive_clipping_may_not_spend_everything() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.privacy_audit import Claim, audit_mechanism
+from pkgllm.privacy.accounting import epsilon
+from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import fixed
 from pkgllm.progress import Silent
 
@@ -25,6 +27,34 @@ def test_the_mechanism_of_a_run_passes(unit: str) -> None:
     findings = audit_mechanism(replace(CLAIM, unit=unit), fixed(1), Silent(), num_canaries=300)
     assert len(findings) == 13
     assert [finding for finding in findings if not finding.passed] == []
+
+
+LOCAL = replace(
+    CLAIM,
+    sampling_probability=1.0,
+    num_releases=2,
+    epsilon=4.8,
+    min_shares=5,
+    # Of noise 1.5 by the root of 5, twice.
+    share_epsilon=epsilon([Mechanism(1.5 / 5**0.5, 1.0, 2)], delta=1e-4),
+)
+
+
+def test_local_noise_passes_as_sums_and_as_single_shares() -> None:
+    findings = audit_mechanism(LOCAL, fixed(1), Silent(), num_canaries=300)
+    # There is no sampling to look at.
+    assert len(findings) == 11 + 9
+    assert [finding for finding in findings if not finding.passed] == []
+    assert sum(finding.case.startswith("one share") for finding in findings) == 9
+
+
+def test_a_share_that_promises_as_much_as_a_sum_is_caught() -> None:
+    findings = audit_mechanism(
+        replace(LOCAL, share_epsilon=0.5), fixed(1), Silent(), num_canaries=300
+    )
+    assert {f.case for f in findings if not f.passed} == {
+        "one share: canaries, all releases",
+    }
 
 
 def test_a_claim_that_is_too_low_is_caught() -> None:

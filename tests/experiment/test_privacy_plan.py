@@ -16,7 +16,7 @@ from pkgllm.experiment.privacy_plan import (
 from pkgllm.experiment.privacy_statement import make_guarantee, privacy_statement
 from pkgllm.federation.rounds import sample_cohort
 from pkgllm.privacy.accounting import Schedule, epsilon, fact_epsilon
-from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
 
 # The quicker accountant; what prices is proved beside it.
 CLIENT = {
@@ -68,6 +68,32 @@ def test_with_unit_client_all_share_one_schedule(make: Make) -> None:
     groups = {f"{n}": 5 for n in range(12)}
     assert planned_schedules(config, groups) == (Schedule(0.25, 8),)
     assert planned_schedules(config, groups, rounds=2) == (Schedule(0.25, 2),)
+
+
+LOCAL = {**CLIENT, "mechanism": "local"}
+
+
+def test_with_local_noise_each_client_counts_the_rounds_it_is_drawn_in(make: Make) -> None:
+    config = make(LOCAL, mode=federated(6, 2))
+    groups = {"ann": 1, "bob": 2, "cem": 4, "dan": 8}
+    drawn = [c for r in range(1, 7) for c in sample_cohort(sorted(groups), 2, 7, round_num=r)]
+    expected = [Schedule(1.0, drawn.count(client)) for client in set(drawn)]
+    assert sorted(planned_schedules(config, groups), key=repr) == sorted(expected, key=repr)
+
+
+def test_a_plan_of_local_noise_by_hand(make: Make) -> None:
+    plan = plan_privacy(make(LOCAL, mode={**federated(4, 10), "min_updates": 9}))
+    # All ten are drawn in each of the four rounds.
+    assert (plan.sampling_probability, plan.steps) == ((1.0, 1.0), (4, 4))
+    assert plan.guarantee.neighboring_relation is NeighboringRelation.ZERO_OUT_ONE
+    assert plan.guarantee.min_shares == 9
+    for spending in plan.by_round:
+        for multiplier, found in ((1.5, spending.epsilon), (0.5, spending.share_epsilon)):
+            one = Mechanism(multiplier, 1.0, spending.round_num)
+            assert found == epsilon([one], delta=0.01, accountant="rdp")
+    assert plan.guarantee.share_epsilon == plan.by_round[-1].share_epsilon
+    louder = (10 / 9) ** 0.5
+    assert plan.noise_norm == pytest.approx(louder * 1.5 * plan.num_parameters**0.5 / 10)
 
 
 def test_with_unit_example_each_client_counts_the_rounds_it_is_drawn_in(make: Make) -> None:
@@ -180,8 +206,7 @@ def test_what_a_table_says_of_privacy(make: Make) -> None:
         "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
     )
     marked = make({**EXAMPLE, "report_private_metrics": True})
-    assert marked.privacy.name == "example"
-    said = privacy_statement(marked, make_guarantee(marked.privacy, 2.991, 6.2))
+    said = privacy_statement(marked, make_guarantee(marked, 2.991, 6.2))
     assert said == (
         "Privacy: not private, because losses and counts leave the clients without noise; without "
         "that epsilon 3.00 at delta 0.01; unit example, add or remove one; accountant rdp; of one "

@@ -1,13 +1,14 @@
 """Whole runs with a privacy unit: what they write, what they refuse."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny_corpus import tiny_experiment
 
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import Experiment, Federated
 from pkgllm.errors import PrivacyError
 from pkgllm.experiment.evaluation_jobs import evaluate_run
 from pkgllm.experiment.jobs import resume, train
@@ -95,6 +96,117 @@ def test_the_budget_ends_training_and_the_run_says_what_was_spent(
     assert [record["round_num"] for record in records] == [1, 2]
     promised = json.loads((tmp_path / "run" / "privacy.json").read_text())
     assert promised["epsilon"] == pytest.approx(price)
+
+
+def local(data: Path, base: Path, **changes: Any) -> Experiment:
+    privacy = {"name": "client", "delta": 0.01, "clip_norm": 0.1, "noise_multiplier": 1.0}
+    mode = {"name": "federated", "rounds": 4, "cohort_size": 3, "min_updates": 2}
+    return tiny_experiment(
+        data, base, mode=mode, privacy=privacy | {"mechanism": "local"} | changes
+    )
+
+
+def test_a_run_with_local_noise_says_what_it_promises_to_whom(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = local(data, tiny_base_folder)
+    report = train(config, run, Silent())
+    ledger = [json.loads(line) for line in (run / "privacy_ledger.jsonl").open()]
+    metrics = RunFolder.open(run).read_metrics()
+    drawn = [(m["round_num"], client) for m in metrics for client in m["cohort"]]  # type: ignore[attr-defined]
+    assert [(entry["round_num"], entry["client"]) for entry in ledger] == drawn
+    assert {entry["neighboring_relation"] for entry in ledger} == {"zero_out_one"}
+    assert {(e["noise_multiplier"], e["sampling_probability"]) for e in ledger} == {(1.0, 1.0)}
+    times = max(Counter(client for _, client in drawn).values())
+    promised = json.loads((run / "results.json").read_text())["privacy"]
+    assert promised["epsilon"] == pytest.approx(epsilon([Mechanism(1.0, 1.0, times)], delta=0.01))
+    assert promised["share_epsilon"] == pytest.approx(
+        epsilon([Mechanism(1.0 / 2**0.5, 1.0, times)], delta=0.01)
+    )
+    assert (promised["neighboring_relation"], promised["min_shares"]) == ("zero_out_one", 2)
+    (note,) = [note for note in report.notes if note.startswith("Privacy: ")]
+    assert "for whoever sees only sums of at least 2 shares of the noise, and epsilon" in note
+    assert "for the server, which sees single shares; unit client, zero out one" in note
+    for record in metrics:
+        assert set(record) == {
+            *("round_num", "learning_rate", "update_norm", "epsilon", "share_epsilon"),
+            *("cohort", "failed", "bytes_down", "bytes_up"),
+        }
+    assert metrics[-1]["share_epsilon"] == pytest.approx(promised["share_epsilon"])
+    (again,) = evaluate_run(run, Silent(), output=tmp_path / "again")
+    assert again.notes == report.notes
+
+
+def test_where_one_share_is_all_of_the_noise_the_server_has_no_better_view(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = private(data, tiny_base_folder, mechanism="local")
+    assert isinstance(config.mode, Federated)
+    assert config.mode.min_updates == 1
+    report = train(config, tmp_path / "run", Silent())
+    promised = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert promised["epsilon"] == promised["share_epsilon"]
+    assert any("for everybody, the server included;" in note for note in report.notes)
+
+
+def test_local_noise_takes_the_target_of_the_client_drawn_most_often(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = local(data, tiny_base_folder, noise_multiplier=None, target_epsilon=5.0)
+    train(config, tmp_path / "run", Silent())
+    promised = json.loads((tmp_path / "run" / "privacy.json").read_text())
+    assert 4.9 < promised["epsilon"] <= 5.0
+    assert len(RunFolder.open(tmp_path / "run").read_metrics()) == 4
+
+
+def test_the_budget_of_local_noise_ends_before_somebody_would_spend_too_much(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = local(
+        data, tiny_base_folder, max_epsilon=1.001 * epsilon([Mechanism(1, 1)], delta=0.01)
+    )
+    run = tmp_path / "run"
+    train(config, run, Silent())
+    cohorts = [set(m["cohort"]) for m in RunFolder.open(run).read_metrics()]  # type: ignore[call-overload]
+    assert 0 < len(cohorts) < 4
+    assert sum(map(len, cohorts)) == len(set().union(*cohorts))
+
+
+def test_fixed_local_noise_repeats_itself_and_marks_the_run(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    config = local(data, tiny_base_folder)
+    made = []
+    for name, insecure in (("one", True), ("other", True), ("third", False)):
+        report = train(config, tmp_path / name, Silent(), insecure_fixed_noise=insecure)
+        made.append((tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes())
+        marked = any(note.startswith("Privacy: not private, because its") for note in report.notes)
+        assert marked == insecure
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_round_of_shares_that_is_done_again_is_charged_again(
+    data: Path, tiny_base_folder: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    unfinished(local(data, tiny_base_folder), run)
+    resume(run, Silent())
+    ledger = [json.loads(line) for line in (run / "privacy_ledger.jsonl").open()]
+    assert [entry["round_num"] for entry in ledger] == 3 * [1] + 3 * [2] + 3 * [3] + 6 * [4]
+    times = max(Counter(entry["client"] for entry in ledger).values())
+    promised = json.loads((run / "privacy.json").read_text())
+    assert promised["epsilon"] == pytest.approx(epsilon([Mechanism(1.0, 1.0, times)], delta=0.01))
+
+
+def test_scaffold_goes_with_local_noise(data: Path, tiny_base_folder: Path, tmp_path: Path) -> None:
+    config = local(data, tiny_base_folder)
+    mode = config.mode.model_dump() | {"strategy": {"name": "scaffold"}}
+    training = config.training.model_dump() | {"optimizer": "sgd"}
+    whole = config.model_dump() | {"mode": mode, "training": training}
+    run = tmp_path / "run"
+    train(Experiment.model_validate(whole), run, Silent())
+    assert [record["failed"] for record in RunFolder.open(run).read_metrics()] == [{}] * 4
 
 
 def unfinished(config: Experiment, run: Path, *, insecure_fixed_noise: bool = False) -> None:

@@ -297,14 +297,21 @@ def test_privacy_is_told_for_a_point_as_a_whole(
             "unit": "client",
             "epsilon": epsilon,
             "delta": 1e-3,
-            "relation": "add or remove one",
+            "neighboring_relation": "add_or_remove_one",
             "accountant": "prv",
         }
         path.write_text(json.dumps({**read_json(path), "privacy": told}))
     summary = sweep(plan, copy, Silent(), quiet).summary
     kto, dpo = summary["points"]
     assert kto["privacy"] is None
-    assert dpo["privacy"] == {**told, "epsilon": 7.75}
+    assert dpo["privacy"] == {
+        "unit": "client",
+        "epsilon": 7.75,
+        "share_epsilon": None,
+        "delta": 1e-3,
+        "relation": "add or remove one",
+        "accountant": "prv",
+    }
     table = (copy / "summary.md").read_text()
     assert "| client | 7.75 | 0.001 | add or remove one | prv | 2 |" in table
     assert "| none | - | - | - | - | 2 |" in table

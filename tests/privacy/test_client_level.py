@@ -7,11 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.errors import FederationError, ModelError
+from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import AdapterState, update_norm
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
-from pkgllm.privacy.local_noise import noise_share, sum_shares
 from pkgllm.privacy.noise import fixed, secure
 
 SILENT = GaussianSettings(clip_norm=5.0, noise_multiplier=0.0, expected_units=4.0)
@@ -118,48 +117,3 @@ def test_a_cohort_is_drawn_whatever_the_order_of_the_clients() -> None:
     assert found == poisson_cohort(clients[::-1], 0.4, fixed(1).generator())
     assert set(found) < set(clients)
     assert len(found) == len(set(found)) > 0
-
-
-BIG: AdapterState = {"a": torch.zeros(200, 100)}
-
-
-def std_of(adapter: AdapterState) -> float:
-    return float(adapter["a"].double().square().mean().sqrt())
-
-
-def shares(count: int, settings: GaussianSettings, min_updates: int) -> list[AdapterState]:
-    return [
-        noise_share(BIG, BIG, settings, secure().generator(), min_updates=min_updates)
-        for _ in range(count)
-    ]
-
-
-@pytest.mark.parametrize(("count", "factor"), [(4, 1.0), (9, 1.5)])
-def test_shares_make_up_at_least_the_noise_of_a_trusted_server(count: int, factor: float) -> None:
-    settings = GaussianSettings(clip_norm=0.5, noise_multiplier=2.0, expected_units=8.0)
-    found = sum_shares(BIG, shares(count, settings, 4), expected_cohort=8.0, min_updates=4)
-    # A relative error of 1 / sqrt(2 * 20 000) is 0.005.
-    assert std_of(found) == pytest.approx(factor * settings.released_std, rel=0.025)
-
-
-def test_too_few_shares_are_not_released() -> None:
-    settings = GaussianSettings(clip_norm=0.5, noise_multiplier=2.0, expected_units=8.0)
-    with pytest.raises(FederationError, match="at least 4 shares, got 3"):
-        sum_shares(BIG, shares(3, settings, 4), expected_cohort=8.0, min_updates=4)
-
-
-def test_a_share_is_clipped_before_it_is_noised() -> None:
-    sent = noise_share(BEFORE, after(6, 0, 8), SILENT, secure().generator(), min_updates=2)
-    assert update_norm(BEFORE, sent) == pytest.approx(5.0)
-
-
-def test_shares_of_two_clients_have_nothing_in_common() -> None:
-    settings = GaussianSettings(clip_norm=0.5, noise_multiplier=2.0, expected_units=8.0)
-    one, other = shares(2, settings, 4)
-    both = torch.stack([one["a"].reshape(-1), other["a"].reshape(-1)])
-    assert abs(float(torch.corrcoef(both)[0, 1])) < 5 / math.sqrt(20_000)
-
-
-def test_no_share_without_a_least_number() -> None:
-    with pytest.raises(ValueError, match="min_updates"):
-        noise_share(BEFORE, BEFORE, SILENT, secure().generator(), min_updates=0)

@@ -2,6 +2,7 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pkgllm.errors import PrivacyError, RunError
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.ledger import RUN, ChargedBefore, Head, Ledger
-from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
 
 LOUD, QUIET = Mechanism(2.0, 0.1, 5), Mechanism(1.0, 0.2, 5)
 
@@ -184,6 +185,17 @@ def test_with_unit_client_all_spend_together(path: Path) -> None:
     with pytest.raises(ValueError, match="with unit client all is charged to 'run', got 'ann'"):
         ledger.charge(1, {"ann": LOUD})
     assert path.read_bytes() == b""
+
+
+def test_with_unit_client_and_known_cohorts_each_client_spends_for_itself(path: Path) -> None:
+    ledger = Ledger.create(path, unit="client")
+    known = Mechanism(1.0, 1.0, neighboring_relation=NeighboringRelation.ZERO_OUT_ONE)
+    ledger.charge(1, {"ann": known, "bob": known})
+    ledger.charge(2, {"ann": known})
+    again = Ledger.open(path, unit="client", at=ledger.head)
+    assert again.history("ann") == (replace(known, steps=2),)
+    assert again.history("bob") == (known,)
+    assert again.spent(delta=0.01) == again.spent_by("ann", delta=0.01)
 
 
 def test_a_full_disk_charges_nothing_and_lets_nothing_leave(

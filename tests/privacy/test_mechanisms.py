@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, merge, of_a_fact
+from pkgllm.privacy.mechanisms import (
+    Mechanism,
+    NeighboringRelation,
+    merge,
+    of_a_fact,
+    of_a_share,
+)
 
 MECHANISMS = st.builds(
     Mechanism,
@@ -34,6 +40,20 @@ def test_the_neighbouring_relation_is_always_named() -> None:
     relation = Mechanism(1.0, 0.1).neighboring_relation
     assert relation is NeighboringRelation.ADD_OR_REMOVE_ONE
     assert relation.value == "add_or_remove_one"
+
+
+def test_sampling_does_not_help_where_who_takes_part_is_known() -> None:
+    known = NeighboringRelation.ZERO_OUT_ONE
+    Mechanism(1.0, 1.0, neighboring_relation=known)
+    with pytest.raises(ValueError, match=r"must be 1 where who takes part is known, got 0\.5"):
+        Mechanism(1.0, 0.5, neighboring_relation=known)
+
+
+def test_a_share_has_its_part_of_the_variance() -> None:
+    assert of_a_share(Mechanism(3.0, 1.0, 7), 9) == Mechanism(1.0, 1.0, 7)
+    assert of_a_share(Mechanism(3.0, 1.0, 7), 1) == Mechanism(3.0, 1.0, 7)
+    with pytest.raises(ValueError, match="min_shares must be at least 1, got 0"):
+        of_a_share(Mechanism(3.0, 1.0), 0)
 
 
 @given(st.lists(MECHANISMS, max_size=8), st.randoms())

@@ -53,6 +53,27 @@ def test_good_numbers_give_no_warning() -> None:
     assert len(plan_remarks(PLAN)) == 1
 
 
+LOCAL = replace(
+    PLAN,
+    guarantee=replace(PLAN.guarantee, share_epsilon=7.0, min_shares=25),
+    by_round=(Spending(1, 0.3, None, 0.7), Spending(20, 2.0, None, 7.0)),
+)
+
+
+def test_of_local_noise_both_views_are_told() -> None:
+    text = shown(LOCAL)
+    assert "sums shares" in text
+    assert "20 2.00 7.00" in text
+    assert "shares that make it up 25, mode.min_updates" in text
+    # 1.5 by the root of 25.
+    assert "noise multiplier of one share 0.3" in text
+    # Fifty shares come, so the noise is louder by the root of 2 than the plain one of 3.
+    assert "noise by signal of a step 4.24" in text
+    assert "is hidden" not in text
+    assert list(plan_warnings(LOCAL)) == []
+    assert any("Who takes part counts as known" in remark for remark in plan_remarks(LOCAL))
+
+
 EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_per_fact=2)
 
 
@@ -61,6 +82,10 @@ EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_pe
     [
         (replace(PLAN, guarantee=replace(PLAN.guarantee, delta=0.002)), "not below 1 / 500"),
         (replace(PLAN, num_units=(99, 99)), "99 clients are too few"),
+        (
+            replace(LOCAL, guarantee=replace(LOCAL.guarantee, share_epsilon=12.0)),
+            "epsilon 12 promises next to nothing against the server",
+        ),
         (
             replace(PLAN, guarantee=EXAMPLE, num_units=(9, 99)),
             "no client has more than 99",

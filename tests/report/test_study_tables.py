@@ -68,6 +68,15 @@ def test_every_row_of_results_tells_its_privacy() -> None:
     assert "![" not in markdown_study(summary(), None)
 
 
+def test_of_local_noise_both_epsilons_are_told() -> None:
+    (first, _) = summary()["points"]
+    point = {**first, "privacy": {**first["privacy"], "share_epsilon": 21.5}}
+    found = summary(points=[point])
+    assert "| client | 7.988 / 21.5 | 1e-05 |" in markdown_study(found, None)
+    assert any("after the stroke, for the server" in remark for remark in study_remarks(found))
+    assert not any("stroke" in remark for remark in study_remarks(summary()))
+
+
 def test_over_seeds_there_is_an_sd_and_no_interval() -> None:
     (first, _) = summary()["points"]
     point = {**first, "seeds": [0, 1], "models": {"tuned": measured(0.25, sd=0.01)}}

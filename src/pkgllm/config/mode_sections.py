@@ -70,7 +70,9 @@ class Federated(Section):
     factors, of which the best approximation of rank ``adapter.lora_rank`` is kept. The mean of
     factors is not the mean of products; with ``adapter.freeze_a`` it is."""
     min_updates: Positive = 1
-    """Usable updates that a round needs; with fewer the run ends, and can go on when resumed."""
+    """Usable updates that a round needs; with fewer the run ends, and can go on when resumed. With
+    ``privacy.mechanism: local`` so many clients' shares make up the noise: the fewer, the larger
+    each share."""
     round_timeout: PositiveFloat = 3600.0
     """Seconds after which a client counts as failed; in one process, clients that train together
     share their time equally, and elsewhere the clock runs from the start of the round."""

@@ -107,12 +107,13 @@ def _client_problems(privacy: ClientPrivacy, mode: Mode) -> Iterator[str]:
         )
     elif problem := strategy_problem(mode.strategy.name):
         yield problem
-    if privacy.mechanism == "local":
-        yield (
-            "privacy.mechanism local is not there yet: clients do not add their share of the noise "
-            "in this version, so nothing would be private; use central, which trusts the server"
-        )
     clipping = privacy.adaptive_clipping
+    if clipping is not None and privacy.mechanism == "local":
+        yield (
+            "privacy.adaptive_clipping does not go with privacy.mechanism local: the number of "
+            "updates within the clip norm would leave the clients without noise; leave it out, or "
+            "use central"
+        )
     if (
         clipping is not None
         and privacy.noise_multiplier is not None

@@ -1,7 +1,7 @@
 """What is promised to whom: nothing, or differential privacy of an example or of a client."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeGuard
 
 from pydantic import Field, model_validator
 
@@ -104,15 +104,25 @@ class AdaptiveClipping(Section):
 class ClientPrivacy(_Budgeted):
     """Differential privacy of one client with all that it holds: noise on the sum of updates.
 
-    Every training client is drawn independently, with probability ``mode.cohort_size`` by their
-    number, and the sum is divided by ``mode.cohort_size``, whatever was drawn.
+    The sum is divided by ``mode.cohort_size``, whoever came. With ``mechanism: central`` every
+    training client is drawn independently, with probability ``mode.cohort_size`` by their number.
+    With ``mechanism: local`` cohorts have that size, and who takes part counts as known.
     """
 
     name: Literal["client"]
     mechanism: Literal["central", "local"] = "central"
-    """Who adds the noise: the server, which must be trusted, or every client its share of it."""
+    """Who adds the noise: the server, which must be trusted, or every client its share of it before
+    it sends. Shares are sized by ``mode.min_updates``: so many make up ``noise_multiplier`` on the
+    sum, and one by itself has it by the root of that number. ``target_epsilon`` and ``max_epsilon``
+    are those of sums; with 1 the server, which sees single shares, has no better view."""
     adaptive_clipping: AdaptiveClipping | None = None
-    """When absent ``clip_norm`` stays as it is; otherwise that is where it begins."""
+    """When absent ``clip_norm`` stays as it is; otherwise that is where it begins. Not with
+    ``mechanism: local``."""
 
 
 Privacy = Annotated[NoPrivacy | ExamplePrivacy | ClientPrivacy, Field(discriminator="name")]
+
+
+def has_local_noise(privacy: Privacy) -> TypeGuard[ClientPrivacy]:
+    """Return whether every client adds its share of the noise before it sends."""
+    return isinstance(privacy, ClientPrivacy) and privacy.mechanism == "local"

@@ -44,6 +44,7 @@ from pkgllm.config.privacy_sections import (
     ExamplePrivacy,
     NoPrivacy,
     Privacy,
+    has_local_noise,
 )
 from pkgllm.config.runtime_rules import runtime_problems
 from pkgllm.config.section import NotNegative, Section
@@ -103,6 +104,7 @@ __all__ = [
     "SmallWorldCorpus",
     "Split",
     "Training",
+    "has_local_noise",
 ]
 
 

@@ -10,6 +10,7 @@ import torch
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
 from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.client_noise import make_noise
 from pkgllm.experiment.client_state import make_controls
 from pkgllm.experiment.privacy_run import LEDGER, RunPrivacy, noise_source
 from pkgllm.experiment.trainers import GPU_SHARE, ExampleRelease, make_trainer
@@ -109,7 +110,9 @@ class ActorClientsFactory:
         )
         clients = tuple(sorted(groups))
         controls = make_controls(config, policy, clients, self.config.parent)
-        return ActorClients(trainer, clients, controls)
+        source = noise_source(config, insecure_fixed_noise=self.insecure_fixed_noise)
+        noise = make_noise(config, policy, self.noise_multiplier, source)
+        return ActorClients(trainer, clients, controls, noise)
 
     def _release(self, config: schema.Experiment) -> ExampleRelease | None:
         """Return how an actor draws noise, and sees that the run's process has charged for it."""

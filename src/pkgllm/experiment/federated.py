@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
+from pkgllm.experiment.client_noise import make_noise
 from pkgllm.experiment.client_state import make_controls
 from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds, RoundPrivacy
+from pkgllm.federation.round_privacy import (
+    ClientLevelRounds,
+    ExampleLevelRounds,
+    LocalNoiseRounds,
+    RoundPrivacy,
+)
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
@@ -84,11 +90,17 @@ def _in_this_process(
     training: Training, mode: schema.Federated, app: "ServerApp", clients: Sequence[str]
 ) -> AdapterState:
     steps = training.config.training.local_steps
+    promised = training.privacy
     cohort_app = CohortApp(
         training.trainer(training.groups, local_steps=steps),
         weighting=mode.weighting,
         report_private_metrics=training.config.privacy.report_private_metrics,
         controls=make_controls(training.config, training.policy, clients, training.run.path),
+        noise=make_noise(
+            training.config, training.policy, promised.noise_multiplier, promised.noise
+        )
+        if promised
+        else None,
     )
     return run_in_process(app, cohort_app, clients)
 
@@ -120,17 +132,24 @@ def _tell(training: Training, record: RoundRecord) -> None:
         metrics["kl_baseline"] = record.kl_baseline
     if training.privacy is not None:
         metrics["epsilon"] = training.privacy.epsilon
+        if training.privacy.share_epsilon is not None:
+            metrics["share_epsilon"] = training.privacy.share_epsilon
     elif (budget := clients_budget(training.config)) is not None:
         metrics["max_epsilon"] = budget
-    if training.config.privacy.name != "client":
-        # With that unit, who took part and how updates differ is what the noise hides.
+    privacy = training.config.privacy
+    if privacy.name != "client" or schema.has_local_noise(privacy):
+        # With that unit the draw hides who took part, unless clients add the noise themselves.
         metrics |= {
             "cohort": list(record.cohort),
             "failed": dict(record.failed),
-            "update_norms": asdict(record.spread.norms),
-            "update_cosines": asdict(record.spread.cosines),
             "bytes_down": record.bytes_down,
             "bytes_up": record.bytes_up,
+        }
+    if privacy.name != "client":
+        # With that unit the noise hides how updates differ, best where only their sum is seen.
+        metrics |= {
+            "update_norms": asdict(record.spread.norms),
+            "update_cosines": asdict(record.spread.cosines),
         }
     training.observer.after_round(
         record.round_num,
@@ -159,6 +178,17 @@ def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | 
             lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
             # An actor trains in a process of its own, and only this one keeps the ledger.
             charge if mode.runtime.name == "ray" else None,
+        )
+    settings = promised.local_noise
+    if settings is not None:
+        return LocalNoiseRounds(
+            settings,
+            expected_cohort=mode.cohort_size,
+            charge=lambda round_num, cohort: promised.charge(
+                round_num, promised.cohort_mechanisms(cohort)
+            ),
+            affordable=lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
+            trained=trained_keys(training.policy),
         )
     return ClientLevelRounds(
         noise_multiplier=promised.noise_multiplier,

@@ -1,11 +1,21 @@
 """Audit the mechanism of a run: the functions that training calls, with its own settings."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pkgllm.errors import ConfigError
 from pkgllm.privacy.accounting import epsilon
-from pkgllm.privacy.audit import Finding, noise_findings, sampling_findings, sensitivity_finding
-from pkgllm.privacy.audited import Release, client_release, example_release
+from pkgllm.privacy.audit import (
+    UNITS_PUT_IN,
+    Finding,
+    noise_findings,
+    sampling_findings,
+    sensitivity_finding,
+)
+from pkgllm.privacy.audited import Release, client_release, example_release, local_release
 from pkgllm.privacy.canary_audit import (
     canary_scores,
     dirac_canaries,
@@ -15,9 +25,11 @@ from pkgllm.privacy.canary_audit import (
     whole_run_findings,
 )
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.privacy.plans import Plan
+from pkgllm.privacy.share_audit import share_canary_findings, share_findings
 from pkgllm.progress import Progress
 
 MIN_CANARIES = 100
@@ -46,6 +58,10 @@ class Claim:
     delta: float
     epsilon: float
     """What the accountant says of all releases together."""
+    min_shares: int | None = None
+    """Clients' shares that make up the noise; None where one place adds it."""
+    share_epsilon: float | None = None
+    """What the accountant says of all of one client's shares; goes with ``min_shares``."""
 
     def __post_init__(self) -> None:
         if self.unit not in ("example", "client"):
@@ -74,9 +90,10 @@ class Claim:
         """Those that the mechanism is called with."""
         return GaussianSettings(self.clip_norm, self.noise_multiplier, self.expected_units)
 
-    @property
-    def release(self) -> Release:
-        """The mechanism itself."""
+    def release(self, num_units: int) -> Release:
+        """Return the mechanism itself, for at most so many units."""
+        if self.min_shares is not None:
+            return local_release(self.settings, max(self.min_shares, num_units))
         make = example_release if self.unit == "example" else client_release
         return make(self.settings)
 
@@ -104,6 +121,8 @@ def claim_of(plan: Plan, *, accounted: float | None = None) -> Claim:
             delta=plan.guarantee.delta,
             accountant=plan.guarantee.accountant,
         ),
+        min_shares=plan.guarantee.min_shares,
+        share_epsilon=plan.guarantee.share_epsilon,
     )
 
 
@@ -126,7 +145,9 @@ def audit_mechanism(
             f"--canaries must be at least {MIN_CANARIES}, because fewer show nothing; got "
             f"{num_canaries}"
         )
-    settings, release = claim.settings, claim.release
+    settings = claim.settings
+    # As many as the cases about noise and sensitivity put in.
+    release = claim.release(max(UNITS_PUT_IN, math.ceil(2 * settings.expected_units)))
     coins = source.generator("coins", "audit")
     included = flip_coins(num_canaries, coins)
     canaries = (
@@ -146,6 +167,7 @@ def audit_mechanism(
         advance()
         findings += sampling_findings(claim.sampling_probability, source)
         advance()
+        release = claim.release(num_canaries)
         once = canary_scores(release, canaries, included, source)
         findings += one_release_findings(once, included, settings, delta=claim.delta)
         advance()
@@ -160,5 +182,25 @@ def audit_mechanism(
         findings += whole_run_findings(
             always, included, delta=claim.delta, accounted_epsilon=claim.epsilon
         )
+        findings += _share_findings(claim, included, source)
         advance()
     return findings
+
+
+def _share_findings(
+    claim: Claim, included: NDArray[np.bool_], source: NoiseSource
+) -> list[Finding]:
+    if claim.min_shares is None or claim.share_epsilon is None:
+        return []
+    local = LocalNoise(claim.clip_norm, claim.noise_multiplier, claim.min_shares)
+    return [
+        *share_findings(local, source),
+        *share_canary_findings(
+            local,
+            included,
+            source,
+            num_releases=claim.num_releases,
+            delta=claim.delta,
+            accounted_epsilon=claim.share_epsilon,
+        ),
+    ]

@@ -1,20 +1,22 @@
 """What a configuration's privacy costs, computed without training; and its refusals.
 
-Which histories clients will have is known before the run: cohorts of the unit ``example`` are drawn
-from the run's seed, so each client's rounds can be counted. With the unit ``client`` all share one.
+Which histories clients will have is known before the run: cohorts of the unit ``example``, and
+those whose clients add the noise, are drawn from the run's seed, so each client's rounds can be
+counted. Otherwise, with the unit ``client``, all share one.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError, PrivacyError
 from pkgllm.experiment.assembly import populate, read_corpus, window_settings
-from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
+from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee, min_shares
 from pkgllm.lm.adapter_size import num_trained_parameters
 from pkgllm.preferences.windows import hidden_windows
 from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon
+from pkgllm.privacy.mechanisms import Mechanism, of_a_share
 from pkgllm.privacy.plans import Plan, Spending
 
 _Number = TypeVar("_Number", int, float)
@@ -56,7 +58,9 @@ def plan_privacy(config: schema.Experiment) -> Plan:
     units = units_by_client(config, num_groups).values()
     last = spendings[mode.rounds]
     return Plan(
-        guarantee=make_guarantee(privacy, last.epsilon, last.fact_epsilon),
+        guarantee=make_guarantee(
+            config, last.epsilon, last.fact_epsilon, share_epsilon=last.share_epsilon
+        ),
         num_clients=len(num_groups),
         num_units=(min(units), max(units)),
         sampling_probability=_ends([s.sampling_probability for s in planned]),
@@ -93,29 +97,37 @@ def planned_schedules(
     rounds = mode.rounds if rounds is None else rounds
     if isinstance(privacy, schema.ClientPrivacy):
         assert mode.name == "federated"
-        return (Schedule(mode.cohort_size / len(num_groups), rounds),)
+        if not schema.has_local_noise(privacy):
+            return (Schedule(mode.cohort_size / len(num_groups), rounds),)
+        drawn = _times_drawn(config.seed, mode, num_groups, rounds)
+        return tuple(Schedule(1.0, times) for times in drawn.values())
     units = units_by_client(config, num_groups)
     steps = config.training.local_steps
     if mode.name != "federated":
         cohort = mode.cohort_size if mode.name == "centralized" else 1
-        counted = dict.fromkeys(units, rounds * cohort)
+        counted: Mapping[str, int] = dict.fromkeys(units, rounds * cohort)
     elif mode.runtime.name == "deployment":
         # A client knows of no other, and takes itself for drawn in each round.
         counted = dict.fromkeys(units, rounds)
     else:
-        # Flower takes over a second to import, which the other units need not wait for.
-        from pkgllm.federation.rounds import sample_cohort
-
-        counted = Counter(
-            client
-            for round_num in range(1, rounds + 1)
-            for client in sample_cohort(
-                sorted(units), mode.cohort_size, config.seed, round_num=round_num
-            )
-        )
+        counted = _times_drawn(config.seed, mode, units, rounds)
     return tuple(
         Schedule(min(1.0, privacy.expected_batch_size / units[client]), times * steps)
         for client, times in counted.items()
+    )
+
+
+def _times_drawn(
+    seed: int, mode: schema.Federated, clients: Iterable[str], rounds: int
+) -> Mapping[str, int]:
+    # Flower takes over a second to import, which the other units need not wait for.
+    from pkgllm.federation.rounds import sample_cohort
+
+    population = sorted(clients)
+    return Counter(
+        client
+        for round_num in range(1, rounds + 1)
+        for client in sample_cohort(population, mode.cohort_size, seed, round_num=round_num)
     )
 
 
@@ -196,20 +208,24 @@ def _spending(
     noise: float,
     round_num: int,
 ) -> Spending:
-    histories = [[s.mechanism(noise)] for s in planned_schedules(config, num_groups, round_num)]
+    released = [s.mechanism(noise) for s in planned_schedules(config, num_groups, round_num)]
 
-    def largest(max_groups: int) -> float:
+    def largest(mechanisms: Iterable[Mechanism], max_groups: int = 1) -> float:
         return largest_epsilon(
-            histories,
+            ([one] for one in mechanisms),
             delta=privacy.delta,
             accountant=privacy.accountant,
             max_groups=max_groups,
         )
 
     of_fact = (
-        largest(privacy.max_groups_per_fact) if isinstance(privacy, schema.ExamplePrivacy) else None
+        largest(released, privacy.max_groups_per_fact)
+        if isinstance(privacy, schema.ExamplePrivacy)
+        else None
     )
-    return Spending(round_num, largest(1), of_fact)
+    shares = min_shares(config)
+    of_share = None if shares is None else largest(of_a_share(one, shares) for one in released)
+    return Spending(round_num, largest(released), of_fact, of_share)
 
 
 def _last_round(

@@ -14,11 +14,17 @@ from pkgllm.checkpoints import Checkpoint
 from pkgllm.config import schema
 from pkgllm.errors import PrivacyError
 from pkgllm.experiment.privacy_plan import settle_noise, units_by_client
-from pkgllm.experiment.privacy_statement import Budgeted, make_guarantee
+from pkgllm.experiment.privacy_statement import (
+    Budgeted,
+    make_guarantee,
+    min_shares,
+    relation_of,
+)
 from pkgllm.privacy.accounting import largest_epsilon
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
 from pkgllm.privacy.ledger import Head, Ledger
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
+from pkgllm.privacy.local_noise import LocalNoise
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, of_a_share
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.privacy.statements import Guarantee
 
@@ -70,7 +76,7 @@ def clients_guarantee(config: schema.Experiment) -> Guarantee | None:
     budget = clients_budget(config)
     if budget is None:
         return None
-    return make_guarantee(budgeted(config), budget, None, kept_by_clients=True)
+    return make_guarantee(config, budget, None, kept_by_clients=True)
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,24 @@ class RunPrivacy:
         return self.ledger.spent(delta=privacy.delta, accountant=privacy.accountant)
 
     @property
+    def share_epsilon(self) -> float | None:
+        """What has been spent where shares are seen one by one; None where clients add none."""
+        privacy, shares = budgeted(self.config), min_shares(self.config)
+        if shares is None:
+            return None
+        histories = map(self.ledger.history, self.ledger.clients)
+        return largest_epsilon(
+            ([of_a_share(one, shares) for one in history] for history in histories),
+            delta=privacy.delta,
+            accountant=privacy.accountant,
+        )
+
+    @property
+    def local_noise(self) -> LocalNoise | None:
+        """How clients protect what they send; None where they add no noise."""
+        return local_noise(self.config, self.noise_multiplier)
+
+    @property
     def guarantee(self) -> Guarantee:
         """What the ledger promises now."""
         privacy = budgeted(self.config)
@@ -113,9 +137,10 @@ class RunPrivacy:
                 accountant=privacy.accountant,
             )
         return make_guarantee(
-            privacy,
+            self.config,
             self.epsilon,
             of_fact,
+            share_epsilon=self.share_epsilon,
             not_private=NOISE_IS_FIXED if self.noise.reproducible else None,
         )
 
@@ -131,8 +156,12 @@ class RunPrivacy:
         )
 
     def cohort_mechanisms(self, cohort: Sequence[str]) -> dict[str, Mechanism]:
-        """Return what one round releases about each client of a cohort, with the unit example."""
+        """Return what one round releases about each client of a cohort, whose clients noise it."""
         privacy = budgeted(self.config)
+        if schema.has_local_noise(privacy):
+            # What is seen of the sum; a single share's price follows from it.
+            one = Mechanism(self.noise_multiplier, 1.0, neighboring_relation=relation_of(privacy))
+            return dict.fromkeys(cohort, one)
         assert isinstance(privacy, schema.ExamplePrivacy)
         units, mode = units_by_client(self.config, self.num_groups), self.config.mode
         times = mode.cohort_size if mode.name == "centralized" else 1
@@ -168,6 +197,8 @@ def read_guarantee(run: Path) -> Guarantee | None:
         told = json.loads(path.read_text(encoding="utf-8"))
         if told["epsilon"] is None:
             told["epsilon"] = math.inf
+        if told.get("min_shares") is not None and told["share_epsilon"] is None:
+            told["share_epsilon"] = math.inf
         relation = NeighboringRelation(told.pop("neighboring_relation"))
         return Guarantee(**told, neighboring_relation=relation)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -179,6 +210,19 @@ def read_guarantee(run: Path) -> Guarantee | None:
 def noise_source(config: schema.Experiment, *, insecure_fixed_noise: bool) -> NoiseSource:
     """Return where a run's noise comes from: the operating system, or the seed, for tests alone."""
     return fixed(config.seed) if insecure_fixed_noise else secure()
+
+
+def local_noise(config: schema.Experiment, noise_multiplier: float) -> LocalNoise | None:
+    """Return how clients protect what they send; None where they add no noise.
+
+    Args:
+        config: Of the run.
+        noise_multiplier: Given, or computed from the target epsilon.
+    """
+    shares = min_shares(config)
+    if shares is None:
+        return None
+    return LocalNoise(budgeted(config).clip_norm, noise_multiplier, shares)
 
 
 def clip_of(privacy: schema.ClientPrivacy, start: Checkpoint | None) -> AdaptiveClip:

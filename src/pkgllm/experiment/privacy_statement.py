@@ -2,6 +2,7 @@
 
 from pkgllm.config import schema
 from pkgllm.experiment.group_layout import MOVED
+from pkgllm.privacy.mechanisms import NeighboringRelation
 from pkgllm.privacy.statements import Guarantee, statement
 
 Budgeted = schema.ExamplePrivacy | schema.ClientPrivacy
@@ -37,22 +38,43 @@ def privacy_statement(config: schema.Experiment, guarantee: Guarantee | None = N
 
 
 def make_guarantee(
-    privacy: Budgeted,
+    config: schema.Experiment,
     epsilon: float,
     fact_epsilon: float | None,
     *,
+    share_epsilon: float | None = None,
     not_private: str | None = None,
     kept_by_clients: bool = False,
 ) -> Guarantee:
-    """Return what a configuration promises at an epsilon that was spent, or is the budget."""
+    """Return what a configuration with a unit promises at an epsilon: spent, or the budget."""
+    privacy = config.privacy
+    assert not isinstance(privacy, schema.NoPrivacy)
     bound = privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None
     return Guarantee(
         privacy.name,
         epsilon,
         privacy.delta,
         privacy.accountant,
+        neighboring_relation=relation_of(privacy),
         fact_epsilon=fact_epsilon,
         max_groups_per_fact=bound,
+        share_epsilon=share_epsilon,
+        min_shares=min_shares(config),
         not_private=METRICS_LEAVE if privacy.report_private_metrics else not_private,
         kept_by_clients=kept_by_clients,
     )
+
+
+def relation_of(privacy: Budgeted) -> NeighboringRelation:
+    """Return which two runs must not be told apart."""
+    if schema.has_local_noise(privacy):
+        return NeighboringRelation.ZERO_OUT_ONE
+    return NeighboringRelation.ADD_OR_REMOVE_ONE
+
+
+def min_shares(config: schema.Experiment) -> int | None:
+    """Return how many shares make up the noise; None where clients add none."""
+    if not schema.has_local_noise(config.privacy):
+        return None
+    assert config.mode.name == "federated"
+    return config.mode.min_updates

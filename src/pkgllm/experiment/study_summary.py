@@ -20,8 +20,15 @@ from pkgllm.runs import RunFolder
 SUMMARY = "summary"
 PLOT = "plot"
 
-PRIVACY = ("unit", "epsilon", "delta", "relation", "accountant")
-"""What a table says about privacy, from ``privacy`` in results.json."""
+PRIVACY = {
+    "unit": "unit",
+    "epsilon": "epsilon",
+    "share_epsilon": "share_epsilon",
+    "delta": "delta",
+    "relation": "neighboring_relation",
+    "accountant": "accountant",
+}
+"""What a table says about privacy, and where it stands in ``privacy`` of results.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +189,12 @@ def _privacy(told: Sequence[object]) -> dict[str, Any] | None:
     if not stated:
         return None
     combined: dict[str, Any] = {}
-    for key in PRIVACY:
-        values = [found[key] for found in stated if found.get(key) is not None]
+    for key, place in PRIVACY.items():
+        values = [found[place] for found in stated if found.get(place) is not None]
         numbers = [value for value in values if isinstance(value, int | float)]
-        words = dict.fromkeys(str(value) for value in values if value not in numbers)
+        words = dict.fromkeys(
+            str(value).replace("_", " ") for value in values if value not in numbers
+        )
         combined[key] = max(numbers) if numbers else ", ".join(words) or None
     if len(stated) < len(told):
         combined["unit"] = f"{combined['unit']}, none"

@@ -3,12 +3,14 @@
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from pkgllm.errors import FederationError
 from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.records import (
     CLIENT_ID,
     Instruction,
@@ -37,6 +39,7 @@ class CohortApp:
         weighting: ``uniform`` sends the weight 1, ``examples`` the client's number of groups.
         report_private_metrics: Whether the number of groups and the loss are sent as well.
         controls: Clients' control variates, for a server that aggregates with SCAFFOLD.
+        noise: What protects every update before it is a message, where the server counts on it.
 
     Raises:
         ValueError: If ``examples`` would send a private count without ``report_private_metrics``.
@@ -49,6 +52,7 @@ class CohortApp:
         weighting: Weighting,
         report_private_metrics: bool,
         controls: ClientControls | None = None,
+        noise: ClientNoise | None = None,
     ) -> None:
         if weighting == "examples" and not report_private_metrics:
             raise ValueError(
@@ -59,6 +63,7 @@ class CohortApp:
         self._weighting: Weighting = weighting
         self._report_private_metrics = report_private_metrics
         self._controls = controls
+        self._noise = noise
         self._flower_app = self._make_flower_app()
 
     @property
@@ -107,6 +112,7 @@ class CohortApp:
     def _train(self, asked: Mapping[str, Instruction]) -> dict[str, TrainedClient | Exception]:
         """Train clients whose instructions differ in nothing but adapter and control variate."""
         corrections, outcomes = self._corrections(asked)
+        outcomes |= self._unprotected(asked)
         able = {client: it for client, it in asked.items() if client not in outcomes}
         if not able:
             return outcomes
@@ -118,18 +124,33 @@ class CohortApp:
                 learning_rate=first.learning_rate,
                 proximal_mu=first.proximal_mu,
                 kl_baseline=first.kl_baseline,
-                corrections=corrections,
+                corrections={name: one for name, one in corrections.items() if name in able},
             )
         except Exception as error:
             return outcomes | dict.fromkeys(able, error)
-        for client, correction in corrections.items():
-            done = trained[client]
-            if isinstance(done, TrainedClient) and self._controls:
-                try:
-                    self._controls.renew(client, asked[client], correction, done.adapter)
-                except Exception as error:
-                    trained[client] = error
-        return outcomes | trained
+        return outcomes | {
+            client: self._finish(client, it, corrections.get(client), trained.pop(client))
+            for client, it in able.items()
+        }
+
+    def _finish(
+        self,
+        client: str,
+        asked: Instruction,
+        correction: AdapterState | None,
+        done: TrainedClient | Exception,
+    ) -> TrainedClient | Exception:
+        """Keep what the client keeps, and return what may be sent."""
+        if isinstance(done, Exception):
+            return done
+        try:
+            if correction is not None and self._controls:
+                self._controls.renew(client, asked, correction, done.adapter)
+            if self._noise:
+                done = replace(done, adapter=self._noise.protect(client, asked, done.adapter))
+        except Exception as error:
+            return error
+        return done
 
     def _corrections(
         self, asked: Mapping[str, Instruction]
@@ -150,6 +171,24 @@ class CohortApp:
             except Exception as error:
                 failed[client] = error
         return corrections, failed
+
+    def _unprotected(
+        self, asked: Mapping[str, Instruction]
+    ) -> dict[str, TrainedClient | Exception]:
+        """Return what failed because the server counts on other noise than clients add."""
+        failed: dict[str, TrainedClient | Exception] = {}
+        for client, instruction in asked.items():
+            try:
+                if self._noise is not None:
+                    self._noise.check(instruction)
+                elif instruction.local_noise is not None:
+                    raise FederationError(
+                        "the server counts on this client's share of the noise, and the client was "
+                        "made without; give both sides the same privacy section"
+                    )
+            except FederationError as error:
+                failed[client] = error
+        return failed
 
     def _reply(self, message: Message, client: str, outcome: TrainedClient | Exception) -> Message:
         if isinstance(outcome, Exception):

@@ -13,6 +13,7 @@ from flwr.clientapp import ClientApp
 
 from pkgllm.federation.client_app import CohortApp, logged_failure
 from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.records import CLIENT_ID, Weighting
 from pkgllm.training.local import CohortTrainer
 
@@ -29,6 +30,8 @@ class ActorClients:
     """All clients' ids; the position of each in their sorted order is its partition id."""
     controls: ClientControls | None = None
     """Their control variates, for SCAFFOLD, in a file that every actor must see."""
+    noise: ClientNoise | None = None
+    """What protects their updates before they leave the actor, where the server counts on it."""
 
 
 MakeClients = Callable[[], ActorClients]
@@ -99,5 +102,6 @@ def _built(settings: ActorSettings) -> tuple[CohortApp, tuple[str, ...]]:
         weighting=settings.weighting,
         report_private_metrics=settings.report_private_metrics,
         controls=made.controls,
+        noise=made.noise,
     )
     return app, tuple(sorted(made.clients))

@@ -4,8 +4,10 @@ down  arrays   the adapter, float32, by PEFT's key names
       control  SCAFFOLD alone: the mean of the clients' control variates, as arrays
       config   round_num, learning_rate, and kl_baseline where the objective takes one (Flower's
                strategies add server-round, FedProx proximal-mu, SCAFFOLD accepted_round, the last
-               round in which it averaged this client's update)
-up    arrays   the client's adapter after its local steps: the update
+               round in which it averaged this client's update); where clients add their share of the
+               noise, clip_norm, noise_multiplier, min_shares
+up    arrays   the client's adapter after its local steps: the update, clipped and noised where
+               clients add their share of the noise
       metrics  weight; with ``report_private_metrics`` also num_groups and loss
 up    error    the client's id and the type of the exception, never its text
 up    config   client-id, once per run, in answer to the question which client a node is
@@ -13,7 +15,7 @@ up    config   client-id, once per run, in answer to the question which client a
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, cast
 
 import numpy as np
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 
 from pkgllm.federation.flower_internals import app_error
 from pkgllm.lm.adapter import AdapterState
+from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.training.local import TrainedClient
 
 Weighting = Literal["uniform", "examples"]
@@ -36,6 +39,7 @@ CLIENT_ID = "client-id"
 PROXIMAL_MU = "proximal-mu"
 ACCEPTED_ROUND = "accepted_round"
 KL_BASELINE = "kl_baseline"
+MIN_SHARES = "min_shares"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class Instruction:
     """The mean control variate; None but for SCAFFOLD."""
     accepted_round: int = 0
     """The last round in which SCAFFOLD's server averaged this client's update; 0 for none."""
+    local_noise: LocalNoise | None = None
+    """How the server counts on the update being protected; None where it adds the noise itself."""
 
 
 def to_record(adapter: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -77,10 +83,15 @@ def to_adapter(record: ArrayRecord) -> AdapterState:
 
 
 def instruction_config(
-    round_num: int, learning_rate: float, kl_baseline: float | None = None
+    round_num: int,
+    learning_rate: float,
+    *,
+    kl_baseline: float | None = None,
+    local_noise: LocalNoise | None = None,
 ) -> ConfigRecord:
-    """Return what travels down beside the adapter; a baseline that is None does not."""
-    config = ConfigRecord({"round_num": round_num, "learning_rate": learning_rate})
+    """Return what travels down beside the adapter; what is None does not."""
+    noise = asdict(local_noise) if local_noise is not None else {}
+    config = ConfigRecord({"round_num": round_num, "learning_rate": learning_rate, **noise})
     if kl_baseline is not None:
         config[KL_BASELINE] = kl_baseline
     return config
@@ -115,6 +126,15 @@ def _read_instruction(
         kl_baseline=_number(config, KL_BASELINE) if KL_BASELINE in config else None,
         control=_decode(arrays[CONTROL], decoded) if CONTROL in arrays else None,
         accepted_round=_whole(config, ACCEPTED_ROUND) if CONTROL in arrays else 0,
+        local_noise=_read_local_noise(config) if MIN_SHARES in config else None,
+    )
+
+
+def _read_local_noise(config: ConfigRecord) -> LocalNoise:
+    return LocalNoise(
+        _number(config, "clip_norm"),
+        _number(config, "noise_multiplier"),
+        _whole(config, MIN_SHARES),
     )
 
 

@@ -12,6 +12,7 @@ from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.local_noise import LocalNoise, sum_shares
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource
 
@@ -27,8 +28,12 @@ class RoundPrivacy(Protocol):
         """Return whether a round is within the budget; training ends before one that is not."""
         ...
 
-    def begin(self, round_num: int, cohort: Sequence[str]) -> None:
-        """Learn that the cohort is about to be asked to train; raise where it must not be."""
+    def begin(self, round_num: int, cohort: Sequence[str]) -> LocalNoise | None:
+        """Get ready for a round before anything of it is sent; raise where it must not be.
+
+        Returns:
+            How the cohort must protect its updates by itself; None where the server does it.
+        """
         ...
 
     def release(
@@ -127,6 +132,65 @@ class ClientLevelRounds:
                 noise=self._noise.generator("count", round_num),
             )
         return _as_update(mean.adapter)
+
+
+class LocalNoiseRounds:
+    """Privacy of a client without a trusted server: each client adds its share of the noise.
+
+    Who takes part is known, so cohorts are drawn as usual. A round is charged to its cohort before
+    it is asked, since noisy values leave the clients at once; it stays charged where it fails.
+
+    Args:
+        settings: How clients protect what they send.
+        expected_cohort: Clients in a round.
+        charge: Writes down what a cohort releases, before it is asked; raises where it cannot.
+        affordable: Whether one more round of a cohort is within every client's budget.
+        trained: Keys of the tensors that are trained.
+    """
+
+    def __init__(
+        self,
+        settings: LocalNoise,
+        *,
+        expected_cohort: int,
+        charge: Callable[[int, Sequence[str]], None],
+        affordable: Callable[[Sequence[str]], bool],
+        trained: Sequence[str],
+    ) -> None:
+        self._settings = settings
+        self._expected_cohort = expected_cohort
+        self._charge = charge
+        self._affordable = affordable
+        self._trained = trained
+
+    def draw(self, clients: Sequence[str], round_num: int) -> None:
+        """Leave the draw to the loop: how many came shows in the noise, so nobody is hidden."""
+
+    def admits(self, round_num: int, cohort: Sequence[str]) -> bool:
+        """Return whether all of the cohort can afford the round."""
+        return self._affordable(cohort)
+
+    def begin(self, round_num: int, cohort: Sequence[str]) -> LocalNoise:
+        """Charge the cohort, and say how it must protect its updates."""
+        self._charge(round_num, cohort)
+        return self._settings
+
+    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> Message:
+        """Sum the shares and divide by the expected cohort.
+
+        Raises:
+            FederationError: If too few came to make up the noise.
+        """
+        adapters = (to_adapter(message.content.array_records[ARRAYS]) for message in updates)
+        return _as_update(
+            sum_shares(
+                before,
+                adapters,
+                expected_cohort=self._expected_cohort,
+                min_shares=self._settings.min_shares,
+                trained=self._trained,
+            )
+        )
 
 
 class ExampleLevelRounds:

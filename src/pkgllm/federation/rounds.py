@@ -173,8 +173,6 @@ def run_rounds(
                 "round %d would exceed the privacy budget, so training ends before it", round_num
             )
             break
-        if privacy:
-            privacy.begin(round_num, cohort)
         try:
             record = _run_round(
                 grid,
@@ -243,8 +241,11 @@ def _run_round(
     kl_baseline: KlBaseline,
 ) -> RoundRecord:
     started = time.perf_counter()
+    noise = privacy.begin(round_num, tuple(nodes)) if privacy else None
     baseline = kl_baseline(adapter)
-    config = records.instruction_config(round_num, learning_rate, baseline)
+    config = records.instruction_config(
+        round_num, learning_rate, kl_baseline=baseline, local_noise=noise
+    )
     messages = _instructions(grid, strategy, adapter, round_num, nodes, config)
     received = {
         reply.metadata.src_node_id: reply

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import ARRAYS, Weighting, to_adapter, to_record
@@ -75,6 +76,7 @@ def federate(
     learning_rate: Callable[[int], float],
     strategy: ResumableStrategy | None = None,
     controls: ClientControls | None = None,
+    noise: ClientNoise | None = None,
     weighting: Weighting = "uniform",
     report_private_metrics: bool = False,
     timeout: float = 3600.0,
@@ -98,6 +100,7 @@ def federate(
         learning_rate: The local step size of each round, by its number.
         strategy: How updates become the next adapter; the weighted mean when absent.
         controls: The clients' control variates, which SCAFFOLD needs.
+        noise: What protects every update before it is sent, where ``privacy`` counts on it.
         weighting: Weight of a client's update: equal, or its number of groups.
         report_private_metrics: Whether the clients send their number of groups and loss.
         timeout: Seconds after which a client counts as failed; see
@@ -119,6 +122,7 @@ def federate(
         weighting=weighting,
         report_private_metrics=report_private_metrics,
         controls=controls,
+        noise=noise,
     )
     server_app = make_server_app(
         strategy=strategy or make_strategy("fedavg"),

@@ -19,17 +19,20 @@ from pkgllm.privacy.audited import Release
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.noise import NoiseSource, fixed, poisson_sample
 
-_FALSE_ALARM = 1e-4
+FALSE_ALARM = 1e-4
 """Of each two-sided check."""
 
-_ROUNDING = 1e-3
+ROUNDING = 1e-3
 """Relative; releases are float32."""
 
 TOO_LONG = 3.0
 """Length of what is put in, in clip norms: a clip that is skipped must show."""
 
-_NUM_VALUES = 20_000
+NUM_VALUES = 20_000
 """Values of a release whose noise is looked at."""
+
+UNITS_PUT_IN = 9
+"""By the case that leaves one of them out."""
 
 Sampler = Callable[[int, float, np.random.Generator], Sequence[int]]
 
@@ -73,7 +76,7 @@ def sensitivity(
 def sensitivity_finding(release: Release, settings: GaussianSettings) -> Finding:
     """Put in and leave out long, opposite, orthogonal, empty and broken contributions."""
     num_values = 64
-    rows = torch.zeros(9, num_values)
+    rows = torch.zeros(UNITS_PUT_IN, num_values)
     rows[:4, 0] = TOO_LONG
     rows[4, 0] = -TOO_LONG
     rows[5, 1] = 1e6
@@ -84,9 +87,9 @@ def sensitivity_finding(release: Release, settings: GaussianSettings) -> Finding
     def of(members: Sequence[int]) -> Tensor:
         return release(rows[list(members)], fixed(0).generator("sensitivity"))
 
-    found = [sensitivity(of, members, settings) for members in ([0], [5], range(9))]
+    found = [sensitivity(of, members, settings) for members in ([0], [5], range(len(rows)))]
     value = max(found) if all(map(math.isfinite, found)) else math.nan
-    return Finding("sensitivity", "one unit moves the sum by, clip norms", value, 0, 1 + _ROUNDING)
+    return Finding("sensitivity", "one unit moves the sum by, clip norms", value, 0, 1 + ROUNDING)
 
 
 def noise_findings(
@@ -99,7 +102,7 @@ def noise_findings(
         settings: Of the mechanism.
         source: Of the run's noise.
     """
-    bounds = chi2.ppf([_FALSE_ALARM / 2, 1 - _FALSE_ALARM / 2], _NUM_VALUES - 1) / (_NUM_VALUES - 1)
+    bounds = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], NUM_VALUES - 1) / (NUM_VALUES - 1)
     low, high = (math.sqrt(bound) for bound in bounds)
     many = math.ceil(2 * settings.expected_units)
     findings, kept = [], {}
@@ -111,7 +114,7 @@ def noise_findings(
     for place in (("anna", 1, 0), ("ben", 1, 0), ("anna", 2, 0), ("anna", 1, 1)):
         kept[place] = _noise_of(release, settings, 0, source.generator("noise", *place))
     first, *others = kept
-    limit = float(norm.ppf(1 - _FALSE_ALARM / 2)) / math.sqrt(_NUM_VALUES - 1)
+    limit = float(norm.ppf(1 - FALSE_ALARM / 2)) / math.sqrt(NUM_VALUES - 1)
     for place, of in zip(others, ("clients", "rounds", "steps"), strict=True):
         value = float(torch.corrcoef(torch.stack([kept[first], kept[place]]))[0, 1])
         findings.append(Finding("noise", f"correlation between {of}", value, -limit, limit))
@@ -122,7 +125,7 @@ def _noise_of(
     release: Release, settings: GaussianSettings, num_units: int, noise: np.random.Generator
 ) -> Tensor:
     """Return what a release holds where nobody contributed."""
-    rows = torch.zeros(num_units, _NUM_VALUES)
+    rows = torch.zeros(num_units, NUM_VALUES)
     rows[:, 0] = TOO_LONG * settings.clip_norm
     return release(rows, noise)[1:].double()
 
@@ -152,8 +155,8 @@ def sampling_findings(
     )
     expected = num_units * sampling_probability
     variance = expected * (1 - sampling_probability)
-    mean_limit = float(norm.ppf(1 - _FALSE_ALARM / 2)) * math.sqrt(variance / num_draws) / expected
-    low, high = chi2.ppf([_FALSE_ALARM / 2, 1 - _FALSE_ALARM / 2], num_draws) / num_draws
+    mean_limit = float(norm.ppf(1 - FALSE_ALARM / 2)) * math.sqrt(variance / num_draws) / expected
+    low, high = chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], num_draws) / num_draws
     spread = float(((drawn - expected) ** 2).mean() / variance)
     return [
         Finding(

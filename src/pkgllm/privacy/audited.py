@@ -1,4 +1,4 @@
-"""The two mechanisms in one shape, so that every audit case is written once and drives both."""
+"""The mechanisms in one shape, so that every audit case is written once and drives all."""
 
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -11,6 +11,7 @@ from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.client_level import NoisyMean, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import private_step_gradient
+from pkgllm.privacy.local_noise import LocalNoise, noise_share, sum_shares
 
 _PART = 64
 """Contributions that are handed over at once, so that a mechanism has to add up parts."""
@@ -68,8 +69,69 @@ def client_release(
     return release
 
 
-def _adapters(contributions: Tensor) -> Iterator[AdapterState]:
-    return (_adapter(0.5 + row) for row in contributions)
+class MakeShare(Protocol):
+    """Makes what a client sends of what it has trained."""
+
+    def __call__(
+        self,
+        before: AdapterState,
+        after: AdapterState,
+        settings: LocalNoise,
+        noise: np.random.Generator,
+    ) -> AdapterState:
+        """Return the clipped update, with the client's share of the noise; see ``noise_share``."""
+        ...
+
+
+def local_release(
+    settings: GaussianSettings, num_shares: int, share: MakeShare = noise_share
+) -> Release:
+    """Return the release of unit ``client`` whose noise is made up of the clients' shares.
+
+    As many shares come as make up the noise. Those of clients that contribute nothing are noise
+    alone, so that a contribution which is left out is one that is zeroed out.
+
+    Args:
+        settings: Of the mechanism.
+        num_shares: At least as many as there are contributions.
+        share: In place of the real one, to see a fault being caught.
+    """
+    local = LocalNoise(settings.clip_norm, settings.noise_multiplier, num_shares)
+
+    def release(contributions: Tensor, noise: np.random.Generator) -> Tensor:
+        before = _adapter(torch.full((contributions.shape[1],), 0.5))
+        silent = torch.zeros(num_shares - len(contributions), contributions.shape[1])
+        found = sum_shares(
+            before,
+            (share(before, after, local, noise) for after in _adapters(contributions, silent)),
+            expected_cohort=settings.expected_units,
+            min_shares=num_shares,
+        )
+        return _vector(found).double() - 0.5
+
+    return release
+
+
+def single_share(
+    settings: LocalNoise,
+    contribution: Tensor,
+    noise: np.random.Generator,
+    share: MakeShare = noise_share,
+) -> Tensor:
+    """Return what one client sends of a contribution, as the server sees it.
+
+    Args:
+        settings: Of the round.
+        contribution: Not yet clipped. Shape ``(values,)``, float32.
+        noise: The client's stream.
+        share: In place of the real one, to see a fault being caught.
+    """
+    before = _adapter(torch.full_like(contribution, 0.5))
+    return _vector(share(before, _adapter(0.5 + contribution), settings, noise)).double() - 0.5
+
+
+def _adapters(*contributions: Tensor) -> Iterator[AdapterState]:
+    return (_adapter(0.5 + row) for rows in contributions for row in rows)
 
 
 def _adapter(vector: Tensor) -> AdapterState:

@@ -1,9 +1,9 @@
 """What was released about whom: a file that only grows, and that tells when it was touched.
 
-Each line charges one release to one client, or to the run where the unit is a client. It is on the
-disk before the noisy value may leave. Each line also holds the SHA-256 of itself and all lines
-before, so that an edited line, a missing one or one that was put in is found; lines that are cut
-off the end are found with the :class:`Head` that a checkpoint keeps.
+Each line charges one release to one client, or to the run where the unit is a client and the draw
+of cohorts hides it. It is on the disk before the noisy value may leave. Each line also holds the
+SHA-256 of itself and all lines before, so that an edited line, a missing one or one that was put in
+is found; lines that are cut off the end are found with the :class:`Head` that a checkpoint keeps.
 
 A round that is done again after a crash draws fresh noise, and whoever saw the first value may
 learn from both. So it is charged again: the ledger is never rewound to a checkpoint.
@@ -30,7 +30,8 @@ from pkgllm.privacy.mechanisms import (
 )
 
 RUN = "run"
-"""To whom releases are charged where the unit is a client: all clients spend together."""
+"""To whom releases are charged where the unit is a client and the draw of cohorts hides it: all
+clients spend together."""
 
 _ADVICE = "restore the file from a copy, or train anew: the budget is never counted from 0 again"
 
@@ -231,7 +232,8 @@ class Ledger:
     def _entry(
         self, number: int, round_num: int, client: str, mechanism: Mechanism
     ) -> dict[str, object]:
-        if self._unit == "client" and client != RUN:
+        hidden = mechanism.neighboring_relation is NeighboringRelation.ADD_OR_REMOVE_ONE
+        if self._unit == "client" and hidden and client != RUN:
             raise ValueError(f"with unit client all is charged to {RUN!r}, got {client!r}")
         return {
             "number": number,

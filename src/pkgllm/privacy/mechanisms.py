@@ -4,7 +4,8 @@ Everything here is a Poisson-subsampled Gaussian mechanism: every unit (an examp
 takes part in a step with the same probability, independently of the others; what the drawn units
 contribute is clipped to a norm and summed; and Gaussian noise of standard deviation
 ``noise_multiplier * clip_norm`` is added to the sum. The clip norm and the number by which the sum
-is divided afterwards do not matter to privacy, so they do not stand here.
+is divided afterwards do not matter to privacy, so they do not stand here. Where it is known who
+takes part, the probability is 1 and only what they contribute is hidden.
 """
 
 import math
@@ -27,6 +28,9 @@ class NeighboringRelation(StrEnum):
 
     ADD_OR_REMOVE_ONE = "add_or_remove_one"
     """The one is the other without one unit; Poisson sampling is priced for no other relation."""
+    ZERO_OUT_ONE = "zero_out_one"
+    """The same units take part, and in the one the contribution of one of them is nothing: who
+    takes part is known, and what it contributes is hidden. Sampling does not help."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -55,6 +59,12 @@ class Mechanism:
             )
         if self.steps < 0:
             raise ValueError(f"steps must be at least 0, got {self.steps}")
+        zeroed_out = self.neighboring_relation is NeighboringRelation.ZERO_OUT_ONE
+        if zeroed_out and self.sampling_probability != 1:
+            raise ValueError(
+                "sampling_probability must be 1 where who takes part is known, got "
+                f"{self.sampling_probability}"
+            )
 
     def dominates(self, other: "Mechanism") -> bool:
         """Whether this one costs at least as much as another, whatever delta is.
@@ -123,3 +133,23 @@ def of_a_fact(mechanism: Mechanism, max_groups: int) -> Mechanism:
         noise_multiplier=mechanism.noise_multiplier / max_groups,
         sampling_probability=probability,
     )
+
+
+def of_a_share(mechanism: Mechanism, min_shares: int) -> Mechanism:
+    """Return what one client's share of the noise is, for whoever sees that share by itself.
+
+    The shares' variances add up to that of the sum, so a share has the part ``1 / min_shares`` of
+    it; the client's contribution is as long as in the sum.
+
+    Args:
+        mechanism: What is released of a sum.
+        min_shares: Shares that make up the noise.
+
+    Example:
+        >>> sum_of_four = Mechanism(2.0, 1.0, neighboring_relation=NeighboringRelation.ZERO_OUT_ONE)
+        >>> of_a_share(sum_of_four, 4).noise_multiplier
+        1.0
+    """
+    if min_shares < 1:
+        raise ValueError(f"min_shares must be at least 1, got {min_shares}")
+    return replace(mechanism, noise_multiplier=mechanism.noise_multiplier / math.sqrt(min_shares))

@@ -16,6 +16,8 @@ class Spending:
     epsilon: float
     fact_epsilon: float | None
     """None where the unit is a client."""
+    share_epsilon: float | None = None
+    """Of a client whose shares are seen one by one; None where clients add no noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +55,14 @@ class Plan:
 
     @property
     def noise_norm(self) -> float:
-        """Expected norm of the noise of one step, after division, by clip norm."""
-        return self.noise_multiplier * math.sqrt(self.num_parameters) / self.denominator
+        """Expected norm of the noise of one step, after division, by clip norm.
+
+        Where clients add shares of it, it is that of a cohort which is there as a whole.
+        """
+        shares = self.guarantee.min_shares
+        louder = 1.0 if shares is None else math.sqrt(self.denominator / shares)
+        noise_multiplier = louder * self.noise_multiplier
+        return noise_multiplier * math.sqrt(self.num_parameters) / self.denominator
 
 
 _FEW_CLIENTS = 100
@@ -94,6 +102,12 @@ def plan_warnings(plan: Plan) -> Sequence[str]:
         found.append(
             f"epsilon {epsilon:.3g} lets an observer be e^{epsilon:.3g} times surer of one "
             f"{plan.unit}; above 10 it promises next to nothing"
+        )
+    of_share = plan.guarantee.share_epsilon
+    if of_share is not None and of_share > 10:
+        found.append(
+            f"epsilon {of_share:.3g} promises next to nothing against the server, which sees "
+            "single shares of the noise; lower mode.min_updates to make them larger"
         )
     return found
 

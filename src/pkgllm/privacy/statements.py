@@ -20,6 +20,11 @@ class Guarantee:
     """Of one fact, with the unit example."""
     max_groups_per_fact: int | None = None
     """Groups that one fact enters at most; goes with ``fact_epsilon``."""
+    share_epsilon: float | None = None
+    """Against whoever sees the clients' shares one by one, where clients add the noise; ``epsilon``
+    then holds against whoever sees only sums."""
+    min_shares: int | None = None
+    """Shares in a sum at least; goes with ``share_epsilon``."""
     not_private: str | None = None
     """Why the numbers protect nobody, such as metrics that leave without noise."""
     kept_by_clients: bool = False
@@ -37,7 +42,8 @@ def statement(guarantee: Guarantee) -> str:
     relation = guarantee.neighboring_relation.value.replace("_", " ")
     at_most = "at most " if guarantee.kept_by_clients else ""
     parts = [
-        f"epsilon {at_most}{written(guarantee.epsilon)} at delta {guarantee.delta:g}",
+        f"epsilon {at_most}{written(guarantee.epsilon)} at delta {guarantee.delta:g}"
+        f"{_seen_by(guarantee)}",
         f"unit {guarantee.unit}, {relation}",
         f"accountant {guarantee.accountant}",
     ]
@@ -52,6 +58,17 @@ def statement(guarantee: Guarantee) -> str:
         return f"Privacy: {'; '.join(parts)}."
     return (
         f"Privacy: not private, because {guarantee.not_private}; without that {'; '.join(parts)}."
+    )
+
+
+def _seen_by(guarantee: Guarantee) -> str:
+    if guarantee.share_epsilon is None:
+        return ""
+    if guarantee.min_shares == 1:
+        return " for everybody, the server included"
+    return (
+        f" for whoever sees only sums of at least {guarantee.min_shares} shares of the noise, and "
+        f"epsilon {written(guarantee.share_epsilon)} for the server, which sees single shares"
     )
 
 

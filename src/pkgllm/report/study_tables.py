@@ -59,6 +59,13 @@ def study_remarks(summary: Mapping[str, Any]) -> tuple[str, ...]:
         found.append("Privacy: none; no epsilon can be given.")
     elif max(counts) > 1:
         found.append("Privacy: the largest epsilon and delta of a point's runs.")
+    if any(
+        (point["privacy"] or {}).get("share_epsilon") is not None for point in summary["points"]
+    ):
+        found.append(
+            "Epsilon for whoever sees only sums of shares of the noise; after the stroke, for the "
+            "server, which sees single shares."
+        )
     if summary["differences"] is not None and summary["differences"]["points"]:
         found.append(
             "p: two-sided paired permutation test; a client's difference, summed over its queries "
@@ -159,10 +166,17 @@ def _costs(summary: Mapping[str, Any], point: Mapping[str, Any]) -> tuple[Cell, 
     told = point["privacy"] or {"unit": "none" if done else None}
     seconds = point["seconds"]
     return (
-        *(Cell(_written(told.get(key))) for key in _PRIVACY_HEADINGS),
+        *(Cell(_told_privacy(told, key)) for key in _PRIVACY_HEADINGS),
         Cell(str(done) if done == planned else f"{done} of {planned}"),
         Cell("-" if seconds is None else f"{seconds:.0f}"),
     )
+
+
+def _told_privacy(told: Mapping[str, Any], key: str) -> str:
+    of_share = told.get("share_epsilon")
+    if key != "epsilon" or of_share is None:
+        return _written(told.get(key))
+    return f"{_written(told.get(key))} / {_written(of_share)}"
 
 
 def _written(value: object) -> str:

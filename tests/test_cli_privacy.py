@@ -124,8 +124,8 @@ def test_kto_with_a_public_baseline_trains_under_the_unit_example(
     done = pkgllm(*TRAIN, *changes)
     assert done.code == 0, done.err
     assert "Privacy: epsilon" in " ".join(done.out.split())
-    rounds = [json.loads(line) for line in Path("runs/new/metrics.jsonl").open()]
-    assert [line["kl_baseline"] for line in rounds][0] == 0.0
+    rounds = [*map(json.loads, Path("runs/new/metrics.jsonl").read_text().splitlines())]
+    assert rounds[0]["kl_baseline"] == 0.0
     assert all(line["kl_baseline"] >= 0 for line in rounds)
     assert len(rounds) == 2
 

@@ -50,7 +50,9 @@ def train_message(
     content = RecordDict(
         {
             records.ARRAYS: records.to_record(adapter_at(start)),
-            records.CONFIG: records.instruction_config(round_num, learning_rate, kl_baseline),
+            records.CONFIG: records.instruction_config(
+                round_num, learning_rate, kl_baseline=kl_baseline
+            ),
         }
     )
     return Message(content, int(client[1:]), MessageType.TRAIN)

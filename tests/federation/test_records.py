@@ -20,7 +20,7 @@ def instruction(kl_baseline: float | None = None) -> Message:
     content = RecordDict(
         {
             records.ARRAYS: records.to_record(adapter_at(0.5)),
-            records.CONFIG: records.instruction_config(7, 0.25, kl_baseline),
+            records.CONFIG: records.instruction_config(7, 0.25, kl_baseline=kl_baseline),
         }
     )
     return Message(content, dst_node_id=2, message_type=MessageType.TRAIN)

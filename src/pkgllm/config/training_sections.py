@@ -47,9 +47,9 @@ class Kto(Section):
     nll_weight: NotNegativeFloat = 0.0
     """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
     kl_baseline: Literal["batch", "public"] = "batch"
-    """Where the KL baseline comes from: the mean over the batch, as in the paper, or public prompts,
-    made of films of the catalogue and nobody's facts, on which the server computes it before each
-    round; that leaves every example's gradient its own."""
+    """Where the KL baseline comes from: the mean over the batch, as in the paper, or public
+    prompts, made of films of the catalogue and nobody's facts, on which the server computes it
+    before each round; that leaves every example's gradient its own."""
 
 
 class ApoZero(Section):

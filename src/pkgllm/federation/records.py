@@ -4,8 +4,8 @@ down  arrays   the adapter, float32, by PEFT's key names
       control  SCAFFOLD alone: the mean of the clients' control variates, as arrays
       config   round_num, learning_rate, and kl_baseline where the objective takes one (Flower's
                strategies add server-round, FedProx proximal-mu, SCAFFOLD accepted_round, the last
-               round in which it averaged this client's update); where clients add their share of the
-               noise, clip_norm, noise_multiplier, min_shares
+               round in which it averaged this client's update); where clients add their share of
+               the noise, clip_norm, noise_multiplier, min_shares
 up    arrays   the client's adapter after its local steps: the update, clipped and noised where
                clients add their share of the noise
       metrics  weight; with ``report_private_metrics`` also num_groups and loss

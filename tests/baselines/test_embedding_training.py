@@ -21,7 +21,7 @@ from pkgllm.baselines.embedding_models import (
     vectors_of,
 )
 from pkgllm.baselines.embedding_training import (
-    EpochDone,
+    Epoch,
     TrainingSetup,
     make_loop,
     train_embeddings,
@@ -80,11 +80,11 @@ class Killed(BaseException):
     """No error that anybody would handle."""
 
 
-def killing(stage: str, epoch: int) -> EpochDone:
+def killing(stage: str, number: int) -> Callable[[Epoch], None]:
     """Kill the process's work when an epoch is done, before its checkpoint is written."""
 
-    def on_epoch(of: str, done: int, loss: float) -> None:
-        if (of, done) == (stage, epoch):
+    def on_epoch(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.number) == (stage, number):
             raise Killed
 
     return on_epoch
@@ -118,7 +118,7 @@ def test_a_run_killed_at_any_epoch_ends_with_the_same_bytes(
             train(choice, folder=tmp_path, on_epoch=killing(stage, epoch))
     again: list[tuple[str, int]] = []
     found = train(
-        choice, folder=tmp_path, on_epoch=lambda stage, epoch, loss: again.append((stage, epoch))
+        choice, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
     )
     assert found == undisturbed
     # What had a checkpoint was not done again: the last kill came before the last epoch's.
@@ -131,26 +131,26 @@ def test_checkpoints_may_be_rarer_and_a_finished_training_is_loaded(tmp_path: Pa
     with pytest.raises(Killed):
         train(HAKE, on_epoch=killing("hake", 2), **setup)
     epochs: list[int] = []
-    told: EpochDone = lambda stage, epoch, loss: epochs.append(epoch)  # noqa: E731
-    assert train(HAKE, on_epoch=told, **setup) == undisturbed
+    setup["on_epoch"] = lambda epoch: epochs.append(epoch.number)
+    assert train(HAKE, **setup) == undisturbed
     assert epochs == [1, 2, 3]
-    assert train(HAKE, on_epoch=told, **setup) == undisturbed
+    assert train(HAKE, **setup) == undisturbed
     assert epochs == [1, 2, 3]
 
 
-def test_every_epoch_is_told_with_its_loss_and_training_learns(tmp_path: Path) -> None:
-    told: list[tuple[str, int, float]] = []
+def test_every_epoch_is_told_with_its_loss_and_training_learns() -> None:
+    told: list[Epoch] = []
     choice = replace(HAKE, schedule=replace(SCHEDULE, epochs=30))
-    train(choice, on_epoch=lambda *done: told.append(done))
-    assert [done[:2] for done in told] == [("hake", epoch) for epoch in range(1, 31)]
-    assert told[-1][2] < 0.8 * told[0][2]
+    train(choice, on_epoch=told.append)
+    assert [(e.stage, e.number) for e in told] == [("hake", number) for number in range(1, 31)]
+    assert told[-1].loss < 0.8 * told[0].loss
 
 
 def test_control_c_ends_after_the_epoch_s_checkpoint(tmp_path: Path) -> None:
     undisturbed = train(KBGAT)
 
-    def interrupt(stage: str, epoch: int, loss: float) -> None:
-        if (stage, epoch) == ("attention", 2):
+    def interrupt(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.number) == ("attention", 2):
             signal.raise_signal(signal.SIGINT)
 
     with (
@@ -160,7 +160,7 @@ def test_control_c_ends_after_the_epoch_s_checkpoint(tmp_path: Path) -> None:
         train(KBGAT, folder=tmp_path, on_epoch=interrupt, stop_asked=stop_asked, checkpoint_every=9)
     again: list[tuple[str, int]] = []
     found = train(
-        KBGAT, folder=tmp_path, on_epoch=lambda stage, epoch, loss: again.append((stage, epoch))
+        KBGAT, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
     )
     assert found == undisturbed
     assert again[0] == ("attention", 3)

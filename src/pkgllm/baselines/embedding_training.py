@@ -26,11 +26,21 @@ from pkgllm.errors import ModelError, StoppedError
 from pkgllm.files import cannot
 from pkgllm.randomness import torch_seed
 
-EpochDone = Callable[[str, int, float], None]
-"""Called with the stage's name, the epoch that is done, from 1, and its mean loss."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Epoch:
+    """An epoch that is done."""
+
+    stage: str
+    number: int
+    """From 1."""
+    loss: float
+    """Mean over its steps."""
+    model: Model
+    """As it is now. It may be evaluated, and must not be changed."""
 
 
-def _nobody(stage: str, epoch: int, loss: float) -> None: ...
+def _nobody(epoch: Epoch) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +55,7 @@ class TrainingSetup:
     """Keeps checkpoints, one folder for each stage; None keeps none. It must exist."""
     checkpoint_every: int = 1
     """Epochs between checkpoints. There is one at the end and at a stop as well."""
-    on_epoch: EpochDone = _nobody
+    on_epoch: Callable[[Epoch], None] = _nobody
     stop_asked: Callable[[], bool] = lambda: False
     """Asked after every epoch; where it says so, training ends with a checkpoint."""
 
@@ -130,7 +140,7 @@ def _train_stage(
                 continue_training=newest is not None,
                 # PyKEEN makes such a folder whether it writes there or not.
                 checkpoint_directory=aside,
-                callbacks=[_AfterEpoch(stage, setup, checkpoints, identity)],
+                callbacks=[_AfterEpoch(stage, model, setup, checkpoints, identity)],
                 use_tqdm=False,
                 pin_memory=False,
             )
@@ -184,12 +194,14 @@ class _AfterEpoch(TrainingCallback):
     def __init__(
         self,
         stage: Stage,
+        model: Model,
         setup: TrainingSetup,
         checkpoints: Checkpoints | None,
         identity: str,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._stage = stage
+        self._model = model
         self._setup = setup
         self._checkpoints = checkpoints
         self._identity = identity
@@ -197,7 +209,7 @@ class _AfterEpoch(TrainingCallback):
     def post_epoch(self, epoch: int, epoch_loss: float, **kwargs: Any) -> None:
         """Do all three, in this order."""
         setup, last = self._setup, epoch == self._stage.schedule.epochs
-        setup.on_epoch(self._stage.name, epoch, epoch_loss)
+        setup.on_epoch(Epoch(self._stage.name, epoch, epoch_loss, self._model))
         stop = setup.stop_asked() and not last
         if self._checkpoints and (stop or last or epoch % setup.checkpoint_every == 0):
             sections = loop_sections(self.training_loop, self._identity)

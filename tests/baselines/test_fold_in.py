@@ -94,6 +94,19 @@ def test_nothing_but_the_person_moves_and_others_do_not_matter(
     assert not all(torch.equal(part[0], part[2]) for part in together)
 
 
+def test_a_crowd_does_not_make_the_steps_smaller(
+    trained: Callable[[EmbeddingChoice], Model],
+) -> None:
+    # Adam sees the size of a gradient where it is small, as the mean over a crowd's facts is.
+    model = copy.deepcopy(trained(WITH_A_TABLE[-1]))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1e-3)
+    crowd = [visible(f"p{number}", "bcd") for number in range(400)]
+    (together,), (alone,) = fit(model, crowd), fit(model, crowd[:1])
+    assert torch.allclose(together[0], alone[0], rtol=1e-4)
+
+
 @pytest.mark.parametrize("choice", FITTED, ids=lambda choice: choice.name)
 def test_where_a_fit_starts(
     choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]

@@ -32,7 +32,7 @@ def filtered_metrics(
     Returns:
         ``mrr``, ``hits_at_1``, ``hits_at_3`` and ``hits_at_10``.
     """
-    results = RankBasedEvaluator(filtered=True, automatic_memory_optimization=False).evaluate(
+    results = RankBasedEvaluator(filtered=True).evaluate(
         model=model,
         mapped_triples=torch.from_numpy(asked),
         additional_filter_triples=[torch.from_numpy(part) for part in known],

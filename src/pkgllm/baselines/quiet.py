@@ -18,8 +18,9 @@ def _set() -> None:
         home = Path(tempfile.gettempdir()) / f"pkgllm-pykeen-{secrets.token_hex(8)}"
         os.environ["PYSTOW_HOME"] = str(home)
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-    # It warns of what its callers chose, which are modules of this package.
-    logging.getLogger("pykeen").setLevel(logging.ERROR)
+    # They warn of what their callers chose, which are modules of this package.
+    for name in ("pykeen", "torch_max_mem"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 _set()

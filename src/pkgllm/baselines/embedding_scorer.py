@@ -8,7 +8,14 @@ from numpy.typing import NDArray
 from pykeen.models import InductiveNodePiece
 from torch import Tensor
 
-from pkgllm.baselines.fold_in import FoldIn, Visible, fold_in, mean_person, tokenized_persons
+from pkgllm.baselines.fold_in import (
+    PAIRS_AT_ONCE,
+    FoldIn,
+    Visible,
+    fold_in,
+    mean_person,
+    tokenized_persons,
+)
 from pkgllm.baselines.preference_graph import PreferenceGraph
 from pkgllm.baselines.pykeen_door import (
     Model,
@@ -20,9 +27,6 @@ from pkgllm.baselines.pykeen_door import (
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
-
-_PAIRS_AT_ONCE = 4096
-"""Pairs of a person and an item that are scored together; ConvKB holds filters x dim of each."""
 
 
 class EmbeddingScorer:
@@ -49,7 +53,7 @@ class EmbeddingScorer:
     """
 
     clients_at_once = 64
-    """Persons that are fit together."""
+    """Persons that are asked for together."""
 
     def __init__(
         self, name: str, model: Model, graph: PreferenceGraph, *, settings: FoldIn, seed: int
@@ -128,7 +132,7 @@ class EmbeddingScorer:
     def _score_items(self, persons: list[Tensor]) -> NDArray[np.float64]:
         model, count = self._model, len(persons[0])
         relation = relation_parts(model, self._liked)
-        at_once = max(1, _PAIRS_AT_ONCE // count)
+        at_once = max(1, PAIRS_AT_ONCE // count)
         columns = [
             score_parts(
                 model,

@@ -1,6 +1,6 @@
 """Fold-in: a vector for a person from the facts that are visible now, all else left as it is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,9 @@ from pkgllm.baselines.pykeen_door import (
     score_parts,
 )
 from pkgllm.randomness import stream, torch_seed
+
+PAIRS_AT_ONCE = 4096
+"""Pairs of a person and an item that are scored together; ConvKB holds filters x dim of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +101,35 @@ def fold_in(
     Returns:
         One tensor for each part of an entity, shape ``(len(visible), *part)``.
     """
+    groups = [
+        _fit(model, group, prior, items, settings, seed) for group in _groups(visible, settings)
+    ]
+    if not groups:
+        return [part.new_empty(0, *part.shape) for part in prior]
+    return [torch.cat(parts) for parts in zip(*groups, strict=True)]
+
+
+def _groups(visible: Sequence[Visible], settings: FoldIn) -> Iterator[Sequence[Visible]]:
+    """Cut the persons where their facts are too many for one step."""
+    pairs = [len(person.facts) * (1 + settings.num_negatives) for person in visible]
+    begin = total = 0
+    for place, more in enumerate(pairs):
+        if place > begin and total + more > PAIRS_AT_ONCE:
+            yield visible[begin:place]
+            begin, total = place, 0
+        total += more
+    if begin < len(visible):
+        yield visible[begin:]
+
+
+def _fit(
+    model: Model,
+    visible: Sequence[Visible],
+    prior: Sequence[Tensor],
+    items: NDArray[np.int64],
+    settings: FoldIn,
+    seed: int,
+) -> list[Tensor]:
     device = model_device(model)
     starts = [part.expand(len(visible), *part.shape).clone() for part in prior]
     trained = [row for row, person in enumerate(visible) if person.trained is not None]

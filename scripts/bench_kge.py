@@ -1,0 +1,173 @@
+"""Measure embeddings: how fast HAKE, RotatE and KBGAT learn, and HAKE beside RotatE on WN18RR.
+
+The speeds are those of one run on the first triples of WN18RR, at one size of vectors and of steps.
+With ``--curves FOLDER`` both models are then trained for as many steps, and their filtered MRR is
+written there as they go; what was interrupted goes on. Needs WN18RR in $PKGLLM_DATA.
+
+usage: python scripts/bench_kge.py [--json] [--curves FOLDER] [--epochs N] [--dim N]
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pkgllm.baselines.embedding_models import EmbeddingChoice, Hake, Kbgat, Rotate, Schedule
+from pkgllm.baselines.embedding_ranks import filtered_metrics
+from pkgllm.baselines.embedding_training import Epoch, TrainingSetup, train_embeddings
+from pkgllm.baselines.integer_triples import IntegerTriples
+from pkgllm.files import write_atomically
+
+Ids = NDArray[np.int64]
+
+SPEED_TRIPLES = 8_192
+SPEED = Schedule(epochs=3, batch_size=512, num_negatives=32, learning_rate=1e-3)
+CURVE = Schedule(
+    epochs=15,
+    batch_size=2048,
+    num_negatives=32,
+    learning_rate=5e-3,
+    decay_every=5,
+    decay_factor=0.5,
+)
+CURVE_TRIPLES = 300
+"""Of the validation, behind each point of a curve."""
+CURVE_EVERY = 3
+"""Epochs between points."""
+
+
+def read_wn18rr(folder: Path) -> tuple[IntegerTriples, Ids, Ids]:
+    """Return the training triples, and those of the validation and of the test."""
+    lines = {
+        part: [line.split("\t") for line in (folder / f"{part}.txt").read_text().splitlines()]
+        for part in ("train", "valid", "test")
+    }
+    entities = sorted(
+        {e for part in lines.values() for head, _, tail in part for e in (head, tail)}
+    )
+    relations = sorted({relation for _, relation, _ in lines["train"]})
+    entity = {name: number for number, name in enumerate(entities)}
+    relation = {name: number for number, name in enumerate(relations)}
+    train, valid, test = (
+        np.array([(entity[h], relation[r], entity[t]) for h, r, t in part])
+        for part in lines.values()
+    )
+    return IntegerTriples(train, len(entities), len(relations)), valid, test
+
+
+def speed(choice: EmbeddingChoice, triples: IntegerTriples) -> dict[str, float]:
+    """Return training triples a second by stage, of all epochs but the first of each."""
+    ends: dict[str, list[float]] = {}
+
+    def on_epoch(epoch: Epoch) -> None:
+        ends.setdefault(epoch.stage, []).append(time.perf_counter())
+
+    train_embeddings(choice, triples, TrainingSetup(seed=0, on_epoch=on_epoch))
+    return {
+        stage: len(triples.triples) * (len(times) - 1) / (times[-1] - times[0])
+        for stage, times in ends.items()
+    }
+
+
+def speeds(triples: IntegerTriples, dim: int) -> dict[str, object]:
+    """Return the speeds of all models on some first triples."""
+    few = IntegerTriples(
+        triples.triples[:SPEED_TRIPLES], triples.num_entities, triples.num_relations
+    )
+    kbgat = Kbgat(
+        transe_dim=dim,
+        dim=dim // 2,
+        heads=2,
+        transe_schedule=SPEED,
+        attention_schedule=replace(SPEED, batch_size=None, num_negatives=2),
+        decoder_schedule=SPEED,
+        filters=10,
+    )
+    hake, rotate = (
+        speed(choice, few)[choice.name]
+        for choice in (Hake(dim=dim, schedule=SPEED), Rotate(dim=dim, schedule=SPEED))
+    )
+    return {
+        "triples_per_second": {"hake": hake, "rotate": rotate, "kbgat": speed(kbgat, few)},
+        "ratios": {"hake_vs_rotate": hake / rotate},
+        "dim": dim,
+        "batch_size": SPEED.batch_size,
+        "num_negatives": SPEED.num_negatives,
+        "triples": len(few.triples),
+    }
+
+
+def curve(
+    choice: Hake | Rotate,
+    triples: IntegerTriples,
+    valid: Ids,
+    test: Ids,
+    folder: Path,
+) -> dict[str, object]:
+    """Train a model, and return its MRR by steps on the validation and its metrics on the test."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "curve.json"
+    points: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+    steps = -(-len(triples.triples) // (choice.schedule.batch_size or len(triples.triples)))
+    some = np.random.default_rng(0).choice(len(valid), size=CURVE_TRIPLES, replace=False)
+
+    def on_epoch(epoch: Epoch) -> None:
+        if epoch.number % CURVE_EVERY:
+            return
+        metrics = filtered_metrics(epoch.model.eval(), valid[some], [triples.triples, valid, test])
+        points[str(epoch.number * steps)] = metrics["mrr"]
+        write_atomically(path, json.dumps(points))
+        print(f"{choice.name}, epoch {epoch.number}: {metrics['mrr']:.4f}", file=sys.stderr)
+
+    model = train_embeddings(
+        choice, triples, TrainingSetup(seed=0, folder=folder, on_epoch=on_epoch)
+    )
+    found = filtered_metrics(model, test, [triples.triples, valid, test])
+    return {"mrr_by_steps": points, "test": found}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print tables, or one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", action="store_true", help="print one object instead")
+    parser.add_argument("--curves", type=Path, help="train on WN18RR, and keep it in this folder")
+    parser.add_argument("--epochs", type=int, default=CURVE.epochs, help="of each model's curve")
+    parser.add_argument("--dim", type=int, default=64, help="numbers in a vector")
+    given = parser.parse_args(arguments)
+    triples, valid, test = read_wn18rr(Path(os.environ["PKGLLM_DATA"]) / "wn18rr")
+    measured = speeds(triples, given.dim)
+    if given.curves:
+        schedule = replace(CURVE, epochs=given.epochs)
+        measured["curves"] = {
+            choice.name: curve(choice, triples, valid, test, given.curves / choice.name)
+            for choice in (
+                Hake(
+                    dim=given.dim,
+                    margin=6.0,
+                    phase_weight=0.5,
+                    modulus_weight=0.5,
+                    temperature=0.5,
+                    schedule=schedule,
+                ),
+                Rotate(dim=given.dim, margin=6.0, temperature=0.5, schedule=schedule),
+            )
+        }
+    measured["machine"] = f"{os.cpu_count()} cores, {torch.get_num_threads()} used"
+    if given.json:
+        print(json.dumps(measured))
+        return
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {measured['machine']}\n")
+    print(json.dumps(measured, indent=2))
+
+
+if __name__ == "__main__":
+    main()

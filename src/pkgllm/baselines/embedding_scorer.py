@@ -1,0 +1,149 @@
+"""Embeddings under the protocol of all models: (person, liked, ?) over the whole catalogue."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pykeen.models import InductiveNodePiece
+from torch import Tensor
+
+from pkgllm.baselines.fold_in import (
+    PAIRS_AT_ONCE,
+    FoldIn,
+    Visible,
+    fold_in,
+    mean_person,
+    tokenized_persons,
+)
+from pkgllm.baselines.preference_graph import PreferenceGraph
+from pkgllm.baselines.pykeen_door import (
+    Model,
+    entity_parts,
+    model_device,
+    relation_parts,
+    score_parts,
+)
+from pkgllm.errors import DataError, PkgllmError
+from pkgllm.evaluation.ranks import best_columns, rank_gold
+from pkgllm.evaluation.scorer import ClientQueries, RankedClient
+
+
+class EmbeddingScorer:
+    """Score items by a trained embedding, for a person as the visible facts make them.
+
+    Whoever took no part in training starts at the mean of the training clients, and whoever did, at
+    their own vector. Then the visible facts are fit (:func:`pkgllm.baselines.fold_in.fold_in`),
+    with two exceptions: nobody is fit to no facts, so a person without any is scored as the mean
+    person; and a training client of whom nothing is visible but what was trained on keeps the
+    trained vector. So facts that became visible since, as those of the validation, do count.
+    NodePiece makes everybody from their visible facts.
+
+    Items tie where their scores are equal, as those of ReLU decoders often are.
+
+    Args:
+        name: In results.
+        model: Trained on ``graph.triples``, in evaluation mode.
+        graph: What it was trained on.
+        settings: Of the fit.
+        seed: The run's seed.
+
+    Raises:
+        DataError: If the model and the graph do not have the same entities.
+    """
+
+    clients_at_once = 64
+    """Persons that are asked for together."""
+
+    def __init__(
+        self, name: str, model: Model, graph: PreferenceGraph, *, settings: FoldIn, seed: int
+    ) -> None:
+        if model.num_entities != graph.triples.num_entities:
+            raise DataError(
+                f"{name}: the model must have the {graph.triples.num_entities} entities of its "
+                f"graph, has {model.num_entities}; load the model of this graph, or train it again"
+            )
+        self.name = name
+        self._model, self._graph, self._settings, self._seed = model, graph, settings, seed
+        heads = graph.triples.triples
+        self._trained_facts = {
+            person: heads[heads[:, 0] == entity][:, 1:] for person, entity in graph.persons.items()
+        }
+        device = model_device(model)
+        self._liked = torch.tensor([[graph.relations["liked"]]], device=device)
+        with torch.no_grad():
+            self._items = entity_parts(model, torch.from_numpy(graph.items).to(device))
+            persons = torch.tensor(list(graph.persons.values()), device=device)
+            self._prior = mean_person(model, persons)
+
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        """Return the model's scores, shape ``(len(queries), len(catalogue))``."""
+        found = np.empty((len(queries), len(self._graph.catalogue)))
+        for begin in range(0, len(queries), self.clients_at_once):
+            part = slice(begin, begin + self.clients_at_once)
+            found[part] = self._score_items(self._persons(queries[part]))
+        return found
+
+    def rank(
+        self,
+        queries: Sequence[ClientQueries],
+        candidates: NDArray[np.bool_],
+        gold: Sequence[NDArray[np.int64]],
+        *,
+        top_k: int,
+    ) -> Sequence[RankedClient | PkgllmError]:
+        """Rank as :func:`pkgllm.evaluation.scorer.rank_queries`, persons fit together."""
+        found: list[RankedClient | PkgllmError] = []
+        for row, mask, columns in zip(self.scores(queries), candidates, gold, strict=True):
+            if np.isnan(row[mask]).any():
+                found.append(DataError("a candidate's score is NaN"))
+            else:
+                ranks = rank_gold(row, mask, columns)
+                found.append(RankedClient(ranks=ranks, top=best_columns(row, mask, top_k)))
+        return found
+
+    def _persons(self, queries: Sequence[ClientQueries]) -> list[Tensor]:
+        visible = [
+            Visible(
+                query.client,
+                self._graph.facts(query.graph),
+                self._graph.persons.get(query.client) if query.seen_in_training else None,
+            )
+            for query in queries
+        ]
+        if isinstance(self._model, InductiveNodePiece):
+            return tokenized_persons(self._model, visible, seed=self._seed)
+        return fold_in(
+            self._model,
+            [person if self._has_news(person) else _without_facts(person) for person in visible],
+            prior=self._prior,
+            items=self._graph.items,
+            settings=self._settings,
+            seed=self._seed,
+        )
+
+    def _has_news(self, person: Visible) -> bool:
+        if person.trained is None:
+            return True
+        known = {tuple(fact) for fact in self._trained_facts[person.client].tolist()}
+        return any(tuple(fact) not in known for fact in person.facts.tolist())
+
+    @torch.no_grad()
+    def _score_items(self, persons: list[Tensor]) -> NDArray[np.float64]:
+        model, count = self._model, len(persons[0])
+        relation = relation_parts(model, self._liked)
+        at_once = max(1, PAIRS_AT_ONCE // count)
+        columns = [
+            score_parts(
+                model,
+                [part.unsqueeze(1) for part in persons],
+                relation,
+                [part[begin : begin + at_once].unsqueeze(0) for part in self._items],
+            ).double()
+            for begin in range(0, len(self._items[0]), at_once)
+        ]
+        return torch.cat(columns, dim=1).cpu().numpy()
+
+
+def _without_facts(person: Visible) -> Visible:
+    return Visible(person.client, person.facts[:0], person.trained)

@@ -1,0 +1,56 @@
+"""What PyKEEN leaves untyped or unsaid, said once."""
+
+import io
+from contextlib import AbstractContextManager, redirect_stderr
+from typing import Any
+
+import torch
+from pykeen.models import ERModel
+from pykeen.utils import NoRandomSeedNecessary
+from torch import Tensor
+
+OWN_SEED: Any = NoRandomSeedNecessary
+"""Given to a PyKEEN model as its seed, so that it does not seed Python, numpy and torch for all."""
+
+Model = ERModel[Any, Any, Any]
+"""A model of PyKEEN made of an interaction and of representations that it reads."""
+
+
+def no_bars() -> AbstractContextManager[object]:
+    """Hide the progress bars that PyKEEN draws on the standard error, and that no option stops."""
+    return redirect_stderr(io.StringIO())
+
+
+def entity_parts(model: Model, entities: Tensor | None = None) -> list[Tensor]:
+    """Return what an interaction reads of entities: a tensor for each part.
+
+    Args:
+        model: In evaluation mode.
+        entities: Indices of any shape; None for all.
+    """
+    return [part(entities) for part in model.entity_representations]
+
+
+def relation_parts(model: Model, relations: Tensor) -> list[Tensor]:
+    """Return what an interaction reads of relations, by the number the triples know them by."""
+    # A model that learned inverses too has every relation at an even place, its inverse behind it.
+    places = relations * 2 if model.use_inverse_triples else relations
+    return [part(places) for part in model.relation_representations]
+
+
+def score_parts(
+    model: Model, heads: list[Tensor], relations: list[Tensor], tails: list[Tensor]
+) -> Tensor:
+    """Return the scores of broadcast parts."""
+    found: Tensor = model.interaction(*map(_single, (heads, relations, tails)))
+    return found
+
+
+def _single(parts: list[Tensor]) -> Any:
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def model_device(model: Model) -> torch.device:
+    """Return where a model is."""
+    found: torch.device = model.device
+    return found

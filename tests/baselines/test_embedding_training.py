@@ -1,0 +1,272 @@
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pkgllm.baselines.embedding_models import (
+    CompGcn,
+    Complex,
+    EmbeddingChoice,
+    Hake,
+    Kbgat,
+    NodePiece,
+    Rotate,
+    Schedule,
+    Tucker,
+    vectors_of,
+)
+from pkgllm.baselines.embedding_training import (
+    Epoch,
+    TrainingSetup,
+    make_loop,
+    train_embeddings,
+)
+from pkgllm.baselines.integer_triples import IntegerTriples
+from pkgllm.baselines.kbgat_encoder import AttentionEncoder
+from pkgllm.errors import ModelError, RunError, StoppedError
+from pkgllm.interrupts import after_this_round
+
+SCHEDULE = Schedule(
+    epochs=3,
+    batch_size=16,
+    num_negatives=4,
+    learning_rate=0.02,
+    weight_decay=1e-4,
+    decay_every=2,
+    decay_factor=0.5,
+)
+HAKE = Hake(dim=4, schedule=SCHEDULE)
+KBGAT = Kbgat(
+    transe_dim=4,
+    dim=3,
+    transe_schedule=SCHEDULE,
+    attention_schedule=replace(SCHEDULE, batch_size=None),
+    decoder_schedule=SCHEDULE,
+    filters=2,
+    two_hop_limit=2,
+)
+CHOICES: list[EmbeddingChoice] = [
+    HAKE,
+    KBGAT,
+    Rotate(dim=4, schedule=SCHEDULE),
+    Complex(dim=4, schedule=SCHEDULE),
+    Tucker(dim=4, relation_dim=3, schedule=SCHEDULE),
+    CompGcn(dim=4, schedule=SCHEDULE),
+    NodePiece(dim=4, schedule=SCHEDULE),
+]
+
+
+def ring(size: int = 12) -> IntegerTriples:
+    """Everybody points to the next one, and to the one after that by another relation."""
+    here = np.arange(size)
+    steps = [np.stack([here, np.full(size, r), (here + r + 1) % size], axis=1) for r in range(2)]
+    return IntegerTriples(np.concatenate(steps), num_entities=size, num_relations=2)
+
+
+def content(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+def train(choice: EmbeddingChoice, **setup: Any) -> dict[str, bytes]:
+    return content(train_embeddings(choice, ring(), TrainingSetup(**{"seed": 7} | setup)))
+
+
+class Killed(BaseException):
+    """No error that anybody would handle."""
+
+
+def killing(stage: str, number: int) -> Callable[[Epoch], None]:
+    """Kill the process's work when an epoch is done, before its checkpoint is written."""
+
+    def on_epoch(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.number) == (stage, number):
+            raise Killed
+
+    return on_epoch
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name)
+def test_a_seed_gives_the_same_bytes_and_leaves_the_caller_s_stream_alone(
+    choice: EmbeddingChoice,
+) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    first = train(choice)
+    assert torch.rand(1) == expected
+    assert train(choice) == first
+    assert train(choice, seed=8) != first
+
+
+@pytest.mark.parametrize(
+    ("choice", "stage"),
+    [(HAKE, "hake"), (KBGAT, "transe"), (KBGAT, "attention"), (KBGAT, "decoder")]
+    + [(choice, choice.name) for choice in CHOICES[2:]],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_a_run_killed_at_any_epoch_ends_with_the_same_bytes(
+    choice: EmbeddingChoice, stage: str, tmp_path: Path
+) -> None:
+    undisturbed = train(choice)
+    for epoch in (1, 2, 3):
+        with pytest.raises(Killed):
+            train(choice, folder=tmp_path, on_epoch=killing(stage, epoch))
+    again: list[tuple[str, int]] = []
+    found = train(
+        choice, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
+    )
+    assert found == undisturbed
+    # What had a checkpoint was not done again: the last kill came before the last epoch's.
+    assert again[0] == (stage, 3)
+
+
+def test_checkpoints_may_be_rarer_and_a_finished_training_is_loaded(tmp_path: Path) -> None:
+    undisturbed = train(HAKE)
+    setup: dict[str, Any] = {"folder": tmp_path, "checkpoint_every": 2}
+    with pytest.raises(Killed):
+        train(HAKE, on_epoch=killing("hake", 2), **setup)
+    epochs: list[int] = []
+    setup["on_epoch"] = lambda epoch: epochs.append(epoch.number)
+    assert train(HAKE, **setup) == undisturbed
+    assert epochs == [1, 2, 3]
+    assert train(HAKE, **setup) == undisturbed
+    assert epochs == [1, 2, 3]
+
+
+def test_every_epoch_is_told_with_its_loss_and_training_learns() -> None:
+    told: list[Epoch] = []
+    choice = replace(HAKE, schedule=replace(SCHEDULE, epochs=30))
+    train(choice, on_epoch=told.append)
+    assert [(e.stage, e.number) for e in told] == [("hake", number) for number in range(1, 31)]
+    assert told[-1].loss < 0.8 * told[0].loss
+
+
+def test_control_c_ends_after_the_epoch_s_checkpoint(tmp_path: Path) -> None:
+    undisturbed = train(KBGAT)
+
+    def interrupt(epoch: Epoch) -> None:
+        if (epoch.stage, epoch.number) == ("attention", 2):
+            signal.raise_signal(signal.SIGINT)
+
+    with (
+        after_this_round(lambda: None) as stop_asked,
+        pytest.raises(StoppedError, match=r"after epoch 2 of 3 of stage attention.*go on in"),
+    ):
+        train(KBGAT, folder=tmp_path, on_epoch=interrupt, stop_asked=stop_asked, checkpoint_every=9)
+    again: list[tuple[str, int]] = []
+    found = train(
+        KBGAT, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
+    )
+    assert found == undisturbed
+    assert again[0] == ("attention", 3)
+
+
+def test_a_stop_without_a_folder_says_that_nothing_was_kept() -> None:
+    with pytest.raises(StoppedError, match="no checkpoint was kept"):
+        train(HAKE, stop_asked=lambda: True)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda folder: train(replace(HAKE, margin=8.0), folder=folder),
+        lambda folder: train(HAKE, folder=folder, seed=8),
+        lambda folder: train_embeddings(HAKE, ring(10), TrainingSetup(seed=7, folder=folder)),
+    ],
+    ids=["settings", "seed", "triples"],
+)
+def test_checkpoints_of_another_training_are_refused(
+    other: Callable[[Path], object], tmp_path: Path
+) -> None:
+    train(HAKE, folder=tmp_path)
+    with pytest.raises(RunError, match="of other settings, other triples or another seed"):
+        other(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    undisturbed = train(HAKE, folder=tmp_path)
+    newest = max((tmp_path / "hake" / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert train(HAKE, folder=tmp_path) == undisturbed
+
+
+def test_a_loss_that_is_not_finite_ends_training_with_advice() -> None:
+    wild = replace(HAKE, schedule=replace(SCHEDULE, learning_rate=1e30))
+    with pytest.raises(ModelError, match=r"hake, stage hake, epoch .*lower its learning rate"):
+        train(wild)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ModelError, match="the device 'nonsense' cannot be used"):
+        train(HAKE, device="nonsense")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"cannot make {tmp_path}/nowhere/hake"):
+        train(HAKE, folder=tmp_path / "nowhere")
+
+
+def test_attention_starts_at_transe_and_the_decoder_leaves_its_vectors_alone() -> None:
+    triples, setup = ring(), TrainingSetup(seed=7)
+    transe = KBGAT.transe_stage().model(triples, 7)
+    attention = KBGAT.attention_stage(transe).model(triples, 7).eval()
+    (entities,) = attention.entity_representations
+    encoder = entities.encoder
+    assert isinstance(encoder, AttentionEncoder)
+    assert torch.equal(encoder.entities, vectors_of(transe)[0])
+    assert torch.equal(encoder.relations, vectors_of(transe)[1])
+    decoder = KBGAT.decoder_stage(attention).model(triples, 7)
+    assert torch.equal(vectors_of(decoder)[0], vectors_of(attention)[0])
+    trained = train_embeddings(KBGAT, triples, setup)
+    assert [name for name, p in trained.named_parameters() if p.requires_grad] == [
+        "interaction.conv.weight",
+        "interaction.conv.bias",
+        "interaction.linear.weight",
+        "interaction.linear.bias",
+    ]
+
+
+def test_negatives_are_compared_with_training_triples_and_nothing_else() -> None:
+    generator = np.random.default_rng(0)
+    dense = generator.integers(0, [8, 2, 8], size=(70, 3))
+    triples = IntegerTriples(dense, num_entities=8, num_relations=2)
+    factory = triples.factory()
+    loop = make_loop(replace(SCHEDULE, num_negatives=200), HAKE.stage().model(triples, 0), factory)
+    torch.manual_seed(0)
+    loader = loop._create_training_data_loader(
+        factory, sampler=None, batch_size=70, drop_last=False
+    )
+    known = {tuple(triple) for triple in triples.triples.tolist()}
+    (batch,) = loader
+    proposed = {tuple(triple) for triple in batch["negatives"].flatten(0, 1).tolist()}
+    kept = {tuple(triple) for triple in batch["negatives"][batch["masks"]].tolist()}
+    # Some are left out, those that are known, and nothing that a later test may ask for.
+    assert proposed & known
+    assert kept == proposed - known
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"num_negatives": 0}, "num_negatives must be at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1 or None, got 0"),
+        ({"decay_every": 0}, "decay_every must be at least 1 or None"),
+        ({"learning_rate": 0.0}, "learning_rate and decay_factor must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate and decay_factor must be above 0"),
+        ({"weight_decay": -1.0}, "weight_decay from 0"),
+    ],
+)
+def test_schedules_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SCHEDULE, **wrong)
+
+
+def test_checkpoint_every_is_checked() -> None:
+    with pytest.raises(ValueError, match="checkpoint_every must be at least 1, got 0"):
+        TrainingSetup(seed=0, checkpoint_every=0)

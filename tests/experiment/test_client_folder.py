@@ -89,6 +89,10 @@ def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
         ClientFolder(folders / "nobody")
     with pytest.raises(ConfigError, match=r"mode\.name must be federated, got local"):
         ClientFolder(own, ["mode={name: local, rounds: 1}"]).make_app(Silent())
+    federated = "mode={name: federated, rounds: 1, cohort_size: 2}"
+    noised_elsewhere = "privacy={name: client, delta: 1e-3, clip_norm: 1, noise_multiplier: 1}"
+    with pytest.raises(ConfigError, match=r"privacy\.name client is not there yet"):
+        ClientFolder(own, [federated, noised_elsewhere]).make_app(Silent())
     (own / "catalogue.json").write_text('{"items": [1]}')
     with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
         ClientFolder(own)

@@ -32,7 +32,9 @@ from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 pytest_plugins = ["finished_runs"]
 
-PUBLIC = {"name": "kto", "kl_baseline": "public", "nll_weight": 0.5}
+PUBLIC = {"name": "kto", "kl_baseline": "public", "beta": 0.5, "nll_weight": 0.1}
+SGD = {"optimizer": "sgd", "learning_rate": 0.5, "max_grad_norm": 10.0}
+"""Unlike a first step of AdamW, it shows how long a gradient is."""
 MODES: dict[str, dict[str, Any]] = {
     "federated": {"name": "federated", "rounds": 3, "cohort_size": 2},
     "centralized": {"name": "centralized", "rounds": 2, "cohort_size": 2},
@@ -83,11 +85,11 @@ class ByHand:
                 memory_bytes=2**20,
                 disk=None,
             ),
-            steps=LocalSteps(local_steps=local_steps, groups_per_step=2),
+            steps=LocalSteps("sgd", local_steps, groups_per_step=2, max_grad_norm=10.0),
             seed=self._config.seed,
         )
         state, baselines = self.start, []
-        for round_num, rate in ((1, 0.02), (2, 0.01)):
+        for round_num, rate in ((1, 0.5), (2, 0.25)):
             baseline = self.baseline(state)
             assert baseline is not None
             baselines.append(baseline)
@@ -108,7 +110,7 @@ def test_centralized_training_takes_the_baseline_of_each_rounds_adapter(
     data: Path, tiny_base_folder: Path, tmp_path: Path, engine: str
 ) -> None:
     mode = MODES["centralized"]
-    config = public(data, tiny_base_folder, mode=mode, training={"engine": engine})
+    config = public(data, tiny_base_folder, mode=mode, training=SGD | {"engine": engine})
     train(config, tmp_path / "run", Silent())
     by_hand = ByHand(config, tmp_path / "groups.arrow")
     pooled = tuple(g for client in sorted(by_hand.groups) for g in by_hand.groups[client])
@@ -125,7 +127,8 @@ def test_centralized_training_takes_the_baseline_of_each_rounds_adapter(
 def test_in_local_training_every_client_has_the_baseline_of_its_own_adapter(
     data: Path, tiny_base_folder: Path, tmp_path: Path, engine: str
 ) -> None:
-    config = public(data, tiny_base_folder, mode=MODES["local"], training={"engine": engine})
+    training = SGD | {"engine": engine}
+    config = public(data, tiny_base_folder, mode=MODES["local"], training=training)
     train(config, tmp_path / "run", Silent())
     by_hand = ByHand(config, tmp_path / "groups.arrow")
     last = set()
@@ -166,7 +169,10 @@ def adapter_after(run: Path, round_num: int) -> AdapterState:
 def test_the_unit_example_is_charged_as_with_any_other_objective(
     data: Path, tiny_base_folder: Path, tmp_path: Path, mode: str
 ) -> None:
-    for name, objective in (("public", PUBLIC), ("zero", {"name": "apo_zero", "nll_weight": 0.5})):
+    for name, objective in (
+        ("public", {"name": "kto", "kl_baseline": "public", "nll_weight": 0.5}),
+        ("zero", {"name": "apo_zero", "nll_weight": 0.5}),
+    ):
         config = tiny_experiment(
             data, tiny_base_folder, mode=MODES[mode], objective=objective, privacy=EXAMPLE
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgllm.config.load import load_config
-from pkgllm.config.schema import ExamplePrivacy
+from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
@@ -122,6 +122,12 @@ class ClientFolder:
         mode = config.mode
         if mode.name != "federated":
             raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
+        if isinstance(config.privacy, ClientPrivacy):
+            raise ConfigError(
+                f"{self.path / CONFIG}: privacy.name client is not there yet for clients on "
+                "machines of their own, so nothing would be private; use example or none on both "
+                "sides"
+            )
         population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
         base = load_base(config)
         writer = make_writer(config.prompt, base)

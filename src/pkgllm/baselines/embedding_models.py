@@ -15,7 +15,6 @@ from pykeen.losses import (
     SoftplusLoss,
 )
 from pykeen.models import CompGCN, ComplEx, ERModel, InductiveNodePiece, RotatE, TransE, TuckER
-from pykeen.nn.init import PretrainedInitializer
 from pykeen.nn.modules import ConvKBInteraction
 from torch import Tensor
 from torch.nn import init
@@ -393,6 +392,8 @@ def vectors_of(model: Model) -> tuple[Tensor, Tensor]:
 def _frozen(vectors: Tensor) -> dict[str, Any]:
     return {
         "shape": vectors.shape[1],
-        "initializer": PretrainedInitializer(vectors),
+        # A copy each time: PyKEEN takes the tensor itself for its table, which it fills with noise
+        # when training begins, before it asks again.
+        "initializer": lambda _: vectors.clone(),
         "trainable": False,
     }

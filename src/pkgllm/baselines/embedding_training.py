@@ -86,10 +86,10 @@ def train_embeddings(
         RunError: If checkpoints are of another training, or cannot be read or written.
     """
     if not isinstance(choice, Kbgat):
-        return _train_stage(choice.stage(), choice, triples, setup)
-    transe = _train_stage(choice.transe_stage(), choice, triples, setup)
-    attention = _train_stage(choice.attention_stage(transe), choice, triples, setup)
-    return _train_stage(choice.decoder_stage(attention), choice, triples, setup)
+        return train_stage(choice.stage(), choice, triples, setup)
+    transe = train_stage(choice.transe_stage(), choice, triples, setup)
+    attention = train_stage(choice.attention_stage(transe), choice, triples, setup)
+    return train_stage(choice.decoder_stage(attention), choice, triples, setup)
 
 
 def make_loop(schedule: Schedule, model: Model, factory: CoreTriplesFactory) -> SLCWATrainingLoop:
@@ -115,9 +115,10 @@ def make_loop(schedule: Schedule, model: Model, factory: CoreTriplesFactory) -> 
     )
 
 
-def _train_stage(
+def train_stage(
     stage: Stage, choice: EmbeddingChoice, triples: IntegerTriples, setup: TrainingSetup
 ) -> Model:
+    """Train one stage of a model; as :func:`train_embeddings`, which calls it for each."""
     told = f"{choice!r} {stage.name} {setup.seed} {triples.digest()}"
     identity = hashlib.sha256(told.encode()).hexdigest()
     checkpoints = _open(setup.folder, stage.name)

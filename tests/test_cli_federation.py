@@ -73,6 +73,35 @@ def test_noise_of_clients_elsewhere_cannot_be_fixed(deployed: None, refuse: Refu
     assert "--insecure-fixed-noise does not go with mode.runtime deployment" in sentence
 
 
+CLIENT = "privacy={name: client, delta: 0.01, clip_norm: 0.1, noise_multiplier: 20"
+
+
+def test_a_plan_counts_the_clients_that_the_server_knows(
+    keys: None, deployed: None, pkgllm: RunCommand
+) -> None:
+    (one, *_) = sorted(Path("fed/server/clients").iterdir())
+    one.unlink()
+    for mechanism, told in (("central", "sampling probability 0.5"), ("local", "zero out one")):
+        chosen = f"{CLIENT}, mechanism: {mechanism}}}"
+        done = pkgllm("privacy", "plan", "-c", "deployed.yaml", "--set", chosen)
+        assert done.code == 0, done.err
+        text = " ".join(done.out.split())
+        assert "training clients 4" in text
+        assert told in text
+
+
+def test_what_a_promise_to_devices_needs(keys: None, deployed: None, refuse: Refuse) -> None:
+    train = ("train", "-c", "deployed.yaml", "-o", "runs/new")
+    local = f"{CLIENT}, mechanism: local}}"
+    sentence = refuse(*train, "--set", local, "--insecure-fixed-noise", code=2)
+    assert "whose clients draw their own noise, but for privacy.mechanism central" in sentence
+    target = local.replace("noise_multiplier", "target_epsilon")
+    sentence = refuse(*train, "--set", target, code=2)
+    assert "privacy.noise_multiplier must be given with privacy.mechanism local" in sentence
+    sentence = refuse(*train, "--set", f"{CLIENT}}}".replace("0.01", "0.2"))
+    assert "privacy.delta must be below 1 / 5" in sentence
+
+
 def test_a_superlink_out_of_reach_is_told(
     keys: None, deployed: None, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -108,14 +108,16 @@ def train(
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
     if deployment.is_deployed(tree):
-        if insecure_fixed_noise:
-            raise UsageError(
-                "--insecure-fixed-noise does not go with mode.runtime deployment, whose clients "
-                "draw their own noise.",
-                context,
-            )
-        deployment.train_deployed(tree, path, progress, resume=resume is not None, keep=keep)
+        deployment.train_deployed(
+            tree,
+            path,
+            progress,
+            resume=resume is not None,
+            keep=keep,
+            insecure_fixed_noise=insecure_fixed_noise,
+        )
         typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
+        typer.echo(deployment.deployed_statement(tree, path))
         typer.echo(
             "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
         )

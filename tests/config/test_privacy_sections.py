@@ -191,8 +191,8 @@ def test_the_unit_example_goes_with_every_runtime(runtime: str) -> None:
         experiment(bare, mode=mode)
 
 
-def test_the_unit_client_does_not_go_with_a_deployment_yet() -> None:
-    mode = {**FEDERATED, "runtime": {"name": "deployment"}}
-    assert "privacy.name client is not there yet for mode.runtime deployment" in refused(
-        {**CLIENT, "max_epsilon": 5.0}, mode=mode
-    )
+@pytest.mark.parametrize("mechanism", ["central", "local"])
+@pytest.mark.parametrize("runtime", ["local", "ray", "deployment"])
+def test_the_unit_client_goes_with_every_runtime(mechanism: str, runtime: str) -> None:
+    mode = {**FEDERATED, "runtime": {"name": runtime}}
+    assert experiment({**CLIENT, "mechanism": mechanism}, mode=mode).privacy.name == "client"

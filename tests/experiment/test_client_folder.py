@@ -1,10 +1,15 @@
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from flwr.app import Context, Message, RecordDict
+from scipy.stats import chi2  # type: ignore[import-untyped]
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
@@ -20,12 +25,25 @@ from pkgllm.experiment.client_folder import ClientFolder, read_catalogue, write_
 from pkgllm.experiment.federation_setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
 from pkgllm.experiment.run_record import load_base
+from pkgllm.federation.flower_internals import RUN_ID, become_server
+from pkgllm.federation.records import (
+    ARRAYS,
+    CLIENT_ID,
+    CONFIG,
+    instruction_config,
+    to_adapter,
+    to_record,
+)
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.group_store import GroupStore
+from pkgllm.privacy.accounting import epsilon
+from pkgllm.privacy.local_noise import LocalNoise
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.statements import written
 from pkgllm.progress import Silent
 
 
@@ -89,10 +107,6 @@ def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
         ClientFolder(folders / "nobody")
     with pytest.raises(ConfigError, match=r"mode\.name must be federated, got local"):
         ClientFolder(own, ["mode={name: local, rounds: 1}"]).make_app(Silent())
-    federated = "mode={name: federated, rounds: 1, cohort_size: 2}"
-    noised_elsewhere = "privacy={name: client, delta: 1e-3, clip_norm: 1, noise_multiplier: 1}"
-    with pytest.raises(ConfigError, match=r"privacy\.name client is not there yet"):
-        ClientFolder(own, [federated, noised_elsewhere]).make_app(Silent())
     (own / "catalogue.json").write_text('{"items": [1]}')
     with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
         ClientFolder(own)
@@ -116,6 +130,125 @@ def test_keys_for_built_data_are_for_those_who_train(
     with pytest.raises(DataError, match="must be what pkgllm data build wrote"):
         write_federation_keys(tmp_path / "new", hosts=(), clients=(), built=folders)
     assert not (tmp_path / "new").exists()
+
+
+LOCAL_NOISE = (
+    "privacy={name: client, mechanism: local, delta: 0.01, clip_norm: 0.1, noise_multiplier: 20, "
+    "max_epsilon: 9}",
+    "mode.min_updates=2",
+    "adapter.lora_rank=8",
+)
+COUNTED = LocalNoise(clip_norm=0.1, noise_multiplier=20.0, min_shares=2)
+
+
+class Device:
+    """A client's process, asked by hand."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.own = ClientFolder(folder, (*LOCAL_NOISE, *overrides))
+        self.app = self.own.make_app(Silent()).flower_app
+        self.initial = adapter_state(make_policy(self.own.config, load_base(self.own.config)))
+
+    def answer(self, round_num: int = 1, counted: LocalNoise | None = COUNTED) -> Message:
+        become_server()
+        content = RecordDict(
+            {
+                ARRAYS: to_record(self.initial),
+                CONFIG: instruction_config(round_num, 0.01, local_noise=counted),
+            }
+        )
+        context = Context(RUN_ID, 2, {CLIENT_ID: self.own.client}, RecordDict(), {})
+        return self.app(Message(content, 2, "train"), context)
+
+    def share(self, round_num: int = 1) -> np.ndarray:
+        sent = to_adapter(self.answer(round_num).content.array_records[ARRAYS])
+        steps = [(sent[key] - self.initial[key]).double().numpy().ravel() for key in sorted(sent)]
+        return np.concatenate(steps)
+
+    def charged(self) -> list[int]:
+        ledger = self.own.path / "privacy_ledger.jsonl"
+        return [json.loads(line)["round_num"] for line in ledger.read_text().splitlines()]
+
+
+def test_a_device_adds_its_share_and_keeps_a_ledger_of_its_own(folders: Path) -> None:
+    device = Device(folders / "00")
+    share = device.share()
+    assert len(share) == 8192
+    std = 20.0 * 0.1 / 2**0.5
+    low, high = chi2.ppf([5e-7, 1 - 5e-7], len(share))
+    # The update itself is no longer than the clip norm, which is nothing beside the noise.
+    for factor, fits in ((1.0, True), (0.9, False), (1.1, False)):
+        assert (low <= (share**2).sum() / (factor * std) ** 2 <= high) == fits
+    assert device.charged() == [1]
+    # The answer was lost, the device restarted, and the server asks again.
+    assert np.array_equal(Device(folders / "00").share(), share)
+    assert device.charged() == [1]
+    again = Device(folders / "00")
+    assert abs(np.corrcoef(again.share(2), share)[0, 1]) < 6 / len(share) ** 0.5
+    assert device.charged() == [1, 2]
+    for path in (device.own.path / "privacy_ledger.jsonl", device.own.private):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_device_stays_within_its_own_budget_whatever_the_server_asks(
+    folders: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    price = epsilon([Mechanism(20.0, 1.0, 2)], delta=0.01)
+    budget = f"privacy.max_epsilon={1.001 * price}"
+    device = Device(folders / "00", budget)
+    assert [device.answer(round_num).has_error() for round_num in (1, 2)] == [False, False]
+    for asked in (device, Device(folders / "00", budget)):
+        reply = asked.answer(3)
+        assert reply.has_error()
+        assert reply.error.reason == "client 00 raised BudgetError"
+    assert "round 3 would exceed the privacy budget" in caplog.text
+    assert device.charged() == [1, 2]
+
+
+@pytest.mark.parametrize("counted", [None, replace(COUNTED, noise_multiplier=1.0)])
+def test_a_device_answers_no_server_that_counts_on_other_noise(
+    folders: Path, counted: LocalNoise | None
+) -> None:
+    device = Device(folders / "00")
+    reply = device.answer(1, counted)
+    assert reply.has_error()
+    assert reply.error.reason == "client 00 raised FederationError"
+    assert device.charged() == []
+
+
+def test_a_device_without_local_noise_sends_no_bare_update_to_a_server_that_counts_on_it(
+    folders: Path,
+) -> None:
+    reply = Device(folders / "00", "privacy={name: none}").answer()
+    assert reply.has_error()
+    assert reply.error.reason == "client 00 raised FederationError"
+
+
+def test_a_device_cannot_compute_the_noise_of_a_target_nor_go_on_for_ever(folders: Path) -> None:
+    target = ("privacy.noise_multiplier=null", "privacy.target_epsilon=3")
+    with pytest.raises(ConfigError, match=r"noise_multiplier must be given .* privacy plan"):
+        Device(folders / "00", *target)
+    with pytest.raises(ConfigError, match="or it would release without end"):
+        Device(folders / "00", "privacy.max_epsilon=null")
+    assert not (folders / "00" / "privacy_ledger.jsonl").exists()
+
+
+def test_the_person_is_told_what_is_spent_and_for_whom(folders: Path) -> None:
+    device = Device(folders / "00")
+    device.answer(1)
+    told: list[str] = []
+    ClientFolder(folders / "00", LOCAL_NOISE).make_app(Silent(), told.append)
+    # A value is noised by 20 * 0.1 by the root of 2.
+    of_sums, of_shares = (
+        written(epsilon([Mechanism(20 / part**0.5, 1.0)], delta=0.01)) for part in (1, 2)
+    )
+    assert told == [
+        "privacy unit client, each value of an update is noised by 1.41421; epsilon "
+        f"{of_sums} of 9 is spent for whoever sees only sums, and {of_shares} for the server"
+    ]
+    central = LOCAL_NOISE[0].replace("local", "central")
+    ClientFolder(folders / "00", [central]).make_app(Silent(), told.append)
+    assert "the server has the updates as they are" in told[-1]
 
 
 def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_path: Path) -> None:

@@ -8,15 +8,18 @@ import pytest
 import torch
 from flwr.proto.control_pb2 import ListRunsRequest
 from real_federation import RealFederation, free_port, kill, real_federation
+from scipy.stats import chi2  # type: ignore[import-untyped]
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.load import dump_config
 from pkgllm.errors import ConfigError
+from pkgllm.experiment.assembly import make_policy
 from pkgllm.experiment.deployment import train_deployed
 from pkgllm.experiment.federation_setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data, train
+from pkgllm.experiment.run_record import load_base
 from pkgllm.federation.superlink import SuperLink
-from pkgllm.lm.adapter import read_adapter_state
+from pkgllm.lm.adapter import adapter_state, read_adapter_state, update_norm
 from pkgllm.progress import Silent
 
 PEOPLE = ("00", "01", "02")
@@ -143,3 +146,106 @@ def test_ctrl_c_stops_the_run_and_a_strangers_run_is_refused(
         assert sorted(status_by_run().values()) == ["finished failed", "finished stopped"]
         assert federation.reached() == ""
     assert list((tmp_path / "deployed").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mechanism", ["central", "local"])
+def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
+    tmp_path: Path,
+    tiny_base_folder: Path,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+    mechanism: str,
+) -> None:
+    data = write_corpus(tmp_path / "data", make_dialogue, write_redial, clients=PEOPLE)
+    address = f"127.0.0.1:{free_port()}"
+    config = tiny_experiment(
+        data,
+        tiny_base_folder,
+        clients={"unseen_share": 0.0},
+        adapter={"lora_rank": 8},
+        mode={
+            "name": "federated",
+            "rounds": 2,
+            "cohort_size": 2,
+            "round_timeout": 120.0,
+            "runtime": {
+                "name": "deployment",
+                "superlink": address,
+                "keys": "fed/server",
+                "clients_timeout": 40.0,
+            },
+        },
+        privacy={
+            "name": "client",
+            "mechanism": mechanism,
+            "delta": 0.01,
+            "clip_norm": 0.1,
+            "noise_multiplier": 20.0,
+            "max_epsilon": 9.0,
+        },
+    )
+    build_data(config, tmp_path / "built", Silent())
+    write_federation_keys(tmp_path / "fed", hosts=(), clients=(), built=tmp_path / "built")
+    (tmp_path / "deployed.yaml").write_text(dump_config(config))
+    fixed = ("--insecure-fixed-noise",) if mechanism == "central" else ()
+    with real_federation(tmp_path) as federation:
+        port = address.split(":")[1]
+        federation.start("server", "federation", "server", "fed/server", "--port", port)
+        # The third is known, and never there.
+        for person in PEOPLE[:2]:
+            folder = f"fed/clients/{person}"
+            federation.start(person, "federation", "client", folder, "--superlink", address)
+        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+        for person in PEOPLE[:2]:
+            federation.wait_for(lambda: "is ready" in federation.said(person), 120)  # noqa: B023
+        training = federation.start(
+            "train", "train", "-c", "deployed.yaml", "-o", "deployed", *fixed
+        )
+        assert training.wait(240) == 0
+        assert federation.reached() == ""
+        told = federation.said("train")
+
+    run = tmp_path / "deployed"
+    rounds = read_metrics(run)
+    ledger = read_ledger(run)
+    assert [line["round_num"] for line in rounds] == [1, 2]
+    if mechanism == "central":
+        assert "Privacy: not private, because its noise comes from the seed of the run" in told
+        assert [line.keys() & {"cohort", "failed"} for line in rounds] == [set(), set()]
+        charged = {(entry["client"], entry["sampling_probability"]) for entry in ledger}
+        assert charged == {("run", 2 / 3)}
+        stds = [20.0 * 0.1 / 2] * 2
+    else:
+        assert "for everybody, the server included; unit client, zero out one" in told
+        assert [(e["round_num"], e["client"]) for e in ledger] == [
+            (line["round_num"], client) for line in rounds for client in line["cohort"]
+        ]
+        came = [set(line["cohort"]) - set(line["failed"]) for line in rounds]
+        absent = [set(line["cohort"]) & {PEOPLE[2]} for line in rounds]
+        assert [set(line["failed"]) for line in rounds] == absent
+        for person in PEOPLE:
+            own = read_ledger(tmp_path / "fed" / "clients" / person)
+            answered = [number for number, who in enumerate(came, start=1) if person in who]
+            assert [entry["round_num"] for entry in own] == answered
+        stds = [20.0 * 0.1 * len(who) ** 0.5 / 2 for who in came]
+    for line, std in zip(rounds, stds, strict=True):
+        assert fits(line["update_norm"], std)
+        assert not fits(line["update_norm"], 0.9 * std)
+        assert not fits(line["update_norm"], 1.1 * std)
+    initial = adapter_state(make_policy(config, load_base(config)))
+    total = update_norm(initial, read_adapter_state(run / "adapter"))
+    both = (stds[0] ** 2 + stds[1] ** 2) ** 0.5
+    assert fits(total, both)
+    assert not fits(total, 0.9 * both)
+
+
+def fits(length: float, std: float) -> bool:
+    """Whether as many values as the adapter has are as long with this deviation, at 1e-6."""
+    low, high = chi2.ppf([5e-7, 1 - 5e-7], 8192)
+    return bool(low <= (length / std) ** 2 <= high)
+
+
+def read_ledger(folder: Path) -> list[dict[str, Any]]:
+    file = folder / "privacy_ledger.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -18,11 +18,14 @@ from private_releases import (
     num_values,
     one_release,
 )
+from scipy.stats import chi2  # type: ignore[import-untyped]
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.errors import ConfigError
 from pkgllm.experiment import jobs
-from pkgllm.lm.adapter import read_adapter_state
+from pkgllm.experiment.assembly import make_policy
+from pkgllm.experiment.run_record import load_base
+from pkgllm.lm.adapter import adapter_state, read_adapter_state, update_norm
 from pkgllm.progress import Silent
 from pkgllm.runs import RunFolder
 
@@ -121,6 +124,48 @@ def test_no_update_is_longer_than_the_clip_norm_allows(
     (record,) = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open())
     # Both gradients are longer than the clip norm, so that the bound is met.
     assert gradient_norms(record) == pytest.approx((CLIP_NORM, CLIP_NORM), rel=1e-3)
+
+
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.parametrize("mechanism", ["central", "local"])
+def test_ray_releases_noise_of_its_standard_deviation_and_no_other(
+    data: Path, tmp_path: Path, tiny_base_folder: Path, mechanism: str
+) -> None:
+    config = tiny_experiment(
+        data,
+        tiny_base_folder,
+        adapter={"lora_rank": 8},
+        mode={
+            "name": "federated",
+            "rounds": 2,
+            "cohort_size": 3,
+            "min_updates": 2,
+            "runtime": TWO_ACTORS,
+        },
+        privacy={
+            "name": "client",
+            "mechanism": mechanism,
+            "delta": 0.01,
+            "clip_norm": 0.1,
+            "noise_multiplier": 20.0,
+        },
+    )
+    report = jobs.train(config, tmp_path / "run", Silent())
+    metrics = RunFolder.open(tmp_path / "run").read_metrics()
+    lengths = [record["update_norm"] for record in metrics]
+    # Three shares came, of which two make up the noise.
+    std = 20.0 * 0.1 / 3 * (1.0 if mechanism == "central" else 1.5**0.5)
+    low, high = chi2.ppf([5e-7, 1 - 5e-7], 8192)
+    for factor, fits in ((1.0, True), (0.9, False), (1.1, False)):
+        found = [low <= (length / (factor * std)) ** 2 <= high for length in lengths]  # type: ignore[operator]
+        assert found == [fits, fits]
+    initial = adapter_state(make_policy(config, load_base(config)))
+    total = update_norm(initial, read_adapter_state(tmp_path / "run" / "adapter"))
+    # Two rounds, and every actor, drew noise of their own.
+    assert low <= (total / std) ** 2 / 2 <= high
+    (note,) = [note for note in report.notes if note.startswith("Privacy: epsilon")]
+    assert ("sums of at least 2 shares" in note) == (mechanism == "local")
 
 
 def test_without_ray_nothing_is_begun(

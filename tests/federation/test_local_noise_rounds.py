@@ -13,13 +13,14 @@ from quadratic_clients import QuadraticClients, same_bytes
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from pkgllm.errors import FederationError, PrivacyError
+from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.control_store import ControlStore
 from pkgllm.federation.records import ARRAYS, CONFIG, Instruction, to_adapter
 from pkgllm.federation.round_privacy import LocalNoiseRounds
 from pkgllm.federation.rounds import RoundRecord, sample_cohort
-from pkgllm.federation.server_app import federate
+from pkgllm.federation.server_app import federate, make_server_app, run_in_process
 from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
@@ -262,6 +263,45 @@ def test_who_fails_is_left_out_and_the_denominator_stays() -> None:
     assert set(run.records[0].failed) == set(cohort[-3:])
     moving = [client for client in cohort[:-3] if CLIENTS[client]]
     assert np.linalg.norm(values(run.adapter)) == pytest.approx(0.5 * len(moving) / 9, rel=1e-5)
+
+
+def test_who_is_drawn_and_not_connected_leaves_too_few_shares() -> None:
+    def run(num_connected: int) -> RoundRecord:
+        seen: list[RoundRecord] = []
+        cohort = sample_cohort(list(CLIENTS), 9, 0, 1)
+        server = make_server_app(
+            strategy=make_strategy("fedavg"),
+            initial=big_adapter(),
+            num_rounds=1,
+            cohort_size=9,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            min_updates=4,
+            on_round=seen.append,
+            privacy=LocalNoiseRounds(
+                SETTINGS,
+                expected_cohort=9,
+                charge=lambda round_num, cohort: None,
+                affordable=lambda cohort: True,
+                trained=KEYS,
+            ),
+            clients=list(CLIENTS),
+        )
+        app = CohortApp(
+            QuadraticClients(CLIENTS),
+            weighting="uniform",
+            report_private_metrics=False,
+            noise=ClientNoise(SETTINGS, source=secure(), trained=KEYS),
+        )
+        run_in_process(server, app, cohort[:num_connected])
+        return seen[0]
+
+    record = run(4)
+    assert len(record.cohort) == 9
+    assert record.failed == dict.fromkeys(record.cohort[4:], "not connected")
+    with pytest.raises(FederationError, match="at least 4 shares, got 3; the round is not"):
+        run(3)
 
 
 def test_a_client_that_trained_to_no_number_sends_noise_alone() -> None:

@@ -135,6 +135,52 @@ def test_cohorts_are_drawn_client_by_client_and_may_be_empty() -> None:
     assert empty.update_norm > 0
 
 
+def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothing() -> None:
+    charged: list[Mechanism] = []
+    seen: list[RoundRecord] = []
+    connected = [client for client in CLIENTS if CLIENTS[client] >= 10]
+
+    def run(num_rounds: int, noise_multiplier: float) -> AdapterState:
+        return run_rounds(
+            grid=LocalGrid(cohort_app(CLIENTS, "fedavg"), connected),
+            strategy=make_strategy("fedavg"),
+            initial=big_adapter(),
+            num_rounds=num_rounds,
+            cohort_size=10,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            min_updates=10,
+            on_round=seen.append,
+            privacy=ClientLevelRounds(
+                noise_multiplier=noise_multiplier,
+                clip=AdaptiveClip(0.5),
+                adaptive=False,
+                num_clients=len(CLIENTS),
+                expected_cohort=10,
+                charge=lambda round_num, mechanism: charged.append(mechanism),
+                affordable=lambda mechanism: True,
+                noise=fixed(6),
+                trained=("layer.lora_A", "layer.lora_B"),
+            ),
+            clients=list(CLIENTS),
+        )
+
+    released = run(1, 1e-9)
+    (record,) = seen
+    absent = set(record.cohort) - set(connected)
+    assert absent
+    assert record.failed == dict.fromkeys(sorted(absent), "not connected")
+    coming = len(record.cohort) - len(absent)
+    assert np.linalg.norm(values(released)) == pytest.approx(0.5 * coming / 10, rel=1e-5)
+    run(30, 1.0)
+    assert set(charged[1:]) == {Mechanism(1.0, 10 / 20)}
+    drawn = [client for record in seen[1:] for client in record.cohort]
+    assert set(drawn) == set(CLIENTS)
+    # Binomial with mean 300 and variance 150.
+    assert abs(len(drawn) - 300) < 5 * math.sqrt(150)
+
+
 STRATEGIES: dict[StrategyName, dict[str, float]] = {
     "fedavg": {},
     "fedprox": {"proximal_mu": 0.1},

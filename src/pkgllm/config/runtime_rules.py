@@ -22,12 +22,7 @@ def runtime_problems(
             yield from _ray_problems(runtime, base_model)
         case DeploymentRuntime():
             yield from _deployment_problems(layout, observation)
-            if privacy.name == "client":
-                yield (
-                    f"privacy.name {privacy.name} is not there yet for mode.runtime deployment; "
-                    "use mode.runtime local, or privacy.name none"
-                )
-            elif privacy.name == "example" and privacy.budget is None:
+            if privacy.name == "example" and privacy.budget is None:
                 yield (
                     "privacy.target_epsilon or privacy.max_epsilon must be given with mode.runtime "
                     "deployment, because each client keeps its ledger by itself, and its budget is "

@@ -111,7 +111,8 @@ class ActorClientsFactory:
         clients = tuple(sorted(groups))
         controls = make_controls(config, policy, clients, self.config.parent)
         source = noise_source(config, insecure_fixed_noise=self.insecure_fixed_noise)
-        noise = make_noise(config, policy, self.noise_multiplier, source)
+        charged = ChargedBefore(self.config.parent / LEDGER)
+        noise = make_noise(config, policy, self.noise_multiplier, source, charged=charged)
         return ActorClients(trainer, clients, controls, noise)
 
     def _release(self, config: schema.Experiment) -> ExampleRelease | None:

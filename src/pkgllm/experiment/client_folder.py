@@ -5,7 +5,7 @@
     FOLDER/graph.jsonld     the person's graph; or graph.ttl
     FOLDER/ca.crt           certificate of the authority that signed the server's
     FOLDER/client.key       proves to the server which client this is
-    FOLDER/privacy_ledger.jsonl  with the privacy unit example: what was released, in all runs
+    FOLDER/privacy_ledger.jsonl  what was released in all runs, where the client noises it itself
     FOLDER/private/         groups, reference log-probabilities and what else a run leaves there
 
 Nothing of ``private``, ``graph``, ``client.key`` and the ledger leaves the machine.
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgllm.config.load import load_config
-from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy
+from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy, has_local_noise
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.experiment.assembly import build_groups, check_room, make_policy, make_writer, populate
-from pkgllm.experiment.device_privacy import HEAD, DevicePrivacy
+from pkgllm.experiment.device_privacy import HEAD, SHARE, DevicePrivacy, DeviceShares
 from pkgllm.experiment.privacy_run import LEDGER
 from pkgllm.experiment.run_record import load_base
 from pkgllm.experiment.trainers import check_engine, make_trainer
@@ -115,6 +115,7 @@ class ClientFolder:
         Raises:
             PkgllmError: If anything that is needed cannot be used.
         """
+        from pkgllm.experiment.client_noise import make_device_noise
         from pkgllm.experiment.client_state import make_controls
         from pkgllm.federation.client_app import CohortApp
 
@@ -122,12 +123,6 @@ class ClientFolder:
         mode = config.mode
         if mode.name != "federated":
             raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
-        if isinstance(config.privacy, ClientPrivacy):
-            raise ConfigError(
-                f"{self.path / CONFIG}: privacy.name client is not there yet for clients on "
-                "machines of their own, so nothing would be private; use example or none on both "
-                "sides"
-            )
         population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
         base = load_base(config)
         writer = make_writer(config.prompt, base)
@@ -146,6 +141,7 @@ class ClientFolder:
             )
             tell(str(own))
             release = own.release
+        shares = self._shares(tell)
         trainer = make_trainer(
             config,
             policy,
@@ -160,7 +156,19 @@ class ClientFolder:
             weighting=mode.weighting,
             report_private_metrics=config.privacy.report_private_metrics,
             controls=make_controls(config, policy, [self.client], self.private),
+            noise=make_device_noise(shares, policy, self.private / SHARE) if shares else None,
         )
+
+    def _shares(self, tell: Callable[[str], None]) -> DeviceShares | None:
+        """Return what sees to the client's share of the noise; None where it adds none."""
+        privacy = self.config.privacy
+        if has_local_noise(privacy):
+            shares = DeviceShares(self.config, ledger=self.path / LEDGER, head=self.private / HEAD)
+            tell(str(shares))
+            return shares
+        if isinstance(privacy, ClientPrivacy):
+            tell("privacy unit client, mechanism central: the server has the updates as they are")
+        return None
 
     def _read_graph(self) -> PersonalGraph:
         found = [self.path / name for name in GRAPHS if (self.path / name).is_file()]

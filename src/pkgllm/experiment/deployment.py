@@ -20,12 +20,22 @@ from pkgllm.experiment.assembly import (
     takes_public_baseline,
 )
 from pkgllm.experiment.client_folder import CATALOGUE, read_catalogue
-from pkgllm.experiment.run_record import LIKED, check_same_base, load_base
+from pkgllm.experiment.privacy_plan import check_privacy, known_clients
+from pkgllm.experiment.privacy_run import (
+    FIXED_NOISE,
+    LEDGER,
+    given_noise,
+    noise_source,
+    read_guarantee,
+)
+from pkgllm.experiment.privacy_statement import privacy_statement
+from pkgllm.experiment.run_record import LIKED, check_same_base, load_base, read_json
 from pkgllm.experiment.trainers import check_engine
 from pkgllm.experiment.training_run import Traces, going_on
 from pkgllm.files import read_bytes
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.privacy.noise import secure
+from pkgllm.privacy.ledger import Ledger
+from pkgllm.privacy.noise import NoiseSource
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder, provenance
 from pkgllm.training.local import KlBaseline, no_baseline
@@ -45,7 +55,13 @@ def is_deployed(config: Experiment) -> bool:
 
 
 def train_deployed(
-    config: Experiment, path: Path, progress: Progress, *, resume: bool = False, keep: int = 2
+    config: Experiment,
+    path: Path,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    keep: int = 2,
+    insecure_fixed_noise: bool = False,
 ) -> None:
     """Train as the server of a federation whose clients are on machines of their own.
 
@@ -58,6 +74,8 @@ def train_deployed(
         progress: Is told how far the work is.
         resume: Whether to go on with the run in the folder, which has this configuration.
         keep: Checkpoints that stay, at least 1.
+        insecure_fixed_noise: Whether the server's noise comes from the seed, for tests alone; marks
+            the run as not private.
 
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
@@ -69,6 +87,7 @@ def train_deployed(
     from pkgllm.federation.superlink import SuperLink, connected_nodes
 
     mode, runtime = _deployed(config)
+    _check_noise(config, insecure_fixed_noise=insecure_fixed_noise)
     keys = Path(runtime.keys)
     roster = read_roster(keys)
     if mode.cohort_size > len(roster):
@@ -76,6 +95,10 @@ def train_deployed(
             f"mode.cohort_size must be at most the number of keys in {keys / 'clients'}, "
             f"{len(roster)}, got {mode.cohort_size}; lower it or add clients"
         )
+    # Of the unit example each client counts its own groups, and keeps its own ledger.
+    known = known_clients(roster) if config.privacy.name == "client" else {}
+    if known:
+        check_privacy(config, known)
     secret = read_bytes(keys / EXECUTOR_SECRET)
     read_bytes(keys / AUTHORITY_CERTIFICATE)
     run = RunFolder.open(path) if resume else RunFolder.create(path)
@@ -94,8 +117,10 @@ def train_deployed(
         nodes = partial(connected_nodes, grid, roster)
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
-        _describe(config, run, base)
-        traces = Traces(run, progress, None, keep, {}, secure())
+        was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+        noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise or was_fixed)
+        _describe(config, run, base, noise)
+        traces = Traces(run, progress, None, keep, known, noise)
         with going_on(config, policy, base, {}, traces, kl_baseline=kl_baseline) as training:
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):
@@ -120,13 +145,35 @@ def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: P
     return make_kl_baseline(config, policy, writer, catalogue)
 
 
-def _describe(config: Experiment, run: RunFolder, base: BaseModel) -> None:
+def deployed_statement(config: Experiment, path: Path) -> str:
+    """Return the note on privacy of a finished run."""
+    return privacy_statement(config, read_guarantee(path))
+
+
+def _check_noise(config: Experiment, *, insecure_fixed_noise: bool) -> None:
+    """Fail where clients would add other noise than this process counts on."""
+    given_noise(config)
+    is_central = config.privacy.name == "client" and config.privacy.mechanism == "central"
+    if insecure_fixed_noise and not is_central:
+        raise ConfigError(
+            "--insecure-fixed-noise does not go with mode.runtime deployment, whose clients draw "
+            "their own noise, but for privacy.mechanism central; leave it out"
+        )
+
+
+def _describe(config: Experiment, run: RunFolder, base: BaseModel, noise: NoiseSource) -> None:
     run.write_text("config.yaml", dump_config(config))
     if not run.provenance.exists():
         run.write_json("split.json", {"digest": None, "left_out": [], "clients": {}})
         run.write_json(LIKED, {"clients": []})
         made_of = provenance(seed=config.seed, digests={"base_model": base.digest})
-        run.write_json("provenance.json", {**made_of, "device": str(base.device)})
+        if config.privacy.name == "client" and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit="client")
+        # Last, since it says that the others are there.
+        run.write_json(
+            "provenance.json",
+            {**made_of, "device": str(base.device), FIXED_NOISE: noise.reproducible},
+        )
 
 
 def _deployed(config: Experiment) -> tuple[Federated, DeploymentRuntime]:

@@ -1,6 +1,6 @@
 """What keeps a person's promise on the person's own device, against a server that nobody trusts.
 
-    FOLDER/privacy_ledger.jsonl        what was released of the person's examples, in all runs
+    FOLDER/privacy_ledger.jsonl        what was released of the person, in all runs
     FOLDER/private/privacy_head.json   how far that ledger reached
 
 A folder has one ledger, and one budget, whatever runs it takes part in. A budget for each run would
@@ -21,19 +21,78 @@ from pathlib import Path
 from pkgllm.config import schema
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
 from pkgllm.experiment.privacy_plan import check_delta
-from pkgllm.experiment.privacy_run import LEDGER
+from pkgllm.experiment.privacy_run import LEDGER, given_noise, share_mechanism
+from pkgllm.experiment.privacy_statement import Budgeted
 from pkgllm.experiment.trainers import ExampleRelease
 from pkgllm.files import cannot, write_atomically
-from pkgllm.privacy.accounting import Schedule, calibrate_noise
+from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon
 from pkgllm.privacy.ledger import Head, Ledger
-from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.mechanisms import Mechanism, Unit, of_a_share
 from pkgllm.privacy.noise import secure
 from pkgllm.privacy.statements import written
 
 HEAD = "privacy_head.json"
 """How far the ledger reached, in the folder of what is private to the process."""
 
+SHARE = "share.safetensors"
+"""What a device sent last, its share of the noise included; in the same folder."""
+
 logger = logging.getLogger(__name__)
+
+
+class DeviceLedger:
+    """A client's own ledger, and the budget that it keeps to.
+
+    Args:
+        privacy: Of the client's own configuration.
+        ledger: The ledger's file.
+        head: File that tells how far it reached.
+
+    Raises:
+        ConfigError: If there is no budget.
+        PrivacyError: If the ledger was removed, edited or cut, or is of another unit.
+        RunError: If a file cannot be read or written.
+    """
+
+    def __init__(self, privacy: Budgeted, *, ledger: Path, head: Path) -> None:
+        if privacy.budget is None:
+            raise ConfigError(
+                "privacy.target_epsilon or privacy.max_epsilon must be given to a client that "
+                "keeps its own ledger, or it would release without end; add one to its config.yaml"
+            )
+        self._privacy = privacy
+        self.budget = privacy.budget
+        self._head_file = head
+        self._ledger = _open(ledger, head, privacy.name)
+
+    def spent(self, min_shares: int = 1) -> float:
+        """Return epsilon of all that was released; above 1 for whoever sees single shares."""
+        privacy = self._privacy
+        histories = map(self._ledger.history, self._ledger.clients)
+        return largest_epsilon(
+            ([of_a_share(one, min_shares) for one in history] for history in histories),
+            delta=privacy.delta,
+            accountant=privacy.accountant,
+        )
+
+    def charge(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
+        """Write down what is about to leave, where the budget has room for it.
+
+        Raises:
+            BudgetError: If it has not.
+            PrivacyError: If somebody else changed the ledger meanwhile.
+            RunError: If it cannot be written.
+        """
+        privacy = self._privacy
+        if self._ledger.would_exceed(
+            self.budget, mechanisms, delta=privacy.delta, accountant=privacy.accountant
+        ):
+            raise BudgetError(
+                f"round {round_num} would exceed the privacy budget of {self.budget:g}, of which "
+                f"{written(self.spent())} is spent by this and earlier runs; nothing is sent. "
+                "Raise privacy.max_epsilon of this client if its owner agrees"
+            )
+        _write_head(self._head_file, self._ledger.charge(round_num, mechanisms))
 
 
 class DevicePrivacy:
@@ -65,17 +124,9 @@ class DevicePrivacy:
         ledger: Path,
         head: Path,
     ) -> None:
-        if privacy.budget is None:
-            raise ConfigError(
-                "privacy.target_epsilon or privacy.max_epsilon must be given to a client that "
-                "keeps its own ledger, or it would release without end; add one to its config.yaml"
-            )
         check_delta(privacy, num_groups)
-        self._privacy = privacy
-        self._budget = privacy.budget
         self.noise_multiplier = _noise_multiplier(privacy, num_groups, num_steps)
-        self._head_file = head
-        self._ledger = _open(ledger, head)
+        self._ledger = DeviceLedger(privacy, ledger=ledger, head=head)
 
     @property
     def release(self) -> ExampleRelease:
@@ -85,34 +136,56 @@ class DevicePrivacy:
     @property
     def spent(self) -> float:
         """Epsilon of all that was released of the person's examples."""
-        privacy = self._privacy
-        return self._ledger.spent(delta=privacy.delta, accountant=privacy.accountant)
+        return self._ledger.spent()
 
     def __str__(self) -> str:
         """Return what was spent of the budget, for the person."""
         return (
             f"privacy unit example, noise multiplier {self.noise_multiplier:.4g}; epsilon "
-            f"{written(self.spent)} of {self._budget:g} is spent"
+            f"{written(self.spent)} of {self._ledger.budget:g} is spent"
         )
 
     def charge(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
-        """Write down what is about to leave, where the budget has room for it.
+        """Write down what is about to leave; see :meth:`DeviceLedger.charge`."""
+        self._ledger.charge(round_num, mechanisms)
 
-        Raises:
-            BudgetError: If it has not.
-            PrivacyError: If somebody else changed the ledger meanwhile.
-            RunError: If it cannot be written.
-        """
-        privacy = self._privacy
-        if self._ledger.would_exceed(
-            self._budget, mechanisms, delta=privacy.delta, accountant=privacy.accountant
-        ):
-            raise BudgetError(
-                f"round {round_num} would exceed the privacy budget of {self._budget:g}, of which "
-                f"{written(self.spent)} is spent by this and earlier runs; nothing is sent. Raise "
-                "privacy.max_epsilon of this client if its owner agrees"
-            )
-        _write_head(self._head_file, self._ledger.charge(round_num, mechanisms))
+
+class DeviceShares:
+    """The privacy of one client that adds its share of the noise, kept by the client.
+
+    The budget is that of sums, as everywhere. What the server may learn, which sees single shares,
+    is told beside.
+
+    Args:
+        config: The client's own.
+        ledger: The ledger's file.
+        head: File that tells how far it reached.
+
+    Raises:
+        ConfigError: If there is no budget, or the client cannot know the noise.
+        PrivacyError: If the ledger was removed, edited or cut, or is of another unit.
+        RunError: If a file cannot be read or written.
+    """
+
+    def __init__(self, config: schema.Experiment, *, ledger: Path, head: Path) -> None:
+        settings = given_noise(config)
+        assert settings is not None
+        assert isinstance(config.privacy, schema.ClientPrivacy)
+        self.settings = settings
+        self._ledger = DeviceLedger(config.privacy, ledger=ledger, head=head)
+
+    def __str__(self) -> str:
+        """Return what was spent of the budget, for the person."""
+        of_shares = self._ledger.spent(self.settings.min_shares)
+        return (
+            f"privacy unit client, each value of an update is noised by {self.settings.share_std:g}"
+            f"; epsilon {written(self._ledger.spent())} of {self._ledger.budget:g} is spent for "
+            f"whoever sees only sums, and {written(of_shares)} for the server"
+        )
+
+    def charge(self, client: str, round_num: int) -> None:
+        """Write down a share that is about to be made; see :meth:`DeviceLedger.charge`."""
+        self._ledger.charge(round_num, {client: share_mechanism(self.settings)})
 
 
 def _noise_multiplier(privacy: schema.ExamplePrivacy, num_groups: int, num_steps: int) -> float:
@@ -128,12 +201,12 @@ def _noise_multiplier(privacy: schema.ExamplePrivacy, num_groups: int, num_steps
     )
 
 
-def _open(path: Path, head_file: Path) -> Ledger:
+def _open(path: Path, head_file: Path, unit: Unit) -> Ledger:
     head = _read_head(head_file)
     if head is None and not path.exists():
-        ledger = Ledger.create(path, unit="example")
+        ledger = Ledger.create(path, unit=unit)
     else:
-        ledger = Ledger.open(path, unit="example", at=head)
+        ledger = Ledger.open(path, unit=unit, at=head)
         if head is None and ledger.head.length:
             logger.warning("%s is missing; %s goes on as it is", head_file, path)
     _write_head(head_file, ledger.head)

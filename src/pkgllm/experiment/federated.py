@@ -83,6 +83,8 @@ def federated_server(
         strategy_state=training.start.section(STRATEGY) if training.start else None,
         privacy=privacy,
         kl_baseline=training.kl_baseline,
+        # What a run promises is computed from all of them, so cohorts are drawn from all of them.
+        clients=clients if privacy is not None else None,
     )
 
 

@@ -29,7 +29,7 @@ from pkgllm.experiment.federation_setup import graph_file
 from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
 from pkgllm.experiment.privacy_plan import check_privacy
-from pkgllm.experiment.privacy_run import LEDGER, noise_source
+from pkgllm.experiment.privacy_run import FIXED_NOISE, LEDGER, noise_source
 from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -65,9 +65,6 @@ logger = logging.getLogger(__name__)
 GROUPS = "groups.arrow"
 """Every training client's groups, from which a round reads those of its cohort. Private, and gone
 when training is done."""
-
-FIXED_NOISE = "insecure_fixed_noise"
-"""Key of the provenance: whether private noise came from the seed."""
 
 KEEP = 2
 """Checkpoints that stay: the newest, and one before it in case that one is damaged."""

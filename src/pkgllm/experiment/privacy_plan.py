@@ -7,6 +7,7 @@ counted. Otherwise, with the unit ``client``, all share one.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from pkgllm.config import schema
@@ -38,12 +39,7 @@ def plan_privacy(config: schema.Experiment) -> Plan:
         raise ConfigError(
             "privacy.name is none, so there is nothing to plan; set it to example or client"
         )
-    windows = window_settings(config)
-    num_groups = {
-        split.client: found
-        for split in populate(config, read_corpus(config)).in_training
-        if (found := sum(1 for _ in hidden_windows(split.train_graph, windows)))
-    }
+    num_groups = _num_groups(config)
     if mode.name == "federated" and mode.cohort_size > len(num_groups):
         raise ConfigError(
             f"mode.cohort_size must be at most the number of training clients, {len(num_groups)}, "
@@ -80,6 +76,33 @@ def plan_privacy(config: schema.Experiment) -> Plan:
         num_rounds=mode.rounds,
         budget=privacy.budget,
     )
+
+
+def _num_groups(config: schema.Experiment) -> Mapping[str, int]:
+    """Return the groups of each training client that has any."""
+    mode = config.mode
+    if (
+        isinstance(mode, schema.Federated)
+        and isinstance(mode.runtime, schema.DeploymentRuntime)
+        and config.privacy.name == "client"
+    ):
+        from pkgllm.federation.certificates import read_roster
+
+        return known_clients(read_roster(Path(mode.runtime.keys)))
+    windows = window_settings(config)
+    return {
+        split.client: found
+        for split in populate(config, read_corpus(config)).in_training
+        if (found := sum(1 for _ in hidden_windows(split.train_graph, windows)))
+    }
+
+
+def known_clients(clients: Iterable[str]) -> Mapping[str, int]:
+    """Return clients whose groups nobody but they themselves can count, as if each had one.
+
+    With the unit ``client`` only the number of clients matters.
+    """
+    return dict.fromkeys(clients, 1)
 
 
 def planned_schedules(

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from pkgllm.checkpoints import Checkpoint
 from pkgllm.config import schema
-from pkgllm.errors import PrivacyError
+from pkgllm.errors import ConfigError, PrivacyError
 from pkgllm.experiment.privacy_plan import settle_noise, units_by_client
 from pkgllm.experiment.privacy_statement import (
     Budgeted,
     make_guarantee,
     min_shares,
-    relation_of,
 )
 from pkgllm.privacy.accounting import largest_epsilon
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
@@ -36,6 +35,9 @@ GUARANTEE = "privacy.json"
 
 PRIVACY = "privacy"
 """Section of a checkpoint."""
+
+FIXED_NOISE = "insecure_fixed_noise"
+"""Key of the provenance: whether private noise came from the seed."""
 
 NOISE_IS_FIXED = "its noise comes from the seed of the run, which is for tests alone"
 
@@ -159,9 +161,9 @@ class RunPrivacy:
         """Return what one round releases about each client of a cohort, whose clients noise it."""
         privacy = budgeted(self.config)
         if schema.has_local_noise(privacy):
-            # What is seen of the sum; a single share's price follows from it.
-            one = Mechanism(self.noise_multiplier, 1.0, neighboring_relation=relation_of(privacy))
-            return dict.fromkeys(cohort, one)
+            settings = self.local_noise
+            assert settings is not None
+            return dict.fromkeys(cohort, share_mechanism(settings))
         assert isinstance(privacy, schema.ExamplePrivacy)
         units, mode = units_by_client(self.config, self.num_groups), self.config.mode
         times = mode.cohort_size if mode.name == "centralized" else 1
@@ -223,6 +225,35 @@ def local_noise(config: schema.Experiment, noise_multiplier: float) -> LocalNois
     if shares is None:
         return None
     return LocalNoise(budgeted(config).clip_norm, noise_multiplier, shares)
+
+
+def given_noise(config: schema.Experiment) -> LocalNoise | None:
+    """Return how clients protect what they send, as far as one can know by itself.
+
+    Raises:
+        ConfigError: If the noise would have to be computed, from what only all clients together
+            know.
+    """
+    privacy = config.privacy
+    if not schema.has_local_noise(privacy):
+        return None
+    if privacy.noise_multiplier is None:
+        raise ConfigError(
+            "privacy.noise_multiplier must be given with privacy.mechanism local in a deployment, "
+            "because no client knows of the others what privacy.target_epsilon needs; pkgllm "
+            "privacy plan computes it"
+        )
+    return local_noise(config, privacy.noise_multiplier)
+
+
+def share_mechanism(settings: LocalNoise) -> Mechanism:
+    """Return what a client is charged for a round in which it adds its share of the noise.
+
+    It is what is seen of the sum; the price of the single share follows from it.
+    """
+    return Mechanism(
+        settings.noise_multiplier, 1.0, neighboring_relation=NeighboringRelation.ZERO_OUT_ONE
+    )
 
 
 def clip_of(privacy: schema.ClientPrivacy, start: Checkpoint | None) -> AdaptiveClip:

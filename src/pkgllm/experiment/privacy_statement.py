@@ -55,7 +55,9 @@ def make_guarantee(
         epsilon,
         privacy.delta,
         privacy.accountant,
-        neighboring_relation=relation_of(privacy),
+        neighboring_relation=NeighboringRelation.ZERO_OUT_ONE
+        if schema.has_local_noise(privacy)
+        else NeighboringRelation.ADD_OR_REMOVE_ONE,
         fact_epsilon=fact_epsilon,
         max_groups_per_fact=bound,
         share_epsilon=share_epsilon,
@@ -63,13 +65,6 @@ def make_guarantee(
         not_private=METRICS_LEAVE if privacy.report_private_metrics else not_private,
         kept_by_clients=kept_by_clients,
     )
-
-
-def relation_of(privacy: Budgeted) -> NeighboringRelation:
-    """Return which two runs must not be told apart."""
-    if schema.has_local_noise(privacy):
-        return NeighboringRelation.ZERO_OUT_ONE
-    return NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
 def min_shares(config: schema.Experiment) -> int | None:

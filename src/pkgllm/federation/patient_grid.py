@@ -2,8 +2,9 @@
 
 Flower forgets a message once a SuperNode has taken it: where the SuperNode dies, no reply comes, or
 an error that says the node is unavailable. What a client answers depends on the message alone, so
-asking twice is safe, and the second answer is the first one; but for private noise, which is fresh,
-and which the client charges to its ledger again.
+asking twice is safe, and the second answer is the first one; but for the noise of DP-SGD, which is
+fresh, and which the client charges to its ledger again. A share of local noise is kept and sent
+again (:mod:`~pkgllm.federation.share_store`).
 """
 
 import logging

@@ -121,6 +121,7 @@ def run_rounds(
     strategy_state: Mapping[str, Tensor] | None = None,
     privacy: RoundPrivacy | None = None,
     kl_baseline: KlBaseline = no_baseline,
+    clients: Collection[str] | None = None,
 ) -> AdapterState:
     """Train an adapter for some rounds and return it.
 
@@ -143,6 +144,8 @@ def run_rounds(
         privacy: Draws cohorts, makes updates private, and ends training before the budget is
             exceeded; None for no guarantee.
         kl_baseline: What the cohort is sent beside the adapter of a round.
+        clients: Ids of all from whom cohorts are drawn, whether they are connected or not; those
+            that are connected if absent.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
@@ -162,7 +165,7 @@ def run_rounds(
         strategy.load_state_dict(arrays, records.to_record(initial))
     nodes = _node_by_client(grid, timeout)
     # In order already, so that sorting it for each draw costs next to nothing.
-    population = sorted(nodes)
+    population = sorted(nodes if clients is None else clients)
     adapter = initial
     for round_num in range(first_round, num_rounds + 1):
         cohort = privacy.draw(population, round_num) if privacy else None
@@ -179,7 +182,8 @@ def run_rounds(
                 strategy,
                 adapter,
                 round_num=round_num,
-                nodes={client: nodes[client] for client in cohort},
+                cohort=cohort,
+                nodes={client: nodes[client] for client in cohort if client in nodes},
                 learning_rate=learning_rate(round_num),
                 timeout=timeout,
                 min_updates=min_updates,
@@ -232,6 +236,7 @@ def _run_round(
     adapter: AdapterState,
     *,
     round_num: int,
+    cohort: Sequence[str],
     nodes: Mapping[str, int],
     learning_rate: float,
     timeout: float,
@@ -241,7 +246,7 @@ def _run_round(
     kl_baseline: KlBaseline,
 ) -> RoundRecord:
     started = time.perf_counter()
-    noise = privacy.begin(round_num, tuple(nodes)) if privacy else None
+    noise = privacy.begin(round_num, cohort) if privacy else None
     baseline = kl_baseline(adapter)
     config = records.instruction_config(
         round_num, learning_rate, kl_baseline=baseline, local_noise=noise
@@ -253,18 +258,20 @@ def _run_round(
     }
     trained = time.perf_counter()
     replies = {client: received[node] for client, node in nodes.items() if node in received}
-    failed = _failures(replies, nodes, adapter, timeout)
+    absent = dict.fromkeys((c for c in cohort if c not in nodes), "not connected")
+    failed = dict(sorted((absent | _failures(replies, nodes, adapter, timeout)).items()))
     for client, reason in failed.items():
         logger.warning("round %d: client %s is left out: %s", round_num, client, reason)
     # Before the strategy, because some take the updates apart.
     bytes_up = sum(map(records.num_bytes, received.values()))
     good = [replies[client] for client in nodes if client not in failed]
-    # A cohort that was drawn smaller than that is no failure.
+    # A cohort that was drawn smaller than that, or is not connected, is no failure.
     if len(good) < min(min_updates, len(nodes)):
-        if all(failed[c] == records.failure_reason(c, BudgetError) for c in failed):
+        unable = failed.keys() - absent.keys()
+        if all(failed[c] == records.failure_reason(c, BudgetError) for c in unable):
             raise BudgetError(
                 f"round {round_num}: at least {min_updates} of {len(nodes)} clients must send an "
-                f"update, and the privacy budgets of {len(failed)} are spent"
+                f"update, and the privacy budgets of {len(unable)} are spent"
             )
         raise FederationError(_too_few(round_num, min_updates, len(good), failed))
     spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
@@ -284,7 +291,7 @@ def _run_round(
     after = records.to_adapter(arrays)
     return RoundRecord(
         round_num=round_num,
-        cohort=tuple(nodes),
+        cohort=tuple(cohort),
         failed=failed,
         metrics=records.to_metrics(means) if means else {},
         adapter=after,
@@ -354,7 +361,7 @@ def _failures(
         for client, own in names.items():
             if own != usual:
                 failed[client] = f"sent the metrics {own}, the others {usual}"
-    return dict(sorted(failed.items()))
+    return failed
 
 
 def _too_few(round_num: int, needed: int, usable: int, failed: Mapping[str, str]) -> str:

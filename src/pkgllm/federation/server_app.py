@@ -1,6 +1,6 @@
 """The server's side, and the local runtime that puts both sides into one process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -35,6 +35,7 @@ def make_server_app(
     strategy_state: Mapping[str, Tensor] | None = None,
     privacy: RoundPrivacy | None = None,
     kl_baseline: KlBaseline = no_baseline,
+    clients: Collection[str] | None = None,
 ) -> ServerApp:
     """Return Flower's app for the server: :func:`run_rounds` with these arguments.
 
@@ -59,6 +60,7 @@ def make_server_app(
             strategy_state=strategy_state,
             privacy=privacy,
             kl_baseline=kl_baseline,
+            clients=clients,
         )
         context.state[ARRAYS] = to_record(adapter)
 

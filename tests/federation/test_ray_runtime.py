@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where nobody else's Ray leaves anything; short, or the runtime would choose another."""
+    with tempfile.TemporaryDirectory(prefix="pk", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield
 
 
 def left_by_ray() -> set[Path]:

@@ -26,8 +26,11 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True)
-def temporary_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Where nobody else's Ray leaves anything; short, or the runtime would choose another."""
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where nobody else's Ray leaves anything; short, or the runtime would choose another.
+
+    Pytest's own folder, ``tmp_path``, must be there before.
+    """
     with tempfile.TemporaryDirectory(prefix="pk", dir="/tmp", ignore_cleanup_errors=True) as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         monkeypatch.setenv("TMPDIR", folder)

@@ -13,6 +13,7 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ConfigError, DataError, FederationError
 from pkgllm.experiment.assembly import (
     build_groups,
@@ -95,10 +96,15 @@ def test_what_is_private_can_be_read_by_the_owner_alone(folders: Path) -> None:
 
 
 def test_a_catalogue_is_read_back_equal(config: Experiment, tmp_path: Path) -> None:
-    catalogue = read_corpus(config).catalogue
+    items = read_corpus(config).catalogue.items
+    catalogue = Catalogue(
+        [*items, Item("0", "Ran (1985)", {"genre": ("war",), "star": ("A", "B")})]
+    )
     write_catalogue(catalogue, tmp_path / "catalogue.json")
-    found = read_catalogue(tmp_path / "catalogue.json")
-    assert [(item.id, item.name) for item in found] == [(i.id, i.name) for i in catalogue]
+    assert read_catalogue(tmp_path / "catalogue.json").items == catalogue.items
+    (tmp_path / "catalogue.json").write_text('{"items": [{"id": "1", "name": "A", "facts": [2]}]}')
+    with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
+        read_catalogue(tmp_path / "catalogue.json")
 
 
 def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:

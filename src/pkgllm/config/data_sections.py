@@ -108,3 +108,31 @@ class Groups(Section):
                 f"{self.max_context}"
             )
         return self
+
+
+class Synthetic(Section):
+    """Groups made up beside those of a client's graph; none of them with the defaults."""
+
+    graph_edits: NotNegative = 0
+    """Groups per client that hide facts of its training graph whatever their time, and ask for
+    them."""
+    max_hidden: Annotated[int, Field(ge=1, le=10)] = 10
+    """Liked and disliked facts that such a group hides; each number up to it is equally likely."""
+    known_items: NotNegative = 2
+    """Items of its prompt that such a group gives as undesirable answers."""
+    rule_facts: NotNegative = 0
+    """Items per client that public facts connect with what it likes, asked for as if it liked
+    them."""
+    relations: tuple[str, ...] = ("director", "genre")
+    """Public relations over which a liked item leads to another."""
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is made up."""
+        return bool(self.graph_edits or self.rule_facts)
+
+    @model_validator(mode="after")
+    def _rules_need_relations(self) -> "Synthetic":
+        if self.rule_facts and not self.relations:
+            raise ValueError("relations must name at least one relation where rule_facts is used")
+        return self

@@ -11,7 +11,16 @@ class Baselines(Section):
     """What a run is compared with beside its own base model; tune on ``validation`` only."""
 
     names: tuple[
-        Literal["popularity", "item_knn", "ease", "random", "constant", "prompt_copy"], ...
+        Literal[
+            "popularity",
+            "genre_popularity",
+            "item_knn",
+            "ease",
+            "random",
+            "constant",
+            "prompt_copy",
+        ],
+        ...,
     ] = ("popularity", "item_knn", "ease")
     """Which are ranked. The last three are controls that show a faulty protocol."""
     neighbours: Positive = 100

@@ -6,10 +6,11 @@ These are combinations that would run, and whose epsilon would be wrong. So they
 from collections.abc import Iterator
 from typing import Literal
 
+from pkgllm.config.data_sections import Synthetic
 from pkgllm.config.layout_sections import Layout
 from pkgllm.config.mode_sections import Mode
 from pkgllm.config.observation_sections import Observation
-from pkgllm.config.privacy_sections import ClientPrivacy, NoPrivacy, Privacy
+from pkgllm.config.privacy_sections import ClientPrivacy, ExamplePrivacy, NoPrivacy, Privacy
 from pkgllm.config.training_sections import Kto, Objective
 
 NOT_LINEAR = frozenset(
@@ -61,6 +62,16 @@ def privacy_problems(
         yield (
             "training.engine must be lanes with privacy.name example, got sequential, which has "
             "no gradient of each example by itself"
+        )
+
+
+def synthetic_problems(privacy: Privacy, synthetic: Synthetic) -> Iterator[str]:
+    """Yield why made-up groups do not go with the unit ``example``."""
+    if isinstance(privacy, ExamplePrivacy) and synthetic.is_used:
+        yield (
+            "synthetic.graph_edits and synthetic.rule_facts must be 0 with privacy.name example: "
+            "every made-up group depends on many facts, so a fact would enter more groups than "
+            "max_groups_per_fact allows; set them to 0, or use privacy.name client"
         )
 
 

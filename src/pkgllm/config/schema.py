@@ -16,6 +16,7 @@ from pkgllm.config.data_sections import (
     RedialCorpus,
     SmallWorldCorpus,
     Split,
+    Synthetic,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
 from pkgllm.config.layout_sections import (
@@ -37,7 +38,11 @@ from pkgllm.config.mode_sections import (
     RayRuntime,
 )
 from pkgllm.config.observation_sections import Observation
-from pkgllm.config.privacy_rules import exposure_problems, privacy_problems
+from pkgllm.config.privacy_rules import (
+    exposure_problems,
+    privacy_problems,
+    synthetic_problems,
+)
 from pkgllm.config.privacy_sections import (
     AdaptiveClipping,
     ClientPrivacy,
@@ -103,6 +108,7 @@ __all__ = [
     "Sft",
     "SmallWorldCorpus",
     "Split",
+    "Synthetic",
     "Training",
     "has_local_noise",
 ]
@@ -120,6 +126,7 @@ class Experiment(Section):
     adapter: Adapter = Adapter()
     prompt: Prompt = Prompt()
     groups: Groups = Groups()
+    synthetic: Synthetic = Synthetic()
     layout: Layout = ByClient(name="by_client")
     """Which client trains on which examples of the groups."""
     objective: Objective
@@ -147,6 +154,7 @@ class Experiment(Section):
             problems += strategy_problems(self.mode, self.training, self.adapter)
         problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
         problems += exposure_problems(self.privacy, self.layout, self.observation)
+        problems += synthetic_problems(self.privacy, self.synthetic)
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -18,10 +18,12 @@ from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.canaries import Canary, inserted_groups
 from pkgllm.preferences.group_store import GroupStore, GroupWriter
-from pkgllm.preferences.groups import GroupBuilder, NegativeCounts
+from pkgllm.preferences.groups import GroupBuilder, NegativeCounts, with_mismatched
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.preferences.public_groups import public_groups
+from pkgllm.preferences.public_paths import PublicPaths
+from pkgllm.preferences.synthetic import SyntheticSettings, synthetic_groups
 from pkgllm.preferences.windows import WindowSettings
 from pkgllm.progress import Progress
 from pkgllm.randomness import stream, torch_seed
@@ -30,6 +32,9 @@ from pkgllm.training import objectives
 from pkgllm.training.local import KlBaseline, no_baseline
 from pkgllm.training.objectives import Objective
 from pkgllm.training.public_baseline import PublicBaseline
+
+_ASKED_FOR = ("liked", "disliked", "rule")
+"""Sources of completions that may not stand in their prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +151,17 @@ def build_groups(
         DataError: If no client has a group.
         RunError: If the file cannot be written.
     """
-    builder = _group_builder(config, population.corpus.catalogue, writer)
+    catalogue, synthetic = population.corpus.catalogue, config.synthetic
+    builder = _group_builder(config, catalogue, writer)
     windows = window_settings(config)
+    paths = PublicPaths(catalogue, synthetic.relations) if synthetic.rule_facts else None
+    edits = SyntheticSettings(
+        synthetic.graph_edits,
+        synthetic.max_hidden,
+        synthetic.known_items,
+        synthetic.rule_facts,
+        config.groups.max_context,
+    )
     with (
         GroupWriter.create(path) as stored,
         progress.track("building groups", len(population.in_training)) as advance,
@@ -158,12 +172,16 @@ def build_groups(
                 stream(config.seed, "groups", split.client),
                 windows,
             )
+            made = stream(config.seed, "synthetic", split.client)
+            added = synthetic_groups(split.train_graph, builder, edits, paths, made)
+            if added:
+                groups = with_mismatched((*groups, *added))
             for group in groups:
-                asked = {c.item for c in group.completions if c.source in ("liked", "disliked")}
+                asked = {c.item for c in group.completions if c.source in _ASKED_FOR}
                 audit_prompt(
                     group.prompt,
                     asked | {fact.tail for fact in split.validation + split.test},
-                    population.corpus.catalogue,
+                    catalogue,
                     place="training prompt",
                 )
             own = [c for c in canaries if c.included and c.client == split.client]

@@ -44,8 +44,11 @@ _GROUPS = "groups.arrow"
 
 
 def write_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write the ids and names of the items, which is all that training needs of them."""
-    items = [{"id": item.id, "name": item.name} for item in catalogue]
+    """Write the ids, names and public facts of the items."""
+    items = [
+        {"id": item.id, "name": item.name, "facts": {r: list(v) for r, v in item.facts.items()}}
+        for item in catalogue
+    ]
     text = json.dumps({"items": items}, ensure_ascii=False, indent=0)
     write_atomically(path, text.encode("utf-8", "surrogatepass") + b"\n")
 
@@ -58,10 +61,17 @@ def read_catalogue(path: Path) -> Catalogue:
     """
     try:
         found = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-        items = [Item(str(item["id"]), str(item["name"])) for item in found["items"]]
+        items = [
+            Item(
+                str(item["id"]),
+                str(item["name"]),
+                {str(r): tuple(map(str, v)) for r, v in item.get("facts", {}).items()},
+            )
+            for item in found["items"]
+        ]
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path}: must hold a catalogue as pkgllm data build writes it: {error!r}"
         ) from error

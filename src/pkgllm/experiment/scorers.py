@@ -8,6 +8,7 @@ from peft import PeftModel
 
 from pkgllm.baselines.controls import ConstantScorer, PromptCopy, RandomScorer
 from pkgllm.baselines.ease import Ease
+from pkgllm.baselines.genre_popularity import GenrePopularity
 from pkgllm.baselines.item_knn import ItemKnn
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.baselines.popularity import Popularity
@@ -122,6 +123,8 @@ def _baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: i
     match name:
         case "popularity":
             return Popularity(likes)
+        case "genre_popularity":
+            return GenrePopularity(likes)
         case "item_knn":
             return ItemKnn(likes, neighbours=choice.neighbours, shrinkage=choice.shrinkage)
         case "ease":

@@ -16,7 +16,7 @@ from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.preferences.prompts import Prompt, PromptWriter
 from pkgllm.preferences.windows import WindowSettings, hidden_windows
 
-CompletionSource = Literal["liked", "disliked", "known", "uniform"]
+CompletionSource = Literal["liked", "disliked", "rule", "known", "uniform"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Completion:
     """The item's name and the terminator."""
     desirable: bool
     source: CompletionSource
-    """The hidden fact's relation, or the kind of negative."""
+    """The hidden fact's relation, ``rule`` for a synthetic fact, or the kind of negative."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +100,29 @@ class GroupBuilder:
             windows: How the graph is cut.
         """
         groups = [
-            self._group(context, hidden, generator)
+            self.group(context, hidden, generator)
             for context, hidden in hidden_windows(graph, windows)
         ]
         return with_mismatched(groups)
 
-    def _group(
-        self, context: PersonalGraph, hidden: Sequence[Fact], generator: np.random.Generator
+    def group(
+        self,
+        context: PersonalGraph,
+        hidden: Sequence[Fact],
+        generator: np.random.Generator,
+        *,
+        derived: Sequence[str] = (),
+        num_known: int | None = None,
     ) -> Group:
+        """Return one group, without mismatched completions.
+
+        Args:
+            context: What the prompt is written from.
+            hidden: Liked and disliked facts that are asked for, none of them in the context.
+            generator: Draws negatives.
+            derived: Ids of items that are desirable by a rule, none of them in the context.
+            num_known: Items of the context that are undesirable; as the run has it when None.
+        """
         asked = [
             self._completion(
                 fact.tail,
@@ -116,17 +131,23 @@ class GroupBuilder:
             )
             for fact in hidden
         ]
-        taken = context.tails | {fact.tail for fact in hidden}
+        asked += [self._completion(item, "rule", desirable=True) for item in derived]
+        taken = context.tails | {fact.tail for fact in hidden} | set(derived)
+        wanted = self._negatives.known if num_known is None else num_known
         return Group(
             self._writer.write(context),
-            (*asked, *self._draw_negatives(context, taken, generator)),
+            (*asked, *self._draw_negatives(context, taken, wanted, generator)),
         )
 
     def _draw_negatives(
-        self, context: PersonalGraph, taken: frozenset[str], generator: np.random.Generator
+        self,
+        context: PersonalGraph,
+        taken: frozenset[str],
+        num_known: int,
+        generator: np.random.Generator,
     ) -> Iterator[Completion]:
         known = [fact.tail for fact in context.facts if fact.tail in self._catalogue]
-        num_known = min(self._negatives.known, len(known))
+        num_known = min(num_known, len(known))
         for index in generator.choice(len(known), num_known, replace=False) if num_known else ():
             yield self._completion(known[int(index)], "known", desirable=False)
         columns = self._catalogue.index_by_id

@@ -18,7 +18,7 @@ from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
-    from pkgllm.config.schema import Experiment
+    from pkgllm.config.schema import AnyExperiment
     from pkgllm.experiment.ranking import Report
 
 _INTERRUPTED = 130
@@ -309,10 +309,10 @@ def pkg_show(file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)])
     console.print(graph_table(read_graph(file)))
 
 
-def _load(name: str, overrides: list[str] | None) -> "Experiment":
-    from pkgllm.config.load import load_config
+def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":
+    from pkgllm.config.load import load_any_config
 
-    return load_config(name, overrides or [])
+    return load_any_config(name, overrides or [])
 
 
 def _show(report: "Report") -> None:

@@ -1,8 +1,9 @@
 """A configuration's file, found, read, checked as a whole, and written back."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -13,16 +14,19 @@ from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment,
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
 
-STUDIES = "studies"
-"""Folder of the shipped configurations that holds studies, which are none of one run."""
+Kind = Literal["configuration", "study", "table"]
+"""What a file describes: one run, the runs of a study, or those of a table of results."""
+
+_FOLDERS: Mapping[str, Kind] = MappingProxyType({"studies": "study", "tables": "table"})
+"""Folders of the shipped configurations that hold something else than single runs."""
 
 
-def find_config(name: str, *, study: bool = False) -> Path:
+def find_config(name: str, *, kind: Kind = "configuration") -> Path:
     """Return the file of a configuration: a path, a file in ``./configs``, or a shipped preset.
 
     Args:
         name: Its path, or its name in one of the folders.
-        study: Whether a study is looked for, rather than the configuration of a run.
+        kind: What is looked for.
 
     Raises:
         ConfigError: If there is none of this name.
@@ -35,11 +39,11 @@ def find_config(name: str, *, study: bool = False) -> Path:
     presets = sorted(
         relative.as_posix()
         for path in folder.rglob("*.yaml")
-        if ((relative := path.relative_to(folder)).parts[0] == STUDIES) == study
+        if _FOLDERS.get((relative := path.relative_to(folder)).parts[0], "configuration") == kind
     )
     close = did_you_mean(name, presets)
     raise ConfigError(
-        f"no {'study' if study else 'configuration'} {name}"
+        f"no {kind} {name}"
         f"{f' (did you mean {close}?)' if close else ''}; "
         f"looked for {', '.join(map(str, places))}; shipped are {', '.join(presets)}"
     )

@@ -27,13 +27,14 @@ def _label(value: Any) -> Any:
     return f"{value}" if isinstance(value, int | float) and value is not True else value
 
 
-def _labelled(value: Any) -> Any:
+def labelled(value: Any) -> Any:
+    """Return keys and values with numbers among the keys as text."""
     return {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _axes(value: Any) -> Any:
-    value = _labelled(value)
-    return {k: _labelled(v) for k, v in value.items()} if isinstance(value, dict) else value
+    value = labelled(value)
+    return {k: labelled(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _one_or_more(value: Any) -> Any:
@@ -42,7 +43,7 @@ def _one_or_more(value: Any) -> Any:
 
 
 def _chosen(value: Any) -> Any:
-    value = _labelled(value)
+    value = labelled(value)
     return {k: _label(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -50,7 +51,7 @@ def _left_out(value: Any) -> Any:
     if not isinstance(value, tuple | list):
         return value
     return tuple(
-        {k: _one_or_more(v) for k, v in _labelled(entry).items()}
+        {k: _one_or_more(v) for k, v in labelled(entry).items()}
         if isinstance(entry, dict)
         else entry
         for entry in value

@@ -56,7 +56,7 @@ def load_study(name_or_path: str) -> Plan:
         >>> [run.name for run in plan.runs][:3]
         ['fedavg-seed0', 'fedprox-seed0', 'scaffold-seed0']
     """
-    path = find_config(name_or_path, study=True)
+    path = find_config(name_or_path, kind="study")
     tree, problems = read_tree(path)
     study: Study | None = None
     try:

@@ -34,6 +34,8 @@ class Answer:
 
     ranks: tuple[float, ...]
     """Realistic ranks, in the order of the sorted items."""
+    top: tuple[str, ...]
+    """Ids of the best candidates, best first; empty after a failure."""
     failed: bool
 
 
@@ -224,14 +226,17 @@ def _row(record: object, place: str) -> _Row:
     answers: dict[str, Answer] = {}
     for model, answer in models.items():
         match answer:
-            case {"ranks": [*ranks], "failed": bool(failed)} if len(ranks) == len(items) and all(
-                _is_rank(rank, last) for rank in ranks
+            case {"ranks": [*ranks], "top": [*top], "failed": bool(failed)} if (
+                len(ranks) == len(items)
+                and all(_is_rank(rank, last) for rank in ranks)
+                and all(isinstance(item, str) for item in top)
             ):
-                answers[str(model)] = Answer(tuple(float(ranks[index]) for index in order), failed)
+                ordered = tuple(float(ranks[index]) for index in order)
+                answers[str(model)] = Answer(ordered, tuple(map(str, top)), failed)
             case _:
                 raise RunError(
-                    f"{place}: model {model!r} must have failed, true or false, and {len(items)} "
-                    f"ranks from 1 to {last}; {_AGAIN}"
+                    f"{place}: model {model!r} must have failed, true or false, {len(items)} ranks "
+                    f"from 1 to {last}, and ids as top; {_AGAIN}"
                 )
     asked = Asked(tuple(items[index] for index in order), candidates)
     return _Row(client, seen, asked, answers)

@@ -84,7 +84,7 @@ def make_scorers(
     return (
         tuned,
         base,
-        *(_baseline(name, choice, likes, config.seed) for name in dict.fromkeys(choice.names)),
+        *(baseline(name, choice, likes, config.seed) for name in dict.fromkeys(choice.names)),
     )
 
 
@@ -119,7 +119,8 @@ def own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]
     return select
 
 
-def _baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
+def baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
+    """Return the simple model of a name, which learns from likes alone."""
     match name:
         case "popularity":
             return Popularity(likes)

@@ -1,6 +1,7 @@
 """Test the points of a study against one of them, over all seeds at once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,24 @@ from pkgllm.experiment.comparison import PERMUTATIONS, client_terms
 from pkgllm.experiment.predictions import Predictions, check_same_queries, read_predictions
 from pkgllm.randomness import stream
 
-Runs = Mapping[int, Path]
-"""A point's finished run folders, by seed."""
 
-_Pairs = Sequence[tuple[Predictions, Predictions]]
+@dataclass(frozen=True, slots=True)
+class RankedRuns:
+    """Finished runs of a point, and which of their models is meant."""
+
+    paths: Mapping[int, Path]
+    """Run folders, by seed."""
+    model: str
+
+
+_Found = tuple[Predictions, str]
+"""A run and one of its models."""
+
+_Pairs = Sequence[tuple[_Found, _Found]]
 
 
 def against_reference(
-    reference: Runs, points: Mapping[str, Runs], *, model: str, metrics: Sequence[str]
+    reference: RankedRuns, points: Mapping[str, RankedRuns], *, metrics: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Test whether points differ from a reference, where they were asked the same.
 
@@ -32,7 +43,6 @@ def against_reference(
     Args:
         reference: The runs that others are tested against.
         points: Those of every other point, by its name.
-        model: Which of their models.
         metrics: Names of metrics.
 
     Returns:
@@ -43,17 +53,17 @@ def against_reference(
     tested: list[dict[str, Any]] = []
     notes: list[str] = []
     for name, runs in points.items():
-        seeds = [seed for seed in reference if seed in runs]
+        seeds = [seed for seed in reference.paths if seed in runs.paths]
         if not seeds:
             notes.append(f"{name}: no difference, because no seed is finished here and there.")
             continue
         try:
-            pairs = [_pair(runs[seed], reference[seed], model) for seed in seeds]
+            pairs = [_pair(runs, reference, seed) for seed in seeds]
         except RunError as error:
             notes.append(f"{name}: no difference: {error}.")
             continue
-        found = {metric: _difference(metric, pairs, model) for metric in metrics}
-        clients = len({client for _, there in pairs for client in there.asked})
+        found = {metric: _difference(metric, pairs) for metric in metrics}
+        clients = len({client for _, (there, _) in pairs for client in there.asked})
         tested.append({"name": name, "seeds": seeds, "clients": clients, "metrics": found})
     for metric in metrics:
         p_values = np.array([point["metrics"][metric]["p"] for point in tested])
@@ -62,18 +72,18 @@ def against_reference(
     return tested, notes
 
 
-def _pair(run: Path, reference: Path, model: str) -> tuple[Predictions, Predictions]:
-    here, there = (read_predictions(path, path.name) for path in (run, reference))
+def _pair(runs: RankedRuns, reference: RankedRuns, seed: int) -> tuple[_Found, _Found]:
+    here, there = (read_predictions(r.paths[seed], r.paths[seed].name) for r in (runs, reference))
     check_same_queries(there, here)
-    for found in (here, there):
+    for found, model in ((here, runs.model), (there, reference.model)):
         if model not in found.answers:
             raise RunError(f"{found.path}: does not rank {model}")
-    return here, there
+    return (here, runs.model), (there, reference.model)
 
 
-def _difference(metric: str, pairs: _Pairs, model: str) -> dict[str, Any]:
-    sums, counts = _summed(metric, pairs, model)
-    config = pairs[0][1].config
+def _difference(metric: str, pairs: _Pairs) -> dict[str, Any]:
+    sums, counts = _summed(metric, pairs)
+    config = pairs[0][1][0].config
     ratios = bootstrap_ratios(
         sums,
         counts,
@@ -89,14 +99,13 @@ def _difference(metric: str, pairs: _Pairs, model: str) -> dict[str, Any]:
     return {"difference": found.value, "low": found.low, "high": found.high, "p": float(p)}
 
 
-def _summed(
-    metric: str, pairs: _Pairs, model: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _summed(metric: str, pairs: _Pairs) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum both terms of a metric over each client's queries in all pairs."""
     rows: dict[str, NDArray[np.float64]] = {}
     for here, there in pairs:
-        sums, counts = client_terms(metric, there, [(here, model), (there, model)])
-        for client, row in zip(there.asked, np.stack([sums, counts], axis=1), strict=True):
+        asked = there[0]
+        sums, counts = client_terms(metric, asked, [here, there])
+        for client, row in zip(asked.asked, np.stack([sums, counts], axis=1), strict=True):
             rows[client] = rows[client] + row if client in rows else row
     summed = np.stack(list(rows.values()))
     return summed[:, 0], summed[:, 1]

@@ -11,7 +11,7 @@ from pkgllm.config.study import Point
 from pkgllm.config.study_runs import Plan
 from pkgllm.errors import RunError
 from pkgllm.experiment.run_record import read_json
-from pkgllm.experiment.study_comparison import against_reference
+from pkgllm.experiment.study_comparison import RankedRuns, against_reference
 from pkgllm.files import write_atomically
 from pkgllm.report.study_plots import StudyLines, draw_study
 from pkgllm.report.study_tables import markdown_study
@@ -208,12 +208,16 @@ def _differences(
     if study.reference is None:
         return None, []
     reference = next(p.name for p in study.points() if p.labels == study.reference)
-    runs = {name: {run.seed: run.path for run in of_point} for name, of_point in found.items()}
-    if not runs[reference]:
-        return None, [f"No differences, because no run of the reference {reference} is finished."]
-    others = {name: of_point for name, of_point in runs.items() if name != reference and of_point}
     model = study.models[0]
-    tested, notes = against_reference(runs[reference], others, model=model, metrics=study.metrics)
+    runs = {
+        name: RankedRuns({run.seed: run.path for run in of_point}, model)
+        for name, of_point in found.items()
+        if of_point
+    }
+    if reference not in runs:
+        return None, [f"No differences, because no run of the reference {reference} is finished."]
+    others = {name: of_point for name, of_point in runs.items() if name != reference}
+    tested, notes = against_reference(runs[reference], others, metrics=study.metrics)
     return {"reference": reference, "model": model, "points": tested}, notes
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pkgllm.config.differences import differences
 from pkgllm.config.load import load_config
-from pkgllm.config.study_runs import Plan, StudyRun
+from pkgllm.config.schema import AnyExperiment
+from pkgllm.config.study_runs import Plan
 from pkgllm.errors import ConfigError, PkgllmError, RunError, StoppedError
 from pkgllm.experiment import jobs
 from pkgllm.experiment.study_summary import write_summary
@@ -81,7 +82,7 @@ def sweep(
                 raise _stopped(plan, output, place)
             tell(place)
             try:
-                _do(run, path, progress, keep=keep)
+                do_run(run.config, path, progress, keep=keep)
                 failures.pop(run.name, None)
             except StoppedError as error:
                 raise _stopped(plan, output, place) from error
@@ -104,14 +105,19 @@ def failed_runs(swept: Swept, output: Path) -> RunError:
     )
 
 
-def _do(run: StudyRun, path: Path, progress: Progress, *, keep: int) -> None:
+def do_run(config: AnyExperiment, path: Path, progress: Progress, *, keep: int = jobs.KEEP) -> None:
+    """Do the run of a configuration, or go on with it where its folder is there.
+
+    Raises:
+        PkgllmError: If it cannot be done.
+    """
     if (path / "config.yaml").exists():
         jobs.resume(path, progress, keep=keep)
         return
     # A kill may have left a part of the first file.
     for torn in path.glob(".config.yaml.*.tmp"):
         torn.unlink()
-    jobs.train(run.config, path, progress, keep=keep)
+    jobs.train(config, path, progress, keep=keep)
 
 
 def _check_same_settings(plan: Plan, output: Path) -> None:

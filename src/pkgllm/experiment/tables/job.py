@@ -1,0 +1,73 @@
+"""Reproduce a table: choose the settings, run the rows, write the results."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pkgllm.config.table_plan import TablePlan
+from pkgllm.errors import RunError
+from pkgllm.experiment.tables.results import table_results
+from pkgllm.experiment.tables.rows import Tell, check_same_settings, do_runs, row_runs, working
+from pkgllm.experiment.tables.tuning import recorded, tune
+from pkgllm.progress import Progress
+from pkgllm.report.results_table import markdown_results
+from pkgllm.runs import RunFolder
+
+RESULTS = "results"
+"""Of the files of a table, without their endings."""
+
+
+def reproduce(
+    plan: TablePlan,
+    seeds: Sequence[int],
+    output: Path,
+    progress: Progress,
+    tell: Tell,
+    *,
+    with_tuning: bool = False,
+) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """Run every row that is not finished, and write ``results.json`` and ``results.md``.
+
+    The first Ctrl-C or SIGTERM ends after the round or epoch in flight; called again, it goes on.
+    After every seed the results of what is finished are written.
+
+    Args:
+        plan: The table.
+        seeds: Of the runs, at least one.
+        output: Folder of the table; made if absent.
+        progress: Is told how far the run in flight is.
+        tell: Is told which run begins, and which failed.
+        with_tuning: Whether settings are chosen anew, rather than taken from the table's file.
+
+    Returns:
+        The results, and why runs failed, by their place below ``output``.
+
+    Raises:
+        ConfigError: If a folder holds a run of another configuration; all keys are named.
+        StoppedError: If somebody asked to stop.
+        RunError: If another process works in the folder, it cannot be read or written, or a
+            setting could not be tried.
+    """
+    with working(output) as stop_asked:
+        tuned = recorded(plan)
+        if with_tuning:
+            tuned = tune(plan, output, progress, tell, stop_asked)
+        winners = {row.name: tuned.winner(row) for row in plan.table.rows}
+        check_same_settings(row_runs(plan, winners, seeds), output)
+        failures: dict[str, str] = {}
+        for done, seed in enumerate(seeds, start=1):
+            failures |= do_runs(row_runs(plan, winners, [seed]), output, progress, tell, stop_asked)
+            results = table_results(plan, tuned, seeds[:done], failures, output)
+            folder = RunFolder(output)
+            folder.write_json(f"{RESULTS}.json", results)
+            folder.write_text(f"{RESULTS}.md", markdown_results(results))
+        return results, failures
+
+
+def failed_rows(failures: Mapping[str, str], output: Path) -> RunError:
+    """Return the error that ends a table of which some runs failed."""
+    told = "; ".join(f"{place}: {reason}" for place, reason in failures.items())
+    return RunError(
+        f"{output}: {len(failures)} runs failed ({told}); once that is mended, the same command "
+        "goes on with them"
+    )

@@ -7,9 +7,7 @@ import typer
 
 from pkgllm.cli_options import example
 
-reproduce_app = typer.Typer(
-    help="Make the tables of the documentation again.", no_args_is_help=True
-)
+reproduce_app = typer.Typer(help="Make the documented tables again.", no_args_is_help=True)
 
 
 @reproduce_app.callback()

@@ -135,13 +135,18 @@ BAD_ROW: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "an item twice": (lambda row: row.update(held_out=["x", "x"]), "must be distinct ids"),
     "an item is a number": (lambda row: row.update(held_out=["x", 7]), "must be distinct ids"),
     "too few candidates": (lambda row: row.update(candidates=1), "must be distinct ids"),
-    "a rank is missing": (ranks([1.0]), "model 'tuned' must have failed, true or false, and 2"),
+    "a rank is missing": (ranks([1.0]), "model 'tuned' must have failed, true or false, 2"),
     "a rank is 0": (ranks([0, 4.0]), "2 ranks from 1 to 99"),
     "a rank behind the last": (ranks([1.0, 99.5]), "2 ranks from 1 to 99"),
     "a rank is a word": (ranks(["1", 4.0]), "2 ranks from 1 to 99"),
     "a rank is true": (ranks([True, 4.0]), "2 ranks from 1 to 99"),
     "a rank is NaN": (ranks([float("nan"), 4.0]), "2 ranks from 1 to 99"),
     "no ranks": (ranks(None), "2 ranks from 1 to 99"),
+    "no list": (lambda row: row["models"]["tuned"].pop("top"), "and ids as top"),
+    "an item of the list is a number": (
+        lambda row: row["models"]["tuned"].update(top=["a", 1]),
+        "and ids as top",
+    ),
     "failed is missing": (lambda row: row["models"]["base"].pop("failed"), "model 'base' must"),
 }
 

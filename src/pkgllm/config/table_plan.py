@@ -103,7 +103,7 @@ def load_table(name_or_path: str) -> TablePlan:
 
 def _rows(given: object) -> tuple[object, list[str]]:
     """Check each row by itself, so that a problem names the row; other values are left alone."""
-    if not isinstance(given, list):
+    if not isinstance(given, list | tuple):
         return given, []
     rows, lines = [], []
     for number, of_row in enumerate(given, start=1):

@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pkgllm.config.load import load_config
+from pkgllm.config.table_plan import TablePlan, load_table
+from pkgllm.errors import ConfigError
+
+Load = Callable[..., TablePlan]
+
+ROWS: dict[str, dict[str, Any]] = {
+    "tuned": {
+        "config": "quickstart.yaml",
+        "set": ["mode.rounds=3"],
+        "grid": {1: ["training.learning_rate=1e-3"], 2: ["training.learning_rate=2e-3"]},
+        "validation": {1: 0.25, 2: 0.5},
+    },
+    "ease": {
+        "of": "tuned",
+        "model": "ease",
+        "set": ["evaluation.baselines.names=[ease]"],
+        "grid": {"low": ["evaluation.baselines.l2=1"], "high": ["evaluation.baselines.l2=9"]},
+    },
+}
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load(changes: dict[str, dict[str, Any]] | None = None, **more: Any) -> TablePlan:
+        rows = [
+            {"name": name, **ROWS.get(name, {}), **(changes or {}).get(name, {})}
+            for name in {**ROWS, **(changes or {})}
+        ]
+        table = {"title": "T", "reference": "tuned", "published_in": "nowhere", "rows": rows}
+        (tmp_path / "t.yaml").write_text(yaml.safe_dump({**table, **more}, sort_keys=False))
+        return load_table(str(tmp_path / "t.yaml"))
+
+    return load
+
+
+def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(load: Load) -> None:
+    plan = load()
+    tuned, ease = plan.table.rows
+    assert (tuned.winner(), ease.winner()) == ("2", None)
+    found = plan.config(tuned, {"tuned": "1", "ease": "high"}, seed=5)
+    assert found == load_config(
+        "quickstart.yaml",
+        [
+            "seed=5",
+            "mode.rounds=3",
+            "training.learning_rate=1e-3",
+            "evaluation.baselines={names: [ease], l2: 9}",
+        ],
+    ).model_copy(update={"evaluation": found.evaluation})
+    assert found.evaluation.baselines.names == ("ease",)
+    assert found.evaluation.baselines.l2 == 9
+    tried = plan.tuning(tuned, "2")
+    assert (tried.training.learning_rate, tried.evaluation.part, tried.seed) == (
+        2e-3,
+        "validation",
+        0,
+    )
+    assert plan.tuning(ease, "low").evaluation.baselines.l2 == 1
+
+
+def test_of_equal_validation_values_the_first_wins(load: Load) -> None:
+    (row, _) = load({"tuned": {"validation": {1: 0.5, 2: 0.5}}}).table.rows
+    assert row.winner() == "1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "piece"),
+    [
+        ({"tuned": {"grids": {}}}, {}, "row tuned: grids: unknown key"),
+        ({"tuned": {"set": ["mode.round=3"]}}, {}, "row tuned: mode.round: unknown key"),
+        (
+            {"tuned": {"grid": {1: ["seed=x"], 2: []}}},
+            {},
+            "row tuned: seed: must be a whole number",
+        ),
+        ({"ease": {"model": "eas"}}, {}, "row ease: model must be ranked by its run (tuned, base"),
+        ({"ease": {"of": "tuner"}}, {}, "row ease: of must be a row with a config, got tuner"),
+        ({"ease": {"config": "quickstart.yaml"}}, {}, "row ease: one of config and of must be"),
+        ({"x": {}}, {}, "row x: one of config and of must be given"),
+        (
+            {"ease": {"grid": {"one": []}}},
+            {},
+            "equally many settings, got tuned 2, ease 1",
+        ),
+        (
+            {"tuned": {"validation": {1: 0.5}}},
+            {},
+            "row tuned: validation must have a value",
+        ),
+        ({"ease": {"isolated": "nobody"}}, {}, "isolated must be the name of a row, got nobody"),
+        ({"tuned": {"config": "quickstar.yaml"}}, {}, "did you mean quickstart.yaml"),
+        ({}, {"reference": "eas"}, "reference must be the name of a row, got eas"),
+        ({}, {"rows": []}, "rows: "),
+        ({}, {"rows": 3}, "rows: "),
+        ({}, {"rows": [3]}, "row 1: "),
+        ({}, {"row": []}, "row: unknown key"),
+        (
+            {},
+            {"rows": [{"name": "tuned", "config": "quickstart.yaml"}] * 2},
+            "rows must have names of their own, got tuned 2 times",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_row(
+    load: Load, changes: dict[str, Any], more: dict[str, Any], piece: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(changes, **more)
+    assert piece in str(caught.value)
+    assert all("t.yaml: " in line or "quickstar" in line for line in str(caught.value).splitlines())
+
+
+def test_tables_are_no_configurations_of_runs() -> None:
+    with pytest.raises(ConfigError, match=r"^no table table2\.yaml"):
+        load_table("table2.yaml")
+    with pytest.raises(ConfigError, match="no configuration nothing") as caught:
+        load_config("nothing.yaml")
+    assert "tables/" not in str(caught.value)

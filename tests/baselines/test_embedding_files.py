@@ -34,9 +34,7 @@ def test_what_is_loaded_scores_as_what_was_saved(choice: EmbeddingChoice, tmp_pa
     triples = torch.from_numpy(ring().triples)
     mode: Any = "training" if choice.name == "node_piece" else None
     with torch.no_grad():
-        assert torch.equal(
-            found.score_hrt(triples, mode=mode), model.score_hrt(triples, mode=mode)
-        )
+        assert torch.equal(found.score_hrt(triples, mode=mode), model.score_hrt(triples, mode=mode))
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def train(
     if config is not None or overrides:
         given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
 
+    from pkgllm.config.schema import Experiment
     from pkgllm.experiment import deployment, jobs
     from pkgllm.experiment.run_record import open_unfinished
     from pkgllm.terminal import show_progress
@@ -109,7 +110,7 @@ def train(
         tree, path = given, output or Path(given.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
-    if deployment.is_deployed(tree):
+    if isinstance(tree, Experiment) and deployment.is_deployed(tree):
         deployment.train_deployed(
             tree,
             path,

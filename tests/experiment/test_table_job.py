@@ -17,6 +17,8 @@ from pkgllm.experiment.tables import rows
 from pkgllm.experiment.tables.job import reproduce
 from pkgllm.progress import Silent
 
+pytest_plugins = ["finished_runs"]
+
 MakePlan = Callable[..., TablePlan]
 RATES = {rate: [f"training.learning_rate={rate}"] for rate in (0.001, 0.004)}
 
@@ -113,6 +115,7 @@ class Asked:
     def __exit__(self, *details: object) -> None: ...
 
 
+@pytest.mark.slow
 def test_tuning_tries_every_setting_on_validation_and_takes_the_best(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:

@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.config.study_runs import load_study
+from pkgllm.config.table_plan import load_table
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
 
 FOLDER = Path(__file__).parents[1] / "configs"
 ALL = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
 STUDIES = [name for name in ALL if name.startswith("studies/")]
-PRESETS = [name for name in ALL if name not in STUDIES]
+TABLES = [name for name in ALL if name.startswith("tables/")]
+PRESETS = [name for name in ALL if name not in (*STUDIES, *TABLES)]
 
 
 EMBEDDINGS = ("hake",)
@@ -51,6 +53,13 @@ def test_it_loads_and_loads_back_equal(preset: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_study_loads_and_every_run_of_it(study: str) -> None:
     assert load_study(study).runs
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_loads_and_every_run_of_it(table: str) -> None:
+    rows = load_table(table).table.rows
+    assert len(rows) > 15
+    assert {len(row.grid) for row in rows} == {0, 3}
 
 
 def test_the_study_of_aggregators_has_the_strategies_of_their_presets() -> None:

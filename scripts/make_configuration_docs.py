@@ -10,16 +10,23 @@ from pydantic.fields import FieldInfo
 
 from pkgllm.config.documents import write_yaml
 from pkgllm.config.fields import describe, sections, tag
-from pkgllm.config.schema import Experiment, Section
+from pkgllm.config.schema import EmbeddingExperiment, Experiment, Section
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+
+TOPS: dict[str, type[Section]] = {
+    "Top level of a run that tunes a language model": Experiment,
+    "Top level of a run that trains an embedding": EmbeddingExperiment,
+}
 
 HEAD = """\
 # Configuration
 
-One YAML file describes a whole run; the shipped ones are in `configs/`. A key that does not stand
-here, a key that stands twice and a value of another kind are errors. Sections with a `name` are
-choices: the name says which, and decides which keys the section takes.
+One YAML file describes a whole run; the shipped ones are in `configs/`. A run tunes a language
+model, or, where its file has the key `embedding`, trains a knowledge graph embedding to compare
+with; that one has a top level of its own. A key that does not stand here, a key that stands twice
+and a value of another kind are errors. Sections with a `name` are choices: the name says which, and
+decides which keys the section takes.
 
 A single value is set from the command line with `--set`, for example
 `--set training.learning_rate=5e-5`; another choice is best given as a whole,
@@ -32,16 +39,29 @@ This page is written by `scripts/make_configuration_docs.py` from `src/pkgllm/co
 
 def render() -> str:
     """Return the page."""
-    return "\n".join([HEAD, *_table("Top level", Experiment, "##"), *_below(Experiment, (), "##")])
+    seen: set[tuple[tuple[str, ...], type[Section]]] = set()
+    lines = [HEAD]
+    for heading, kind in TOPS.items():
+        lines += [*_table(heading, kind, "##"), *_below(kind, (), "##", seen)]
+    return "\n".join(lines)
 
 
-def _below(section: type[Section], path: tuple[str, ...], level: str) -> Iterator[str]:
+def _below(
+    section: type[Section],
+    path: tuple[str, ...],
+    level: str,
+    seen: set[tuple[tuple[str, ...], type[Section]]],
+) -> Iterator[str]:
+    """Yield the tables of all sections below one, each once."""
     for key, field in section.model_fields.items():
         for inner in sections(field):
+            if ((*path, key), inner) in seen:
+                continue
+            seen.add(((*path, key), inner))
             name = tag(inner)
             heading = f"`{'.'.join((*path, key))}`{f', name `{name}`' if name else ''}"
             yield from _table(heading, inner, level)
-            yield from _below(inner, (*path, key), level)
+            yield from _below(inner, (*path, key), level, seen)
 
 
 def _table(heading: str, section: type[Section], level: str) -> Iterator[str]:
@@ -64,8 +84,15 @@ def _default(field: FieldInfo) -> str:
         return "must be given"
     if isinstance(field.default, Section):
         name = tag(type(field.default))
-        return f"`{name}`" if name else "its keys' defaults"
+        return f"`{name}`" if name else _set_keys(field.default)
     return f"`{write_yaml({'': field.default}).split(':', 1)[1].strip()}`"
+
+
+def _set_keys(default: Section) -> str:
+    """Return the keys of a section that its owner sets, where there are any."""
+    given = default.model_dump(exclude_defaults=True)
+    shown = ", ".join(f"{key}: {write_yaml(value).split()[0]}" for key, value in given.items())
+    return f"`{{{shown}}}`" if shown else "its keys' defaults"
 
 
 def _markdown(text: str) -> str:

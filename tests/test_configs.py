@@ -8,7 +8,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pkgllm.config.load import dump_config, load_config
+from pkgllm.config.load import dump_config, load_any_config, load_config
+from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.config.study_runs import load_study
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
@@ -19,13 +20,15 @@ STUDIES = [name for name in ALL if name.startswith("studies/")]
 PRESETS = [name for name in ALL if name not in STUDIES]
 
 
+EMBEDDINGS = ("hake",)
 AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
 
 
-def test_there_are_sixteen() -> None:
+def test_there_are_seventeen() -> None:
     assert presets_folder() == FOLDER
     assert [
         *(f"aggregators/{name}.yaml" for name in AGGREGATORS),
+        *(f"baselines/{name}.yaml" for name in EMBEDDINGS),
         "centralized.yaml",
         "feddpo-dp.yaml",
         "feddpo.yaml",
@@ -40,9 +43,9 @@ def test_there_are_sixteen() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_loads_and_loads_back_equal(preset: str, tmp_path: Path) -> None:
-    experiment = load_config(preset)
+    experiment = load_any_config(preset)
     (tmp_path / "config.yaml").write_text(dump_config(experiment), encoding="utf-8")
-    assert load_config(str(tmp_path / "config.yaml")) == experiment
+    assert load_any_config(str(tmp_path / "config.yaml")) == experiment
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -78,7 +81,7 @@ def _section_paths(tree: object, path: tuple[str, ...] = ()) -> Iterator[tuple[s
 SECTIONS = [
     (preset, path)
     for preset in PRESETS
-    for path in _section_paths(yaml.safe_load(dump_config(load_config(preset))))
+    for path in _section_paths(yaml.safe_load(dump_config(load_any_config(preset))))
 ]
 
 
@@ -89,7 +92,7 @@ def test_a_wrong_key_anywhere_is_refused(
     tmp_path: Path, section: tuple[str, tuple[str, ...]], key: str
 ) -> None:
     preset, path = section
-    tree = yaml.safe_load(dump_config(load_config(preset)))
+    tree = yaml.safe_load(dump_config(load_any_config(preset)))
     place = tree
     for part in path:
         place = place[part]
@@ -97,11 +100,11 @@ def test_a_wrong_key_anywhere_is_refused(
     place[wrong] = 1
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
     with pytest.raises(ConfigError) as caught:
-        load_config(str(tmp_path / "wrong.yaml"))
+        load_any_config(str(tmp_path / "wrong.yaml"))
     name = ".".join((*path, wrong))
     assert f"wrong.yaml: {name}: unknown key, got 1" in str(caught.value)
     with pytest.raises(ConfigError, match=rf"^--set {name}: unknown key, got 1"):
-        load_config(preset, [f"{name}=1"])
+        load_any_config(preset, [f"{name}=1"])
 
 
 @pytest.mark.parametrize(
@@ -164,4 +167,13 @@ def test_a_private_preset_trains_few_values_and_bounds_its_facts(preset: str) ->
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_it_is_measured_on_the_test_part(preset: str) -> None:
-    assert load_config(preset).evaluation.part == "test"
+    assert load_any_config(preset).evaluation.part == "test"
+
+
+@pytest.mark.parametrize("name", EMBEDDINGS)
+def test_an_embedding_is_asked_what_the_quick_start_is_asked(name: str) -> None:
+    own, tuned = load_any_config(f"baselines/{name}.yaml"), load_config("quickstart.yaml")
+    assert isinstance(own, EmbeddingExperiment)
+    assert own.embedding.name == name
+    for part in ("seed", "corpus", "clients", "split", "evaluation"):
+        assert getattr(own, part) == getattr(tuned, part)

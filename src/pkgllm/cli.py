@@ -18,7 +18,7 @@ from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
-    from pkgllm.config.schema import Experiment
+    from pkgllm.config.schema import AnyExperiment
     from pkgllm.experiment.ranking import Report
 
 _INTERRUPTED = 130
@@ -95,6 +95,7 @@ def train(
     if config is not None or overrides:
         given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
 
+    from pkgllm.config.schema import Experiment
     from pkgllm.experiment import deployment, jobs
     from pkgllm.experiment.run_record import open_unfinished
     from pkgllm.terminal import show_progress
@@ -107,7 +108,7 @@ def train(
         tree, path = given, output or Path(given.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
-    if deployment.is_deployed(tree):
+    if isinstance(tree, Experiment) and deployment.is_deployed(tree):
         deployment.train_deployed(
             tree,
             path,
@@ -309,10 +310,10 @@ def pkg_show(file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)])
     console.print(graph_table(read_graph(file)))
 
 
-def _load(name: str, overrides: list[str] | None) -> "Experiment":
-    from pkgllm.config.load import load_config
+def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":
+    from pkgllm.config.load import load_any_config
 
-    return load_config(name, overrides or [])
+    return load_any_config(name, overrides or [])
 
 
 def _show(report: "Report") -> None:

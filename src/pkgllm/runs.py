@@ -26,6 +26,7 @@ _PACKAGES = (
     "peft",
     "trl",
     "flwr",
+    "pykeen",
     "rdflib",
     "pydantic",
     "numpy",

@@ -1,7 +1,7 @@
 from collections.abc import Iterator
 
 from pkgllm.config.fields import describe, known_keys, locate, sections, tag
-from pkgllm.config.schema import Experiment, Kto, Section
+from pkgllm.config.schema import KINDS, Experiment, Kto, Section
 
 
 def _all_sections(section: type[Section] = Experiment) -> Iterator[type[Section]]:
@@ -12,7 +12,7 @@ def _all_sections(section: type[Section] = Experiment) -> Iterator[type[Section]
 
 
 def test_every_field_can_be_described_and_every_value_has_its_documentation() -> None:
-    for section in _all_sections():
+    for section in {section for kind in KINDS for section in _all_sections(kind)}:
         assert section.__doc__, section
         for name, field in section.model_fields.items():
             assert describe(field), (section, name)

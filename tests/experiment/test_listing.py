@@ -89,7 +89,7 @@ def asked_of(config: Experiment, run: Path | None = None) -> Asked:
         policy = load_adapter(base.model, run / "adapter")
     writer = make_writer(config.prompt, base)
     queries = make_queries(config, population)
-    ranked = Ranked(run or Path("none"), base, policy, writer, population.liked_in_training())
+    ranked = Ranked(run or Path("none"), base, policy, writer)
     return Asked(config, ranked, population, queries, [writer.write(q.graph) for q in queries])
 
 

@@ -1,5 +1,6 @@
 """A PyKEEN training loop as tensors, so that it goes on as if it had never stopped."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,22 @@ import torch
 from pykeen.training import TrainingLoop
 from torch import Tensor
 
+from pkgllm.baselines.integer_triples import IntegerTriples
 from pkgllm.checkpoints import Checkpoint, Sections
 from pkgllm.errors import RunError
+
+
+def training_identity(choice: object, stage: str, seed: int, triples: IntegerTriples) -> str:
+    """Return a SHA-256 of what is trained, how, and from what, hexadecimal.
+
+    Args:
+        choice: The model and all its settings.
+        stage: The name of the stage of training.
+        seed: The run's seed.
+        triples: What it learns from.
+    """
+    told = f"{choice!r} {stage} {seed} {triples.digest()}"
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def loop_sections(loop: TrainingLoop[Any], identity: str) -> Sections:
@@ -26,9 +41,9 @@ def loop_sections(loop: TrainingLoop[Any], identity: str) -> Sections:
         random["cuda"] = torch.cuda.get_rng_state(loop.device)
     return {
         # A copy each: CompGCN has the same tensors under two names, which safetensors refuses.
-        "model": {name: _copy(value) for name, value in loop.model.state_dict().items()},
+        "model": {name: own_copy(value) for name, value in loop.model.state_dict().items()},
         "optimizer": {
-            f"{parameter}.{name}": _copy(value)
+            f"{parameter}.{name}": own_copy(value)
             for parameter, state in loop.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         },
@@ -92,5 +107,6 @@ def check_identity(progress: Mapping[str, Tensor], identity: str) -> None:
         )
 
 
-def _copy(value: Tensor) -> Tensor:
-    return value.detach().to("cpu", copy=True)
+def own_copy(value: Tensor) -> Tensor:
+    """Return the numbers in memory of their own, on the CPU."""
+    return value.detach().to("cpu", copy=True).contiguous()

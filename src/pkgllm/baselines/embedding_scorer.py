@@ -24,6 +24,7 @@ from pkgllm.baselines.pykeen_door import (
     relation_parts,
     score_parts,
 )
+from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
@@ -41,22 +42,34 @@ class EmbeddingScorer:
 
     Items tie where their scores are equal, as those of ReLU decoders often are.
 
+    Items without a vector cannot be ranked; what the graph of a person holds besides those with one
+    is left out of the fit.
+
     Args:
         name: In results.
         model: Trained on ``graph.triples``, in evaluation mode.
         graph: What it was trained on.
         settings: Of the fit.
         seed: The run's seed.
+        catalogue: The items to rank, in column order; those of ``graph`` when absent.
 
     Raises:
-        DataError: If the model and the graph do not have the same entities.
+        DataError: If the model and the graph do not have the same entities, or an item to rank is
+            none of them.
     """
 
     clients_at_once = 64
     """Persons that are asked for together."""
 
     def __init__(
-        self, name: str, model: Model, graph: PreferenceGraph, *, settings: FoldIn, seed: int
+        self,
+        name: str,
+        model: Model,
+        graph: PreferenceGraph,
+        *,
+        settings: FoldIn,
+        seed: int,
+        catalogue: Catalogue | None = None,
     ) -> None:
         if model.num_entities != graph.triples.num_entities:
             raise DataError(
@@ -70,16 +83,17 @@ class EmbeddingScorer:
             person: heads[heads[:, 0] == entity][:, 1:] for person, entity in graph.persons.items()
         }
         device = model_device(model)
+        self._ranked = graph.catalogue if catalogue is None else catalogue
         self._liked = torch.tensor([[graph.relations["liked"]]], device=device)
         with torch.no_grad():
-            self._items = entity_parts(model, torch.from_numpy(graph.items).to(device))
+            self._items = entity_parts(model, self._ranked_entities().to(device))
             persons = torch.tensor(list(graph.persons.values()), device=device)
             self._trained = entity_parts(model, persons)
             self._prior = mean_person(model, persons)
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
         """Return the model's scores, shape ``(len(queries), len(catalogue))``."""
-        found = np.empty((len(queries), len(self._graph.catalogue)))
+        found = np.empty((len(queries), len(self._ranked)))
         for begin in range(0, len(queries), self.clients_at_once):
             part = slice(begin, begin + self.clients_at_once)
             found[part] = self._score_items(self._persons(queries[part]))
@@ -95,6 +109,10 @@ class EmbeddingScorer:
     ) -> Sequence[RankedClient | PkgllmError]:
         """Rank as :func:`pkgllm.evaluation.scorer.rank_queries`, persons fit together."""
         return rank_rows(self.scores(queries), candidates, gold, top_k=top_k)
+
+    def _ranked_entities(self) -> Tensor:
+        places = known_places(self._ranked, self._graph.catalogue, name=self.name)
+        return torch.from_numpy(self._graph.items[places])
 
     def _persons(self, queries: Sequence[ClientQueries]) -> list[Tensor]:
         visible = [
@@ -125,6 +143,27 @@ class EmbeddingScorer:
 
     def _score_items(self, persons: list[Tensor]) -> NDArray[np.float64]:
         return score_items(self._model, persons, self._liked, self._items)
+
+
+def known_places(ranked: Catalogue, known: Catalogue, *, name: str) -> list[int]:
+    """Return where the items to rank stand among those with vectors.
+
+    Args:
+        ranked: In column order.
+        known: What the embedding was trained with.
+        name: Of the model, for the error.
+
+    Raises:
+        DataError: If one stands nowhere.
+    """
+    unknown = [item.id for item in ranked if item.id not in known]
+    if unknown:
+        raise DataError(
+            f"{name}: every item to rank must have a vector, and {len(unknown)} of "
+            f"{len(ranked)} have none, one is {unknown[0]!r}; an embedding can only be "
+            "asked of the catalogue that it was trained with"
+        )
+    return [known.index_by_id[item.id] for item in ranked]
 
 
 def has_news(person: Visible, known: NDArray[np.int64]) -> bool:

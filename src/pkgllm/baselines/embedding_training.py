@@ -1,7 +1,6 @@
 """Training of knowledge graph embeddings over PyKEEN's loop: seeded, and able to go on."""
 
 import gc
-import hashlib
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,8 +16,9 @@ from pykeen.training import SLCWATrainingLoop, TrainingCallback
 from pykeen.training.training_loop import NonFiniteLossError
 from pykeen.triples import CoreTriplesFactory
 
-from pkgllm.baselines.embedding_checkpoints import loop_sections, restore_loop
-from pkgllm.baselines.embedding_models import EmbeddingChoice, Kbgat, Schedule, Stage
+from pkgllm.baselines.embedding_checkpoints import loop_sections, restore_loop, training_identity
+from pkgllm.baselines.embedding_models import EmbeddingChoice, Kbgat
+from pkgllm.baselines.embedding_stages import Schedule, Stage
 from pkgllm.baselines.exact_filter import ExactFilterer
 from pkgllm.baselines.integer_triples import IntegerTriples
 from pkgllm.baselines.pykeen_door import Model
@@ -44,6 +44,9 @@ class Epoch:
 def _nobody(epoch: Epoch) -> None: ...
 
 
+def _no_stage(name: str, done: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSetup:
     """Where and under which seed embeddings are trained, and who is told."""
@@ -56,6 +59,10 @@ class TrainingSetup:
     """Keeps checkpoints, one folder for each stage; None keeps none. It must exist."""
     checkpoint_every: int = 1
     """Epochs between checkpoints. There is one at the end and at a stop as well."""
+    keep: int = 2
+    """Checkpoints of a stage that stay, at least 1."""
+    on_stage: Callable[[str, int], None] = _no_stage
+    """Told of every stage as it begins or goes on: its name, and its epochs that are done."""
     on_epoch: Callable[[Epoch], None] = _nobody
     stop_asked: Callable[[], bool] = lambda: False
     """Asked after every epoch; where it says so, training ends with a checkpoint."""
@@ -133,9 +140,8 @@ def train_stage(
     stage: Stage, choice: EmbeddingChoice, triples: IntegerTriples, setup: TrainingSetup
 ) -> Model:
     """Train one stage of a model; as :func:`train_embeddings`, which calls it for each."""
-    told = f"{choice!r} {stage.name} {setup.seed} {triples.digest()}"
-    identity = hashlib.sha256(told.encode()).hexdigest()
-    checkpoints = _open(setup.folder, stage.name)
+    identity = training_identity(choice, stage.name, setup.seed, triples)
+    checkpoints = _open(setup, stage.name)
     size = len(triples.triples) * (2 if stage.inverse else 1)
     with (
         own_randomness(setup.device, setup.seed, f"{choice.name}/{stage.name}"),
@@ -145,6 +151,7 @@ def train_stage(
         factory = triples.factory(inverse=stage.inverse)
         loop = make_loop(stage.schedule, model, factory)
         newest = checkpoints.newest() if checkpoints else None
+        setup.on_stage(stage.name, newest.position if newest else 0)
         if newest is not None:
             restore_loop(loop, newest, identity)
         try:
@@ -167,15 +174,15 @@ def train_stage(
     return model.eval()
 
 
-def _open(folder: Path | None, stage: str) -> Checkpoints | None:
-    if folder is None:
+def _open(setup: TrainingSetup, stage: str) -> Checkpoints | None:
+    if setup.folder is None:
         return None
-    place = folder / stage
+    place = setup.folder / stage
     try:
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", place, error) from error
-    return Checkpoints(place, keep=2)
+    return Checkpoints(place, keep=setup.keep)
 
 
 @contextmanager

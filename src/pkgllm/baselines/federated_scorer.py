@@ -8,10 +8,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pkgllm.baselines.embedding_scorer import has_news, rank_rows, score_items, without_facts
+from pkgllm.baselines.embedding_scorer import (
+    has_news,
+    known_places,
+    rank_rows,
+    score_items,
+    without_facts,
+)
 from pkgllm.baselines.federated_embeddings import FederatedEmbeddings
 from pkgllm.baselines.fold_in import FoldIn, Visible, fold_in
 from pkgllm.baselines.pykeen_door import Model, entity_parts, model_device
+from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 
@@ -33,21 +40,34 @@ class FederatedScorer:
         trained: What is asked.
         settings: Of the fit.
         seed: The run's seed.
+        catalogue: The items to rank, in column order; those of training when absent.
+
+    Raises:
+        DataError: If an item to rank has no vector.
     """
 
     clients_at_once = 64
     """Persons that are asked for together."""
 
     def __init__(
-        self, name: str, trained: FederatedEmbeddings, *, settings: FoldIn, seed: int
+        self,
+        name: str,
+        trained: FederatedEmbeddings,
+        *,
+        settings: FoldIn,
+        seed: int,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.name = name
         self._trained, self._settings, self._seed = trained, settings, seed
         self._graphs = trained.graphs
+        known = self._graphs.graph.catalogue
+        places = known_places(known if catalogue is None else catalogue, known, name=name)
+        self._ranked = self._graphs.items[places]
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
         """Return the models' scores, shape ``(len(queries), len(catalogue))``."""
-        found = np.empty((len(queries), len(self._graphs.graph.catalogue)))
+        found = np.empty((len(queries), len(self._ranked)))
         places: dict[str | None, list[int]] = defaultdict(list)
         for place, query in enumerate(queries):
             places[None if self._trained.alike else self._owner(query)].append(place)
@@ -102,7 +122,7 @@ class FederatedScorer:
         )
         liked = torch.tensor([[graphs.graph.relations["liked"]]], device=device)
         with torch.no_grad():
-            items = entity_parts(model, torch.from_numpy(graphs.items).to(device))
+            items = entity_parts(model, torch.from_numpy(self._ranked).to(device))
         return score_items(model, fitted, liked, items)
 
     def _visible(self, query: ClientQueries, start: Sequence[Tensor] | None) -> Visible:

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment
 
 
-def differences(one: Experiment, other: Experiment) -> list[str]:
+def differences(one: AnyExperiment, other: AnyExperiment) -> list[str]:
     """Say for each key that differs what both hold; ``output`` is no part of what a run does.
 
     Example:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pkgllm.config.documents import read_yaml, write_yaml
 from pkgllm.config.overrides import Override, apply_overrides, parse_override
 from pkgllm.config.problems import Problem, did_you_mean, problems_of, shown
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment, kind_of
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
 
@@ -46,7 +46,30 @@ def find_config(name: str, *, study: bool = False) -> Path:
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
-    """Read a configuration.
+    """Read the configuration of a run that tunes a language model.
+
+    Args:
+        name_or_path: What :func:`find_config` takes.
+        overrides: As for :func:`load_any_config`.
+
+    Raises:
+        ConfigError: As :func:`load_any_config` does, or if it trains an embedding.
+
+    Example:
+        >>> load_config("quickstart.yaml", ["training.local_steps=2"]).training.local_steps
+        2
+    """
+    experiment = load_any_config(name_or_path, overrides)
+    if isinstance(experiment, EmbeddingExperiment):
+        raise ConfigError(
+            f"{find_config(name_or_path)}: must tune a base_model here, and trains an embedding, "
+            f"{experiment.embedding.name}; name another configuration"
+        )
+    return experiment
+
+
+def load_any_config(name_or_path: str, overrides: Sequence[str] = ()) -> AnyExperiment:
+    """Read a configuration, of whichever kind of run.
 
     Args:
         name_or_path: What :func:`find_config` takes.
@@ -57,22 +80,23 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
             overrides that is wrong, one line each.
 
     Example:
-        >>> load_config("quickstart.yaml", ["training.local_steps=2"]).training.local_steps
-        2
+        >>> load_any_config("baselines/hake.yaml", ["embedding.dim=8"]).embedding.dim
+        8
     """
     path = find_config(name_or_path)
     tree, problems = read_tree(path)
     changes = _parse(overrides)
-    changed, misled = apply_overrides(tree, changes)
+    kind = kind_of(tree)
+    changed, misled = apply_overrides(tree, changes, kind)
     problems += misled
     for change in changes:
         problems += change.problems
-    experiment: Experiment | None = None
+    experiment: AnyExperiment | None = None
     try:
         # Strict, so that true is no number and "4" no whole number.
-        experiment = Experiment.model_validate(changed, strict=True)
+        experiment = kind.model_validate(changed, strict=True)
     except ValidationError as error:
-        problems += problems_of(error, changed)
+        problems += problems_of(error, changed, kind)
     if experiment is None or problems:
         raise ConfigError("\n".join(_line(problem, str(path), changes) for problem in problems))
     return experiment
@@ -91,7 +115,7 @@ def read_tree(path: Path) -> tuple[dict[str, Any], list[Problem]]:
     return tree, problems
 
 
-def dump_config(experiment: Experiment) -> str:
+def dump_config(experiment: AnyExperiment) -> str:
     """Return the whole tree, defaults included, as YAML that loads back equal."""
     return write_yaml(experiment.model_dump(mode="json"))
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 from pkgllm.config.documents import read_yaml
 from pkgllm.config.fields import KeyPath, sections, tag
-from pkgllm.config.problems import Problem, did_you_mean
+from pkgllm.config.problems import Problem, did_you_mean, other_kind
 from pkgllm.config.schema import Experiment, Section
 from pkgllm.errors import ConfigError
 
@@ -52,24 +52,29 @@ def parse_override(text: str) -> Override:
 
 
 def apply_overrides(
-    tree: Mapping[str, Any], overrides: Iterable[Override]
+    tree: Mapping[str, Any], overrides: Iterable[Override], top: type[Section] = Experiment
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Set values in a copy of a tree; later ones win.
 
     Sections that are absent are made; one that has a default among several choices becomes that
     choice, so that a key of it can be set alone.
 
+    Args:
+        tree: Keys and values.
+        overrides: What to set.
+        top: The section that the whole tree is.
+
     Returns:
         The new tree, and a problem for each path that leads through something else than a section.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(tree))
-    problems = [problem for override in overrides if (problem := _apply(changed, override))]
+    problems = [problem for override in overrides if (problem := _apply(changed, override, top))]
     return changed, problems
 
 
-def _apply(tree: dict[str, Any], override: Override) -> Problem | None:
+def _apply(tree: dict[str, Any], override: Override, top: type[Section]) -> Problem | None:
     here: Any = tree
-    choices: Sequence[type[Section]] = (Experiment,)
+    choices: Sequence[type[Section]] = (top,)
     for depth, part in enumerate(override.path[:-1]):
         field = _field(choices, part, here)
         inner = sections(field) if field is not None else ()
@@ -104,6 +109,8 @@ def _no_section(path: KeyPath, field: FieldInfo | None, choices: Sequence[type[S
     name = ".".join(path)
     if field is not None:
         return f"unknown key, because {name} is a value and has no keys"
+    if other := other_kind(path, choices[0]):
+        return f"unknown key {name} ({other})"
     known = list(dict.fromkeys(key for choice in choices for key in choice.model_fields))
     close = did_you_mean(path[-1], known)
     hint = f"did you mean {close}?" if close else f"known here: {', '.join(known)}"

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate, sections, tag
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import KINDS, EmbeddingExperiment, Experiment
 from pkgllm.config.section import Section
 
 
@@ -60,6 +60,18 @@ def shown(value: object) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def other_kind(path: KeyPath, top: type[Section]) -> str | None:
+    """Say that a key of the top level belongs to the other kind of run, if it does."""
+    does: dict[type[Section], str] = {
+        Experiment: "tunes a base_model",
+        EmbeddingExperiment: "trains an embedding",
+    }
+    for kind in KINDS:
+        if top in does and kind is not top and len(path) == 1 and path[0] in kind.model_fields:
+            return f"it belongs to a run that {does[kind]}, and this one {does[top]}"
+    return None
 
 
 def _problems(details: ErrorDetails, tree: object, top: type[Section]) -> Iterator[Problem]:
@@ -115,6 +127,8 @@ def _unknown_key(key: Key, value: object, top: type[Section]) -> Problem:
 
 def _nearest(key: Key, top: type[Section]) -> str:
     name = key.path[-1]
+    if other := other_kind(key.path, top):
+        return other
     if close := did_you_mean(name, key.section.model_fields):
         return f"did you mean {close}?"
     if elsewhere := next((path for path in known_keys(top) if path[-1] == name != "name"), None):

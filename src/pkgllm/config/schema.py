@@ -3,8 +3,8 @@
 The sections live beside; this module is where others take them from.
 """
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,13 @@ from pkgllm.config.data_sections import (
     RedialCorpus,
     SmallWorldCorpus,
     Split,
+)
+from pkgllm.config.embedding_sections import (
+    CentralizedEmbeddings,
+    Embedding,
+    EmbeddingSchedule,
+    EmbeddingTraining,
+    FoldIn,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
 from pkgllm.config.layout_sections import (
@@ -63,23 +70,31 @@ from pkgllm.config.training_sections import (
 )
 
 __all__ = [
+    "KINDS",
     "Adapter",
     "AdaptiveClipping",
+    "AnyExperiment",
     "ApoZero",
     "BaseModelChoice",
     "Baselines",
     "ByClient",
     "Centralized",
+    "CentralizedEmbeddings",
     "ClientPrivacy",
     "Clients",
     "DeploymentRuntime",
     "Dirichlet",
     "Dpo",
+    "Embedding",
+    "EmbeddingExperiment",
+    "EmbeddingSchedule",
+    "EmbeddingTraining",
     "Evaluation",
     "ExamplePrivacy",
     "Experiment",
     "FedAvg",
     "Federated",
+    "FoldIn",
     "Groups",
     "Kto",
     "Layout",
@@ -105,15 +120,19 @@ __all__ = [
     "Split",
     "Training",
     "has_local_noise",
+    "kind_of",
 ]
 
 
+Corpus = Annotated[RedialCorpus | SmallWorldCorpus, Field(discriminator="name")]
+
+
 class Experiment(Section):
-    """The whole run."""
+    """The whole run that tunes a language model."""
 
     seed: NotNegative = 0
     """Every random stream of the run is derived from it."""
-    corpus: Annotated[RedialCorpus | SmallWorldCorpus, Field(discriminator="name")]
+    corpus: Corpus
     clients: Clients = Clients()
     split: Split = Split()
     base_model: BaseModelChoice
@@ -134,11 +153,7 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":
         problems = list(layout_problems(self.layout, self.objective, self.mode))
-        if self.evaluation.part == "validation" and self.split.validation_share == 0:
-            problems.append(
-                "evaluation.part validation needs split.validation_share above 0, because nothing "
-                "is held out for it; got 0"
-            )
+        problems += _unanswerable(self.evaluation, self.split)
         problems += self._unobservable()
         if self.mode.name == "federated":
             problems += runtime_problems(
@@ -168,3 +183,51 @@ class Experiment(Section):
                 f"observation.evaluate_every must be at most mode.rounds, {self.mode.rounds}, or "
                 f"no round is ranked; got {every}"
             )
+
+
+class EmbeddingExperiment(Section):
+    """The whole run that trains a knowledge graph embedding."""
+
+    seed: NotNegative = 0
+    """Every random stream of the run is derived from it."""
+    corpus: Corpus
+    clients: Clients = Clients()
+    split: Split = Split()
+    embedding: Embedding
+    training: EmbeddingTraining = EmbeddingTraining()
+    mode: CentralizedEmbeddings = CentralizedEmbeddings(name="centralized")
+    fold_in: FoldIn = FoldIn()
+    evaluation: Evaluation = Evaluation()
+    output: str = "runs"
+    """Folder in which the run folder is made; ``--output`` names the run folder itself."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "EmbeddingExperiment":
+        problems = list(_unanswerable(self.evaluation, self.split))
+        if self.evaluation.score != "sum":
+            problems.append(
+                "evaluation.score must be sum, because an embedding gives no log-probability to "
+                f"adjust; got {self.evaluation.score}"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+AnyExperiment = Experiment | EmbeddingExperiment
+
+KINDS: tuple[type[Experiment], type[EmbeddingExperiment]] = (Experiment, EmbeddingExperiment)
+"""What a whole tree can be."""
+
+
+def kind_of(tree: Mapping[str, Any]) -> type[Experiment] | type[EmbeddingExperiment]:
+    """Return what a tree is to be read as: one with ``embedding`` trains an embedding."""
+    return EmbeddingExperiment if "embedding" in tree else Experiment
+
+
+def _unanswerable(evaluation: Evaluation, split: Split) -> Iterator[str]:
+    if evaluation.part == "validation" and split.validation_share == 0:
+        yield (
+            "evaluation.part validation needs split.validation_share above 0, because nothing is "
+            "held out for it; got 0"
+        )

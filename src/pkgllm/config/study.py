@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, model_validator
 
 from pkgllm.config.fields import known_keys
 from pkgllm.config.problems import did_you_mean
+from pkgllm.config.schema import KINDS
 from pkgllm.config.section import NotNegative, Section
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
@@ -171,7 +172,9 @@ class Study(Section):
                 yield f"reference must name a value for each axis, lacks {', '.join(missing)}"
         if self.plot is None:
             return
-        if self.plot.x not in self.grid and self.plot.x not in map(".".join, known_keys()):
+        if self.plot.x not in self.grid and self.plot.x not in {
+            ".".join(path) for kind in KINDS for path in known_keys(kind)
+        }:
             yield (
                 f"plot.x must be an axis ({', '.join(self.grid)}) or a key of the configuration, "
                 f"got {self.plot.x!r}"

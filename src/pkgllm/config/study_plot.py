@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment
 from pkgllm.config.study import Plot, Point
 
 ABSENT = "none"
@@ -25,7 +25,7 @@ class Layout:
     """Points that would stand at one place of one line."""
 
 
-def lay_out_plot(plot: Plot, points: Sequence[tuple[Point, Experiment]]) -> Layout:
+def lay_out_plot(plot: Plot, points: Sequence[tuple[Point, AnyExperiment]]) -> Layout:
     """Return where points stand.
 
     Args:
@@ -55,7 +55,7 @@ def lay_out_plot(plot: Plot, points: Sequence[tuple[Point, Experiment]]) -> Layo
     return Layout(tuple(places), drawn, connected, tuple(clashes))
 
 
-def _place(x: str, point: Point, config: Experiment) -> str:
+def _place(x: str, point: Point, config: AnyExperiment) -> str:
     if x in point.labels:
         return point.labels[x]
     value: Any = config.model_dump(mode="json")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pkgllm.config.load import find_config, load_config, read_tree
+from pkgllm.config.load import find_config, load_any_config, read_tree
 from pkgllm.config.problems import did_you_mean, problems_of
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.config.study import Point, Study
 from pkgllm.config.study_plot import Layout, clash_lines, lay_out_plot
 from pkgllm.errors import ConfigError
@@ -21,7 +21,7 @@ class StudyRun:
     name: str
     """Of its folder."""
     point: Point
-    config: Experiment
+    config: AnyExperiment
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +89,14 @@ def load_study(name_or_path: str) -> Plan:
     )
 
 
-def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str, Experiment]:
+def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str, AnyExperiment]:
     """Return each point's configuration by the point's name."""
     find_config(study.base)
-    found: dict[str, Experiment] = {}
+    found: dict[str, AnyExperiment] = {}
     points_by_line: dict[str, list[str]] = {}
     for point in points:
         try:
-            config = load_config(study.base, point.overrides)
+            config = load_any_config(study.base, point.overrides)
             lines = _not_for_sweeps(study, config)
             found[point.name] = config
         except ConfigError as error:
@@ -113,11 +113,13 @@ def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str
     return found
 
 
-def _not_for_sweeps(study: Study, config: Experiment) -> list[str]:
+def _not_for_sweeps(study: Study, config: AnyExperiment) -> list[str]:
     lines = []
-    if config.mode.name == "federated" and config.mode.runtime.name == "deployment":
+    tunes = isinstance(config, Experiment)
+    if tunes and config.mode.name == "federated" and config.mode.runtime.name == "deployment":
         lines.append("mode.runtime must be local or ray in a sweep, got deployment")
-    known = ("tuned", "base", *config.evaluation.baselines.names)
+    untuned = ("base",) if tunes else ()
+    known = ("tuned", *untuned, *config.evaluation.baselines.names)
     for model in study.models:
         if model not in known:
             close = did_you_mean(model, known)

@@ -53,7 +53,7 @@ class Population:
         ]
 
 
-def read_corpus(config: schema.Experiment) -> Corpus:
+def read_corpus(config: schema.AnyExperiment) -> Corpus:
     """Read the corpus that a configuration names."""
     choice, restated = config.corpus, config.split.restated_facts
     if choice.name == "small_world":
@@ -67,7 +67,7 @@ def read_corpus(config: schema.Experiment) -> Corpus:
     return read_redial(folder, movie_facts=facts, restated_facts=restated)
 
 
-def read_other_corpus(config: schema.Experiment, folder: Path) -> Corpus:
+def read_other_corpus(config: schema.AnyExperiment, folder: Path) -> Corpus:
     """Read another folder in ReDial's format: the folder itself, or its ``redial`` folder.
 
     Raises:
@@ -80,7 +80,9 @@ def read_other_corpus(config: schema.Experiment, folder: Path) -> Corpus:
     raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
 
 
-def populate(config: schema.Experiment, corpus: Corpus, *, all_unseen: bool = False) -> Population:
+def populate(
+    config: schema.AnyExperiment, corpus: Corpus, *, all_unseen: bool = False
+) -> Population:
     """Choose who takes part, who is kept out of training, and what is held out.
 
     Args:
@@ -187,7 +189,7 @@ def _group_builder(
 
 
 def make_queries(
-    config: schema.Experiment, population: Population, *, everybody: bool = False
+    config: schema.AnyExperiment, population: Population, *, everybody: bool = False
 ) -> tuple[ClientQueries, ...]:
     """Return what is asked of each client, for at most ``evaluation.max_clients`` of them.
 

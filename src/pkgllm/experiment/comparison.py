@@ -310,7 +310,9 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
             "runs and not by others."
         )
     names = dict.fromkeys(name for run in runs for name in run.digests if name != "split")
-    differing = [name for name in names if len({run.digests.get(name) for run in runs}) > 1]
+    # An embedding is trained from no base model, which is no difference between two readings.
+    read = {name: {r.digests[name] for r in runs if name in r.digests} for name in names}
+    differing = [name for name, digests in read.items() if len(digests) > 1]
     if differing:
         notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
     return notes

@@ -7,9 +7,10 @@ from typing import Literal
 
 from peft import PeftModel
 
-from pkgllm.config.load import dump_config, load_config
+from pkgllm.baselines.pykeen_extra import check_pykeen
+from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.overrides import parse_override
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
 from pkgllm.experiment.assembly import (
@@ -32,7 +33,7 @@ from pkgllm.experiment.legacy import (
     write_legacy,
 )
 from pkgllm.experiment.listing import ListAsker, write_lists
-from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
+from pkgllm.experiment.ranking import Report, language_model_task, rank, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
     check_same_base,
@@ -50,6 +51,9 @@ from pkgllm.runs import RunFolder, provenance
 Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 """``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
 ``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
+
+
+_TRAINED = ("config.yaml", "provenance.json", "split.json", LIKED)
 
 
 def evaluate_run(
@@ -83,11 +87,11 @@ def evaluate_run(
         ModelError: If the base model is not the one that the adapter was trained on.
         PkgllmError: If anything else that the run needs cannot be used.
     """
-    run = RunFolder.open(
-        path, needed=("config.yaml", "provenance.json", "split.json", LIKED, "adapter")
-    )
     _check_evaluation_only(overrides)
-    config = load_config(str(run.config), overrides)
+    config = load_any_config(str(RunFolder.open(path).config), overrides)
+    if isinstance(config, EmbeddingExperiment):
+        return (_evaluate_embedding(path, config, progress, data, output, protocol),)
+    run = RunFolder.open(path, needed=(*_TRAINED, "adapter"))
     population = _population(config, data)
     if data is None:
         check_same_split(run, population)
@@ -99,9 +103,16 @@ def evaluate_run(
     catalogue = population.corpus.catalogue
     check_room(config.prompt, writer, base, catalogue)
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    ranked = Ranked(run.path, base, policy, writer, read_liked(run.path / LIKED))
-    notes = layout_notes(config, run.path)
-    task = Task(config, ranked, population, queries, facts_left_out, notes)
+    ranked = Ranked(run.path, base, policy, writer)
+    task = language_model_task(
+        config,
+        ranked,
+        population,
+        queries,
+        liked=read_liked(run.path / LIKED),
+        facts_left_out=facts_left_out,
+        training_notes=layout_notes(config, run.path),
+    )
     asker = None
     if protocol != "exact":
         prompts = (
@@ -113,7 +124,7 @@ def evaluate_run(
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
-    written.write_json("provenance.json", run_provenance(config, population, base))
+    written.write_json("provenance.json", run_provenance(config, population, base, base.device))
     if asker is not None and protocol == "legacy-leak":
         lists = asker.ask(LEAKY_SAMPLES, progress)
         return (write_legacy(config, population, queries, lists, written, leaky=True),)
@@ -122,6 +133,34 @@ def evaluate_run(
     if asker is not None:
         reports.append(write_lists(task, asker, evaluation, written, progress))
     return tuple(reports)
+
+
+def _evaluate_embedding(
+    path: Path,
+    config: EmbeddingExperiment,
+    progress: Progress,
+    data: Path | None,
+    output: Path | None,
+    protocol: Protocol,
+) -> Report:
+    if protocol != "exact":
+        raise ConfigError(
+            f"--protocol {protocol}: must be exact, because an embedding ranks the catalogue and "
+            "writes nothing"
+        )
+    check_pykeen()
+    from pkgllm.experiment.embedding_run import EMBEDDING, evaluation_task
+
+    run = RunFolder.open(path, needed=(*_TRAINED, EMBEDDING))
+    trained_on = _population(config, None)
+    check_same_split(run, trained_on)
+    asked = None if data is None else _population(config, data)
+    task, plan = evaluation_task(run, config, trained_on, asked)
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
+    written.write_text("config.yaml", dump_config(config))
+    made_of = run_provenance(config, task.population, None, plan.device)
+    written.write_json("provenance.json", made_of)
+    return write_ranks(task, rank(task, progress), written)
 
 
 def rescore_answers(
@@ -184,7 +223,7 @@ def _check_evaluation_only(overrides: Sequence[str]) -> None:
             )
 
 
-def _population(config: Experiment, data: Path | None) -> Population:
+def _population(config: AnyExperiment, data: Path | None) -> Population:
     if data is None:
         return populate(config, read_corpus(config))
     return populate(config, read_other_corpus(config, data), all_unseen=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from peft import PeftModel
 
+from pkgllm.baselines.pykeen_extra import check_pykeen
 from pkgllm.config.load import dump_config
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import (
@@ -30,16 +31,23 @@ from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
 from pkgllm.experiment.privacy_plan import check_privacy
 from pkgllm.experiment.privacy_run import FIXED_NOISE, LEDGER, noise_source
-from pkgllm.experiment.ranking import Report, Task, rank, read_ranks, run_title, write_ranks
+from pkgllm.experiment.ranking import (
+    Report,
+    language_model_task,
+    rank,
+    read_ranks,
+    run_title,
+    write_ranks,
+)
 from pkgllm.experiment.run_record import (
-    LIKED,
     check_same_base,
+    check_same_data,
     load_base,
     open_unfinished,
     read_json,
-    run_digests,
     run_provenance,
     split_record,
+    write_record,
 )
 from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
@@ -87,7 +95,7 @@ class _Job:
 
 
 def train(
-    config: Experiment,
+    config: AnyExperiment,
     path: Path,
     progress: Progress,
     *,
@@ -96,8 +104,9 @@ def train(
 ) -> Report:
     """Do the whole job of a configuration and leave a run folder.
 
-    The first Ctrl-C or SIGTERM during training lets the round in flight finish and ends after its
-    checkpoint; :func:`resume` goes on from there, and from wherever else the process ends.
+    The first Ctrl-C or SIGTERM during training lets the round, or the epoch of an embedding, that
+    is in flight finish and ends after its checkpoint; :func:`resume` goes on from there, and from
+    wherever else the process ends.
 
     Args:
         config: What to do.
@@ -110,6 +119,11 @@ def train(
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
+    if isinstance(config, EmbeddingExperiment):
+        check_pykeen()
+        from pkgllm.experiment import embedding_run
+
+        return embedding_run.train(config, path, progress, keep=keep)
     if is_deployed(config):
         raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     check_runtime(config.mode)
@@ -130,7 +144,7 @@ def train(
 
 
 def resume(
-    path: Path, progress: Progress, *, given: Experiment | None = None, keep: int = KEEP
+    path: Path, progress: Progress, *, given: AnyExperiment | None = None, keep: int = KEEP
 ) -> Report:
     """Go on with a run as if it had never stopped.
 
@@ -151,16 +165,22 @@ def resume(
         PkgllmError: If anything else that the run needs cannot be used.
     """
     run, config = open_unfinished(path, given)
-    if is_deployed(config):
+    if isinstance(config, Experiment) and is_deployed(config):
         raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     remove_unfinished(run.path)
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return read_ranks(run, title=run_title(config))
+    if isinstance(config, EmbeddingExperiment):
+        check_pykeen()
+        from pkgllm.experiment import embedding_run
+
+        return embedding_run.resume(run, config, progress, keep=keep)
     check_runtime(config.mode)
     job = _load(config, run)
     if run.provenance.exists():
-        _check_same(run, job)
+        check_same_base(run, job.base)
+        check_same_data(run, job.population, job.base)
     # Values that were evicted to it would be computed in other company than those that were not.
     (run.path / REFERENCE).unlink(missing_ok=True)
     # What was released with fixed noise stays unprotected, so the run keeps its mark.
@@ -169,7 +189,7 @@ def resume(
     return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
 
 
-def build_data(config: Experiment, output: Path, progress: Progress) -> int:
+def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
     """Write every client's graph as JSON-LD, and the split; return the number of clients.
 
     Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
@@ -203,7 +223,7 @@ def _load(config: Experiment, run: RunFolder) -> _Job:
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
     policy = make_policy(config, base)
     check_engine(config, policy)
-    ranked = Ranked(run.path, base, policy, writer, population.liked_in_training())
+    ranked = Ranked(run.path, base, policy, writer)
     validation = check_observation(config, ranked, population)
     return _Job(
         config, population, base, writer, policy, queries, facts_left_out, ranked, validation
@@ -239,13 +259,10 @@ def _go_on(
 ) -> Report:
     """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
     if not run.provenance.exists():
-        run.write_json("split.json", split_record(job.population))
-        run.write_json(LIKED, {"clients": job.ranked.liked})
         if job.config.privacy.name != "none" and not (run.path / LEDGER).exists():
             Ledger.create(run.path / LEDGER, unit=job.config.privacy.name)
-        # Last, since it says that the others are there.
-        made_of = run_provenance(job.config, job.population, job.base)
-        run.write_json("provenance.json", {**made_of, FIXED_NOISE: noise.reproducible})
+        made_of = run_provenance(job.config, job.population, job.base, job.base.device)
+        write_record(run, job.population, {**made_of, FIXED_NOISE: noise.reproducible})
     if groups is None:
         load_adapter_state(job.policy, read_adapter_state(run.adapter))
     else:
@@ -261,18 +278,13 @@ def _go_on(
     for private in (GROUPS, REFERENCE, CONTROLS):
         # What only training needs; nobody's examples are left lying about.
         (run.path / private).unlink(missing_ok=True)
-    notes = layout_notes(job.config, run.path)
-    task = Task(job.config, job.ranked, job.population, job.queries, job.facts_left_out, notes)
+    task = language_model_task(
+        job.config,
+        job.ranked,
+        job.population,
+        job.queries,
+        liked=job.population.liked_in_training(),
+        facts_left_out=job.facts_left_out,
+        training_notes=layout_notes(job.config, run.path),
+    )
     return write_ranks(task, rank(task, progress), run)
-
-
-def _check_same(run: RunFolder, job: _Job) -> None:
-    check_same_base(run, job.base)
-    then: Mapping[str, object] = read_json(run.provenance).get("digests", {})
-    now = run_digests(job.population, job.base)
-    changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
-    if changed:
-        raise DataError(
-            f"{run.path}: the data have changed since the run began ({', '.join(changed)}); "
-            "restore them, or train anew"
-        )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pkgllm.config.load import load_config
-from pkgllm.config.schema import Experiment
+from pkgllm.config.load import load_any_config
+from pkgllm.config.schema import AnyExperiment
 from pkgllm.errors import ConfigError, RunError
 from pkgllm.files import cannot
 from pkgllm.runs import RunFolder
@@ -43,7 +43,7 @@ class Predictions:
 
     name: str
     path: Path
-    config: Experiment
+    config: AnyExperiment
     digests: Mapping[str, str]
     """SHA-256 by what was read."""
     asked: Mapping[str, Asked]
@@ -133,7 +133,7 @@ def read_predictions(path: Path, name: str) -> Predictions:
         ConfigError: If its configuration does not load.
     """
     run = RunFolder.open(path, needed=("config.yaml", "provenance.json", "predictions.jsonl"))
-    config = load_config(str(run.config))
+    config = load_any_config(str(run.config))
     made = _parse(_text(run.provenance), str(run.provenance))
     match made:
         case {"digests": dict(digests)} if all(isinstance(d, str) for d in digests.values()):

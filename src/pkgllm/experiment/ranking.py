@@ -1,7 +1,7 @@
-"""Rank held-out likes with a run's model and what it is compared with, and write it down."""
+"""Rank held-out likes with a run's models and what they are compared with, and write it down."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +9,12 @@ from typing import Any, Literal
 from pkgllm.config import schema
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.experiment.assembly import Population
 from pkgllm.experiment.privacy_run import read_guarantee
 from pkgllm.experiment.privacy_statement import privacy_statement
 from pkgllm.experiment.run_record import read_json
-from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
+from pkgllm.experiment.scorers import Ranked, language_models, make_baselines, training_likes
 from pkgllm.progress import Progress
 from pkgllm.report.tables import markdown_table
 from pkgllm.runs import RunFolder
@@ -36,15 +36,20 @@ class Report:
 class Task:
     """What is asked, and of which models."""
 
-    config: schema.Experiment
-    ranked: Ranked
+    config: schema.AnyExperiment
+    run: Path
+    """The folder of the run whose models are asked."""
     population: Population
     queries: Sequence[ClientQueries]
     """Audited."""
-    facts_left_out: int
-    """Facts that did not fit into the prompts."""
-    layout_notes: tuple[str, ...] = ()
+    liked: Sequence[Collection[str]]
+    """Items that each training client likes, in the facts that it trains on."""
+    models: tuple[Scorer, ...]
+    """Of the run: first the trained one, which all others are compared with."""
+    training_notes: tuple[str, ...] = ()
     """What a reader must know of who trained on what."""
+    model_notes: tuple[str, ...] = ()
+    """What a reader must know of what the models are shown, and of their scores."""
 
     @property
     def title(self) -> str:
@@ -53,15 +58,50 @@ class Task:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader must know of data, task, prompts and privacy."""
+        """What a reader must know of data, task, models and privacy."""
         return (
             *data_notes(self.population),
-            *self.layout_notes,
+            *self.training_notes,
             task_note(self.config, self.population, self.queries),
-            _prompt_note(self.config, self.queries, self.facts_left_out),
-            *score_notes(self.config.evaluation),
-            *run_notes(self.config, self.ranked.run),
+            *self.model_notes,
+            *run_notes(self.config, self.run),
         )
+
+
+def language_model_task(
+    config: schema.Experiment,
+    ranked: Ranked,
+    population: Population,
+    queries: Sequence[ClientQueries],
+    *,
+    liked: Sequence[Collection[str]],
+    facts_left_out: int,
+    training_notes: tuple[str, ...],
+) -> Task:
+    """Return the task of ranking the language models of a run.
+
+    Args:
+        config: Of the run.
+        ranked: The models.
+        population: All clients.
+        queries: Audited.
+        liked: Items that each training client likes, in the facts that it trains on.
+        facts_left_out: Facts that did not fit into the prompts.
+        training_notes: What a reader must know of who trained on what.
+
+    Raises:
+        ModelError: If the base model cannot be ranked, or memory does not suffice.
+    """
+    return Task(
+        config,
+        ranked.run,
+        population,
+        queries,
+        liked,
+        language_models(config, ranked, population),
+        training_notes,
+        (_prompt_note(config, queries, facts_left_out), *score_notes(config.evaluation)),
+    )
 
 
 def rank(task: Task, progress: Progress) -> Evaluation:
@@ -72,8 +112,9 @@ def rank(task: Task, progress: Progress) -> Evaluation:
         progress: Is told how far the work is.
     """
     catalogue = task.population.corpus.catalogue
-    likes = training_likes(task.ranked, catalogue)
-    scorers = make_scorers(task.config, task.ranked, task.population, likes)
+    likes = training_likes(task.liked, catalogue)
+    choice = task.config.evaluation.baselines
+    scorers = (*task.models, *make_baselines(choice, likes, seed=task.config.seed))
     with progress.track("ranking", len(task.queries)) as advance:
         return evaluate(
             scorers,
@@ -97,7 +138,7 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     results = evaluation.results()
     lines = (json.dumps(row, ensure_ascii=False) for row in evaluation.predictions())
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))
-    guarantee = read_guarantee(task.ranked.run)
+    guarantee = read_guarantee(task.run)
     promised = asdict(guarantee) if guarantee else None
     output.write_text("results.md", markdown_table(results, title=task.title, notes=task.notes))
     # Last, since it says that the run is finished.
@@ -115,8 +156,10 @@ def read_ranks(run: RunFolder, *, title: str) -> Report:
     return Report(run.path, "results", results, title, tuple(results.get("notes", ())))
 
 
-def run_title(config: schema.Experiment) -> str:
+def run_title(config: schema.AnyExperiment) -> str:
     """Return what was trained, in short."""
+    if isinstance(config, schema.EmbeddingExperiment):
+        return f"{config.embedding.name}, {config.mode.name}"
     return f"{config.objective.name}, {config.mode.name}, {config.base_model.name}"
 
 
@@ -137,7 +180,7 @@ def data_notes(population: Population) -> tuple[str, ...]:
 
 
 def task_note(
-    config: schema.Experiment, population: Population, queries: Sequence[ClientQueries]
+    config: schema.AnyExperiment, population: Population, queries: Sequence[ClientQueries]
 ) -> str:
     """Return a note on what is asked, and of how many clients."""
     return (
@@ -164,9 +207,12 @@ def score_notes(choice: schema.Evaluation) -> tuple[str, ...]:
     return (f"Score of the language models: {choice.score}, not the log-probability itself.",)
 
 
-def run_notes(config: schema.Experiment, run: Path | None = None) -> tuple[str, ...]:
+def run_notes(config: schema.AnyExperiment, run: Path | None = None) -> tuple[str, ...]:
     """Return notes on privacy and on whose the data are."""
-    notes = [privacy_statement(config, read_guarantee(run) if run else None)]
+    if isinstance(config, schema.EmbeddingExperiment):
+        notes = [f"Privacy: none; mode {config.mode.name}."]
+    else:
+        notes = [privacy_statement(config, read_guarantee(run) if run else None)]
     if config.corpus.name == "redial":
         notes.append(
             "ReDial: Li et al. 2018, arXiv:1812.07617, CC BY 4.0; the dialogues of the given "

@@ -1,12 +1,13 @@
 """What a run folder says about its run: written when it begins, checked when it is used again."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pkgllm.config.differences import differences
-from pkgllm.config.load import load_config
-from pkgllm.config.schema import Experiment
+from pkgllm.config.load import load_any_config
+from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.experiment.assembly import Population
@@ -23,21 +24,26 @@ def load_base(config: Experiment) -> BaseModel:
     return load_base_model(choice.name, device=choice.device, dtype=choice.dtype)
 
 
-def run_digests(population: Population, base: BaseModel) -> dict[str, str]:
-    """Return what must be the same for a run to go on: corpus, split and base model."""
-    return {
-        **population.corpus.digests,
-        "split": split_digest(population.splits),
-        "base_model": base.digest,
-    }
+def run_digests(population: Population, base: BaseModel | None) -> dict[str, str]:
+    """Return what must be the same for a run to go on: corpus, split and base model, if any."""
+    read = {**population.corpus.digests, "split": split_digest(population.splits)}
+    return read if base is None else {**read, "base_model": base.digest}
 
 
 def run_provenance(
-    config: Experiment, population: Population, base: BaseModel
+    config: AnyExperiment, population: Population, base: BaseModel | None, device: object
 ) -> dict[str, object]:
     """Return how a run came to be; see :func:`pkgllm.runs.provenance`."""
     digests = run_digests(population, base)
-    return {**provenance(seed=config.seed, digests=digests), "device": str(base.device)}
+    return {**provenance(seed=config.seed, digests=digests), "device": str(device)}
+
+
+def write_record(run: RunFolder, population: Population, made_of: Mapping[str, object]) -> None:
+    """Write down what a run begins with: the split, what is liked in training, the provenance."""
+    run.write_json("split.json", split_record(population))
+    run.write_json(LIKED, {"clients": population.liked_in_training()})
+    # Last, since it says that the others are there.
+    run.write_json("provenance.json", made_of)
 
 
 def split_record(population: Population) -> dict[str, object]:
@@ -75,6 +81,22 @@ def check_same_split(run: RunFolder, population: Population) -> None:
         )
 
 
+def check_same_data(run: RunFolder, population: Population, base: BaseModel | None) -> None:
+    """Fail where a run that is to go on would not read what it began with.
+
+    Raises:
+        DataError: If it would not.
+    """
+    then: Mapping[str, object] = read_json(run.provenance).get("digests", {})
+    now = run_digests(population, base)
+    changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+    if changed:
+        raise DataError(
+            f"{run.path}: the data have changed since the run began ({', '.join(changed)}); "
+            "restore them, or train anew"
+        )
+
+
 def check_same_base(run: RunFolder, base: BaseModel) -> None:
     """Fail where the base model is not the one that a run's adapter was trained on.
 
@@ -108,7 +130,7 @@ def read_liked(path: Path) -> list[list[str]]:
     return found
 
 
-def open_unfinished(path: Path, given: Experiment | None) -> tuple[RunFolder, Experiment]:
+def open_unfinished(path: Path, given: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:
     """Open the folder of a run that is to go on, and read its configuration.
 
     Args:
@@ -125,7 +147,7 @@ def open_unfinished(path: Path, given: Experiment | None) -> tuple[RunFolder, Ex
             "was stopped before it began; train anew with --config"
         )
     run = RunFolder.open(path)
-    config = load_config(str(run.config))
+    config = load_any_config(str(run.config))
     if given is not None and (differing := differences(config, given)):
         raise ConfigError(
             f"--resume {path}: must go on with the configuration of the run, which differs in "

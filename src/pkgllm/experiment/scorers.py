@@ -1,4 +1,4 @@
-"""The models that an evaluation compares: a run's own, its base, and the baselines."""
+"""The models that an evaluation compares: tuned and base language models, simple baselines."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -28,15 +28,13 @@ from pkgllm.preferences.prompts import PromptWriter
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The models of a run, ready to be ranked."""
+    """The language models of a run, ready to be ranked."""
 
     run: Path
     """The folder that holds the adapters."""
     base: BaseModel
     policy: PeftModel
     writer: PromptWriter
-    liked: Sequence[Collection[str]]
-    """Items that each training client likes, in the facts that it trains on."""
 
 
 def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
@@ -45,10 +43,10 @@ def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
     return CatalogueTrie(sequences, names=catalogue.names)
 
 
-def make_scorers(
-    config: schema.Experiment, ranked: Ranked, population: Population, likes: TrainingLikes
-) -> tuple[Scorer, ...]:
-    """Return what is ranked: the tuned model first, which the others are compared with.
+def language_models(
+    config: schema.Experiment, ranked: Ranked, population: Population
+) -> tuple[Scorer, Scorer]:
+    """Return the tuned model, and the base model that it was.
 
     Raises:
         ModelError: If the base model cannot be ranked, or memory does not suffice.
@@ -79,12 +77,14 @@ def make_scorers(
         tuned, base = (_scored(s, config.evaluation.score, trie) for s in (policy, reference))
     if config.mode.name == "local":
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
-    choice = config.evaluation.baselines
-    return (
-        tuned,
-        base,
-        *(_baseline(name, choice, likes, config.seed) for name in dict.fromkeys(choice.names)),
-    )
+    return tuned, base
+
+
+def make_baselines(
+    choice: schema.Baselines, likes: TrainingLikes, *, seed: int
+) -> tuple[Scorer, ...]:
+    """Return the simple baselines that a configuration names, each once."""
+    return tuple(_baseline(name, choice, likes, seed) for name in dict.fromkeys(choice.names))
 
 
 def _scored(scorer: LanguageModelScorer, score: str, trie: CatalogueTrie) -> Scorer:
@@ -97,10 +97,15 @@ def _scored(scorer: LanguageModelScorer, score: str, trie: CatalogueTrie) -> Sco
             return scorer
 
 
-def training_likes(ranked: Ranked, catalogue: Catalogue) -> TrainingLikes:
-    """Return what the baselines learn from; another folder's catalogue may lack some items."""
+def training_likes(liked: Sequence[Collection[str]], catalogue: Catalogue) -> TrainingLikes:
+    """Return what the baselines learn from; another folder's catalogue may lack some items.
+
+    Args:
+        liked: Items that each training client likes, in the facts that it trains on.
+        catalogue: The items, in column order.
+    """
     return TrainingLikes(
-        catalogue, [[item for item in liked if item in catalogue] for liked in ranked.liked]
+        catalogue, [[item for item in of_client if item in catalogue] for of_client in liked]
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config.differences import differences
-from pkgllm.config.load import load_config
+from pkgllm.config.load import load_any_config
 from pkgllm.config.study_runs import Plan, StudyRun
 from pkgllm.errors import ConfigError, PkgllmError, RunError, StoppedError
 from pkgllm.experiment import jobs
@@ -118,7 +118,7 @@ def _check_same_settings(plan: Plan, output: Path) -> None:
     lines = []
     for run in plan.runs:
         config = output / run.name / "config.yaml"
-        if config.exists() and (differing := differences(load_config(str(config)), run.config)):
+        if config.exists() and (differing := differences(load_any_config(str(config)), run.config)):
             lines.append(
                 f"{output / run.name}: must be a run of {plan.given}, and differs in "
                 f"{'; '.join(differing)}; take it away, or choose another --output"

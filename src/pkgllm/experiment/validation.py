@@ -8,7 +8,7 @@ from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.experiment.assembly import Population, audit_queries, make_queries
-from pkgllm.experiment.scorers import Ranked, make_scorers, training_likes
+from pkgllm.experiment.scorers import Ranked, language_models
 from pkgllm.lm.adapter import AdapterState, carrying
 
 
@@ -74,8 +74,7 @@ class Validation:
 
     def _scorer(self) -> Scorer:
         # Made anew each time, so that its memory is free while clients train.
-        likes = training_likes(self._ranked, self._population.corpus.catalogue)
-        return make_scorers(self._config, self._ranked, self._population, likes)[0]
+        return language_models(self._config, self._ranked, self._population)[0]
 
 
 def check_observation(

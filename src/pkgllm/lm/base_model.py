@@ -86,8 +86,12 @@ def find_base_model(name: str) -> str:
     )
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, *, key: str = "base_model.device") -> torch.device:
     """Return the device of a name; ``auto`` is the first GPU, else the CPU.
+
+    Args:
+        name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        key: Of the configuration, for messages.
 
     Raises:
         ModelError: If the name is no device, or this machine lacks it.
@@ -97,11 +101,11 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda:0" if num_gpus else "cpu")
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
     if match is None:
-        raise ModelError(f"base_model.device must be auto, cpu, cuda or cuda:N, got {name!r}")
+        raise ModelError(f"{key} must be auto, cpu, cuda or cuda:N, got {name!r}")
     if name != "cpu" and int(match.group(1) or 0) >= num_gpus:
         raise ModelError(
-            f"base_model.device: {name} was asked for, but this machine has {num_gpus} usable "
-            "GPUs; set base_model.device to auto or cpu"
+            f"{key}: {name} was asked for, but this machine has {num_gpus} usable "
+            f"GPUs; set {key} to auto or cpu"
         )
     return torch.device(name)
 

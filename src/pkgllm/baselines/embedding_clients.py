@@ -18,7 +18,7 @@ from pkgllm.baselines.embedding_exchange import (
     shared_part,
 )
 from pkgllm.baselines.embedding_federation import EmbeddingFederation, FederatedSetup
-from pkgllm.baselines.embedding_models import Schedule
+from pkgllm.baselines.embedding_stages import Schedule
 from pkgllm.baselines.exact_filter import ExactFilterer
 from pkgllm.baselines.local_graphs import LocalGraphs
 from pkgllm.baselines.local_training import moments_of, train_locally

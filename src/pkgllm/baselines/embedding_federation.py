@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 
 from pkgllm.baselines.embedding_exchange import EXCHANGED, Exchange, Message
-from pkgllm.baselines.embedding_models import Schedule
+from pkgllm.baselines.embedding_stages import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +61,9 @@ class EmbeddingRound:
 def _untold(_: object) -> None: ...
 
 
+def _no_stage(name: str, done: int) -> None: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederatedSetup:
     """Where and under which seed embeddings are trained over clients, and who is told."""
@@ -72,6 +75,10 @@ class FederatedSetup:
     folder: Path | None = None
     """Keeps the server's checkpoints, and apart from them what each client keeps to itself; None
     keeps nothing. It must exist."""
+    keep: int = 2
+    """The server's checkpoints of a stage that stay, at least 1."""
+    on_stage: Callable[[str, int], None] = _no_stage
+    """Told of every stage as it begins or goes on: its name, and its rounds that are done."""
     on_round: Callable[[EmbeddingRound], None] = _untold
     on_message: Callable[[Message], None] = _untold
     """Is shown every message, before it is read."""

@@ -11,15 +11,10 @@ from dataclasses import dataclass
 
 from pkgllm.baselines.embedding_clients import StagePlan
 from pkgllm.baselines.embedding_federation import EmbeddingFederation, FederatedSetup
-from pkgllm.baselines.embedding_models import (
-    CompGcn,
-    EmbeddingChoice,
-    Kbgat,
-    NodePiece,
-    Schedule,
-    Stage,
-)
+from pkgllm.baselines.embedding_models import CompGcn, EmbeddingChoice, NodePiece
+from pkgllm.baselines.embedding_stages import Schedule, Stage
 from pkgllm.baselines.federated_stage import FederatedStage, run_stage
+from pkgllm.baselines.kbgat import Kbgat
 from pkgllm.baselines.local_graphs import LocalGraphs, split_by_client
 from pkgllm.baselines.participation import Participation
 from pkgllm.baselines.preference_graph import PreferenceGraph

@@ -90,7 +90,7 @@ def run_stage(
         for r in range(1, num_rounds + 1)
     ]
     folder = _folder(setup.folder, plan.name)
-    checkpoints = Checkpoints(folder, keep=2) if folder else None
+    checkpoints = Checkpoints(folder, keep=setup.keep) if folder else None
     told = f"{plan.identity} {plan.name} {federation!r} {setup.seed}"
     identity = hashlib.sha256(told.encode()).hexdigest()
     states = ClientStates(folder / "clients" if folder else None, names)
@@ -100,6 +100,7 @@ def run_stage(
     if newest is not None:
         check_identity(newest.section("progress"), identity)
         server, done = newest.section("server"), newest.position
+    setup.on_stage(plan.name, min(done, num_rounds))
     last_round = {c: r for r, cohort in enumerate(cohorts[:done], 1) for c in cohort}
 
     def keep(position: int, newcomer: Tables) -> None:

@@ -10,7 +10,7 @@ from pykeen.training import SLCWATrainingLoop
 from pykeen.training.training_loop import NonFiniteLossError
 from torch import Tensor
 
-from pkgllm.baselines.embedding_models import Schedule
+from pkgllm.baselines.embedding_stages import Schedule
 from pkgllm.baselines.embedding_training import make_loop
 from pkgllm.baselines.integer_triples import IntegerTriples
 from pkgllm.baselines.pykeen_door import Model

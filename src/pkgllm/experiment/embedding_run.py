@@ -121,7 +121,7 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
         stages.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", stages, error) from error
-    epochs = {name: schedule.epochs for name, schedule in plan.choice.schedules.items()}
+    epochs = {name: schedule.epochs for name, schedule in config.embedding.stages.items()}
 
     def tell() -> None:
         logger.warning("stopping after this epoch; once more stops at once")

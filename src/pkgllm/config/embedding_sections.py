@@ -37,6 +37,15 @@ class EmbeddingSchedule(Section):
 class _EmbeddingSection(Section):
     """Takes a schedule of which some keys are given; the others keep this model's defaults."""
 
+    @property
+    def stages(self) -> Mapping[str, EmbeddingSchedule]:
+        """The schedule of each stage by its name, in order."""
+        schedules = {name: value for name, value in self if isinstance(value, EmbeddingSchedule)}
+        if "schedule" in schedules:
+            # Of a model that one stage makes, which bears its name.
+            return {str(getattr(self, "name", "")): schedules["schedule"]}
+        return {name.removesuffix("_schedule"): value for name, value in schedules.items()}
+
     @model_validator(mode="before")
     @classmethod
     def _complete_schedules(cls, given: Any) -> Any:

@@ -13,7 +13,6 @@ from pkgllm.baselines.embedding_scorer import EmbeddingScorer
 from pkgllm.baselines.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.baselines.pykeen_door import Model
 from pkgllm.config import schema
-from pkgllm.errors import DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.experiment.assembly import Population, make_queries
 from pkgllm.experiment.ranking import Task
@@ -63,14 +62,9 @@ def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -
         population: All clients, of whom those in training make the graph.
 
     Raises:
-        DataError: If nobody trains, or nobody who does likes anything.
+        DataError: If no training client likes anything.
         ModelError: If the device is not there.
     """
-    if not population.in_training:
-        raise DataError(
-            f"no client trains, because all {len(population.splits)} are unseen; lower "
-            "clients.unseen_share or read more dialogues"
-        )
     graph = make_preference_graph(
         population.corpus.catalogue, [split.train_graph for split in population.in_training]
     )

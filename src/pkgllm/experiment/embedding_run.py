@@ -121,7 +121,7 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
         stages.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", stages, error) from error
-    epochs = {name: schedule.epochs for name, schedule in plan.choice.schedules.items()}
+    epochs = {name: schedule.epochs for name, schedule in config.embedding.stages.items()}
 
     def tell() -> None:
         logger.warning("stopping after this epoch; once more stops at once")
@@ -168,12 +168,13 @@ class _Diary:
         self._since = time.perf_counter()
 
     def begin(self, stage: str, done: int) -> None:
-        """Keep the records of the stages before, and of so many epochs of this one."""
-        names = list(self._epochs)
-        before = sum(self._epochs[name] for name in names[: names.index(stage)])
-        kept = {self._run.metrics.name: before + done, self._run.timings.name: before + done}
-        lines = {self._run.validation.name: 0, **kept}
-        Checkpoints(self._run.path, keep=1).rewind(Checkpoint(before + done, {}, lines))
+        """Take back the records of epochs that are done again, in this stage and after it."""
+        if done < self._epochs[stage]:
+            names = list(self._epochs)
+            kept = done + sum(self._epochs[name] for name in names[: names.index(stage)])
+            lines = {self._run.metrics.name: kept, self._run.timings.name: kept}
+            start = Checkpoint(kept, {}, {**lines, self._run.validation.name: 0})
+            Checkpoints(self._run.path, keep=1).rewind(start)
         for _ in range(done):
             self._advance(stage)
         self._since = time.perf_counter()

@@ -19,7 +19,7 @@ from pkgllm.baselines.local_graphs import LocalGraphs, split_by_client
 from pkgllm.baselines.participation import Participation
 from pkgllm.baselines.preference_graph import PreferenceGraph
 from pkgllm.baselines.pykeen_door import Model
-from pkgllm.errors import ModelError
+from pkgllm.errors import DataError, ModelError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,11 +94,7 @@ def train_federated_embeddings(
         StoppedError: If a stop was asked for.
         RunError: If checkpoints are of another training, or cannot be read or written.
     """
-    if isinstance(choice, CompGcn | NodePiece):
-        raise ModelError(
-            f"{choice.name} cannot be trained over clients, since its numbers belong to no entity "
-            "and no relation alone; choose hake, rotate, complex, tucker or kbgat"
-        )
+    check_federation(choice, graph, federation)
     graphs = split_by_client(graph)
     done: dict[str, FederatedStage] = {}
 
@@ -133,3 +129,25 @@ def train_federated_embeddings(
         only = choice.stage()
         train(choice.name, choice.schedule, lambda _: only, alike=True)
     return FederatedEmbeddings(choice, federation, graphs, done)
+
+
+def check_federation(
+    choice: EmbeddingChoice, graph: PreferenceGraph, federation: EmbeddingFederation
+) -> None:
+    """Refuse what cannot be trained over the clients of a graph.
+
+    Raises:
+        DataError: If there are fewer clients than a cohort needs, or no public facts.
+        ModelError: If the model's numbers do not belong to entities and relations.
+    """
+    if isinstance(choice, CompGcn | NodePiece):
+        raise ModelError(
+            f"{choice.name} cannot be trained over clients, since its numbers belong to no entity "
+            "and no relation alone; choose hake, rotate, complex, tucker or kbgat"
+        )
+    split_by_client(graph)
+    if federation.cohort_size > len(graph.persons):
+        raise DataError(
+            f"cohort_size must be at most the number of training clients, {len(graph.persons)}, "
+            f"got {federation.cohort_size}; lower it or add clients"
+        )

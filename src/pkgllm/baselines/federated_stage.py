@@ -23,7 +23,7 @@ from pkgllm.baselines.embedding_training import own_randomness
 from pkgllm.baselines.local_graphs import LocalGraphs
 from pkgllm.baselines.pykeen_door import Model
 from pkgllm.checkpoints import Checkpoints
-from pkgllm.errors import DataError, StoppedError
+from pkgllm.errors import StoppedError
 from pkgllm.files import cannot
 from pkgllm.randomness import stream
 
@@ -58,13 +58,8 @@ def draw_cohort(
     """Draw the clients of a round uniformly without replacement; sorted.
 
     Raises:
-        DataError: If there are too few.
+        ValueError: If there are too few.
     """
-    if size > len(clients):
-        raise DataError(
-            f"cohort_size must be at most the number of training clients, {len(clients)}, got "
-            f"{size}; lower it or add clients"
-        )
     draws = stream(seed, "embedding_cohort", stage, round_num)
     return tuple(clients[at] for at in np.sort(draws.choice(len(clients), size, replace=False)))
 
@@ -78,7 +73,7 @@ def run_stage(
     """Train a stage over clients, from its newest checkpoint where there is one.
 
     Raises:
-        DataError: If there are fewer clients than a cohort needs.
+        ValueError: If there are fewer clients than a cohort needs.
         ModelError: If a loss is not finite, or the device cannot be used.
         StoppedError: If a stop was asked for.
         RunError: If checkpoints are of another training, or cannot be read or written.

@@ -113,3 +113,17 @@ def test_lines_that_are_lost_are_told(tmp_path: Path) -> None:
 def test_refuses_to_keep_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         Checkpoints(tmp_path, keep=0)
+
+
+def test_a_checkpoint_is_read_by_its_position_and_may_be_private(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2, private=True)
+    for position in (3, 8):
+        checkpoints.write(position, {"a": {"x": torch.tensor(position)}})
+    assert checkpoints.at(3).section("a")["x"] == 3
+    files = list((tmp_path / "checkpoints").iterdir())
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    with pytest.raises(RunError, match=r"000004.safetensors: must hold a whole checkpoint"):
+        checkpoints.at(4)
+    files[0].write_bytes(files[0].read_bytes()[:-1])
+    with pytest.raises(RunError, match="cannot be read"):
+        checkpoints.at(int(files[0].stem))

@@ -22,11 +22,11 @@ TABLES = [name for name in ALL if name.startswith("tables/")]
 PRESETS = [name for name in ALL if name not in (*STUDIES, *TABLES)]
 
 
-EMBEDDINGS = ("hake",)
+EMBEDDINGS = ("comp_gcn", "complex", "hake", "kbgat", "node_piece", "rotate", "tucker")
 AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
 
 
-def test_there_are_seventeen() -> None:
+def test_there_are_twenty_three() -> None:
     assert presets_folder() == FOLDER
     assert [
         *(f"aggregators/{name}.yaml" for name in AGGREGATORS),

@@ -58,16 +58,18 @@ class Checkpoints:
     Args:
         run: The run folder.
         keep: The newest so many stay, at least 1.
+        private: Whether the files are for their owner alone (mode 0600).
 
     Raises:
         ValueError: If ``keep`` is not positive.
     """
 
-    def __init__(self, run: Path, *, keep: int) -> None:
+    def __init__(self, run: Path, *, keep: int, private: bool = False) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._run = run
         self._keep = keep
+        self._private = private
 
     def write(self, position: int, sections: Sections) -> None:
         """Write a checkpoint, whole or not at all, and delete those that are too many.
@@ -95,7 +97,8 @@ class Checkpoints:
         except OSError as error:
             raise cannot("make", folder, error) from error
         sealed = json.dumps({**about, "checksum": _checksum(about, tensors)})
-        write_atomically(folder / f"{position:06d}.safetensors", save(tensors, {_ABOUT: sealed}))
+        content = save(tensors, {_ABOUT: sealed})
+        write_atomically(self._path(position), content, private=self._private)
         for old in self._newest_first()[self._keep :]:
             old.unlink(missing_ok=True)
 
@@ -122,6 +125,21 @@ class Checkpoints:
             )
         return None
 
+    def at(self, position: int) -> Checkpoint:
+        """Read the checkpoint of a position.
+
+        Raises:
+            RunError: If there is none, or it is damaged.
+        """
+        path = self._path(position)
+        try:
+            return _read(path)
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise RunError(
+                f"{path}: must hold a whole checkpoint, and cannot be read ({error}); restore it, "
+                "or train again in another folder"
+            ) from error
+
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Cut the growing files back to where they were at a checkpoint, or at the beginning.
 
@@ -144,6 +162,9 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot("cut", path, error) from error
+
+    def _path(self, position: int) -> Path:
+        return self._run / _FOLDER / f"{position:06d}.safetensors"
 
     def _newest_first(self) -> list[Path]:
         found = (self._run / _FOLDER).glob("*.safetensors")

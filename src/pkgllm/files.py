@@ -56,7 +56,7 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
+def write_atomically(path: Path, content: str | bytes, *, private: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The content goes to a temporary file in the same folder, then to the disk, and takes the
@@ -65,14 +65,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     Args:
         path: The file to write or to replace.
         content: Text is written as UTF-8, its line ends unchanged.
+        private: Whether its owner alone may read it (mode 0600), from the first byte on.
 
     Raises:
         RunError: If the file cannot be written; what stood there before is unharmed.
     """
+    mode = 0o600 if private else 0o666
     data = content.encode() if isinstance(content, str) else content
     temporary = hidden_sibling(path)
     try:
-        with temporary.open("xb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -31,8 +31,12 @@ def trained() -> Callable[[EmbeddingChoice], Model]:
     return train
 
 
-def visible(owner: str, liked: str, trained: int | None = None) -> Visible:
-    return Visible(owner, GRAPH.facts(graph_of(owner, liked=liked)), trained)
+def visible(owner: str, liked: str, start: list[torch.Tensor] | None = None) -> Visible:
+    return Visible(owner, GRAPH.facts(graph_of(owner, liked=liked)), start)
+
+
+def vector(model: Model, entity: int) -> list[torch.Tensor]:
+    return [part[0] for part in entity_parts(model, torch.tensor([entity]))]
 
 
 def fit(model: Model, persons: list[Visible], settings: FoldIn = SETTINGS) -> list[torch.Tensor]:
@@ -45,8 +49,9 @@ def test_a_fit_is_adam_on_one_row_of_the_model(
     choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
 ) -> None:
     model = copy.deepcopy(trained(choice))
-    person = visible("vowels 0", "aeb", trained=GRAPH.persons["vowels 0"])
-    (head, facts) = (person.trained, torch.from_numpy(person.facts))
+    head = GRAPH.persons["vowels 0"]
+    person = visible("vowels 0", "aeb", start=vector(model, head))
+    facts = torch.from_numpy(person.facts)
     drawn = draw_negatives([person], GRAPH.items, SETTINGS, 0)
     found = fit(model, [person])
 
@@ -113,12 +118,12 @@ def test_where_a_fit_starts(
 ) -> None:
     model = trained(choice)
     prior = mean_person(model, PERSONS)
-    unmoved = fit(model, [visible("x", ""), visible("vowels 0", "", trained=3)])
-    unfit = fit(model, [visible("x", "ab"), visible("v", "ab", trained=3)], FoldIn(steps=0))
-    own = entity_parts(model, torch.tensor([3]))
+    own = vector(model, 3)
+    unmoved = fit(model, [visible("x", ""), visible("vowels 0", "", start=own)])
+    unfit = fit(model, [visible("x", "ab"), visible("v", "ab", start=own)], FoldIn(steps=0))
     for part, mean, trained_part, other in zip(unmoved, prior, own, unfit, strict=True):
         assert torch.equal(part[0], mean)
-        assert torch.equal(part[1], trained_part[0])
+        assert torch.equal(part[1], trained_part)
         assert torch.equal(part, other)
     assert [part.shape[0] for part in fit(model, [])] == [0] * len(prior)
 

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from pkgllm.config.schema import Experiment
+from pkgllm.config.schema import kind_of
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What takes long to import is there before the process that will be killed begins.
@@ -67,7 +67,7 @@ def _work(tree, path, resume, instant, begun) -> None:  # type: ignore[no-untype
     if resume:
         jobs.resume(path, Silent(), keep=1)
     else:
-        jobs.train(Experiment.model_validate(tree), path, Silent(), keep=1)
+        jobs.train(kind_of(tree).model_validate(tree), path, Silent(), keep=1)
 
 
 def _die_in(name: str, call: int) -> None:

@@ -1,6 +1,7 @@
 """A PyKEEN training loop as tensors, so that it goes on as if it had never stopped."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ def loop_sections(loop: TrainingLoop[Any], identity: str) -> Sections:
         "random": random,
         "progress": {
             "losses": torch.tensor(loop.losses_per_epochs, dtype=torch.float64),
-            "identity": torch.frombuffer(bytearray.fromhex(identity), dtype=torch.uint8),
+            "identity": identity_tensor(identity),
         },
     }
 
@@ -66,11 +67,7 @@ def restore_loop(loop: TrainingLoop[Any], checkpoint: Checkpoint, identity: str)
         RunError: If the checkpoint is of another model, other triples or another seed.
     """
     progress = checkpoint.section("progress")
-    if progress["identity"].numpy().tobytes().hex() != identity:
-        raise RunError(
-            "the checkpoints in this folder are of other settings, other triples or another seed "
-            "than this training; choose another folder, or restore what they were made with"
-        )
+    check_identity(progress, identity)
     loop.model.load_state_dict(checkpoint.section("model"))
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in checkpoint.section("optimizer").items():
@@ -86,6 +83,28 @@ def restore_loop(loop: TrainingLoop[Any], checkpoint: Checkpoint, identity: str)
     torch.random.set_rng_state(random["cpu"])
     if loop.device.type == "cuda" and "cuda" in random:
         torch.cuda.set_rng_state(random["cuda"], loop.device)
+
+
+def identity_tensor(identity: str) -> Tensor:
+    """Return a SHA-256, hexadecimal, as a checkpoint keeps it."""
+    return torch.frombuffer(bytearray.fromhex(identity), dtype=torch.uint8)
+
+
+def check_identity(progress: Mapping[str, Tensor], identity: str) -> None:
+    """Refuse to go on from what another training left.
+
+    Args:
+        progress: A checkpoint's section that holds ``identity``.
+        identity: SHA-256 of what is to be trained now, hexadecimal.
+
+    Raises:
+        RunError: If they differ.
+    """
+    if progress["identity"].numpy().tobytes().hex() != identity:
+        raise RunError(
+            "the checkpoints in this folder are of other settings, other triples or another seed "
+            "than this training; choose another folder, or restore what they were made with"
+        )
 
 
 def own_copy(value: Tensor) -> Tensor:

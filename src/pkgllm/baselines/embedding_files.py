@@ -8,6 +8,7 @@ from safetensors.torch import save
 
 from pkgllm.baselines.embedding_checkpoints import own_copy, training_identity
 from pkgllm.baselines.embedding_models import EmbeddingChoice
+from pkgllm.baselines.federated_embeddings import FederatedEmbeddings
 from pkgllm.baselines.integer_triples import IntegerTriples
 from pkgllm.baselines.pykeen_door import Model
 from pkgllm.errors import ModelError
@@ -76,3 +77,21 @@ def load_embeddings(
         model = choice.untrained(triples, seed)
     model.load_state_dict(tensors)
     return model.to(device).eval()
+
+
+def save_server_tables(trained: FederatedEmbeddings, path: Path) -> None:
+    """Write what the server of a federation has at the end: by stage and table, of no person.
+
+    Args:
+        trained: What training came to; in isolation the server has nothing.
+        path: The file.
+
+    Raises:
+        RunError: If it cannot be written; an earlier file is unharmed.
+    """
+    tables = {
+        f"{name}/{table}": value
+        for name, stage in trained.stages.items()
+        for table, value in stage.server.items()
+    }
+    write_atomically(path, save(tables))

@@ -88,6 +88,7 @@ class EmbeddingScorer:
         with torch.no_grad():
             self._items = entity_parts(model, self._ranked_entities().to(device))
             persons = torch.tensor(list(graph.persons.values()), device=device)
+            self._trained = entity_parts(model, persons)
             self._prior = mean_person(model, persons)
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
@@ -107,33 +108,18 @@ class EmbeddingScorer:
         top_k: int,
     ) -> Sequence[RankedClient | PkgllmError]:
         """Rank as :func:`pkgllm.evaluation.scorer.rank_queries`, persons fit together."""
-        found: list[RankedClient | PkgllmError] = []
-        for row, mask, columns in zip(self.scores(queries), candidates, gold, strict=True):
-            if np.isnan(row[mask]).any():
-                found.append(DataError("a candidate's score is NaN"))
-            else:
-                ranks = rank_gold(row, mask, columns)
-                found.append(RankedClient(ranks=ranks, top=best_columns(row, mask, top_k)))
-        return found
+        return rank_rows(self.scores(queries), candidates, gold, top_k=top_k)
 
     def _ranked_entities(self) -> Tensor:
-        known = self._graph.catalogue
-        unknown = [item.id for item in self._ranked if item.id not in known]
-        if unknown:
-            raise DataError(
-                f"{self.name}: every item to rank must have a vector, and {len(unknown)} of "
-                f"{len(self._ranked)} have none, one is {unknown[0]!r}; an embedding can only be "
-                "asked of the catalogue that it was trained with"
-            )
-        columns = [known.index_by_id[item.id] for item in self._ranked]
-        return torch.from_numpy(self._graph.items[columns])
+        places = known_places(self._ranked, self._graph.catalogue, name=self.name)
+        return torch.from_numpy(self._graph.items[places])
 
     def _persons(self, queries: Sequence[ClientQueries]) -> list[Tensor]:
         visible = [
             Visible(
                 query.client,
                 self._graph.facts(query.graph),
-                self._graph.persons.get(query.client) if query.seen_in_training else None,
+                self._trained_vector(query),
             )
             for query in queries
         ]
@@ -141,35 +127,103 @@ class EmbeddingScorer:
             return tokenized_persons(self._model, visible, seed=self._seed)
         return fold_in(
             self._model,
-            [person if self._has_news(person) else _without_facts(person) for person in visible],
+            [person if self._has_news(person) else without_facts(person) for person in visible],
             prior=self._prior,
             items=self._graph.items,
             settings=self._settings,
             seed=self._seed,
         )
 
+    def _trained_vector(self, query: ClientQueries) -> list[Tensor] | None:
+        entity = self._graph.persons.get(query.client) if query.seen_in_training else None
+        return None if entity is None else [part[entity] for part in self._trained]
+
     def _has_news(self, person: Visible) -> bool:
-        if person.trained is None:
-            return True
-        known = {tuple(fact) for fact in self._trained_facts[person.client].tolist()}
-        return any(tuple(fact) not in known for fact in person.facts.tolist())
+        return person.start is None or has_news(person, self._trained_facts[person.client])
 
-    @torch.no_grad()
     def _score_items(self, persons: list[Tensor]) -> NDArray[np.float64]:
-        model, count = self._model, len(persons[0])
-        relation = relation_parts(model, self._liked)
-        at_once = max(1, PAIRS_AT_ONCE // count)
-        columns = [
-            score_parts(
-                model,
-                [part.unsqueeze(1) for part in persons],
-                relation,
-                [part[begin : begin + at_once].unsqueeze(0) for part in self._items],
-            ).double()
-            for begin in range(0, len(self._items[0]), at_once)
-        ]
-        return torch.cat(columns, dim=1).cpu().numpy()
+        return score_items(self._model, persons, self._liked, self._items)
 
 
-def _without_facts(person: Visible) -> Visible:
-    return Visible(person.client, person.facts[:0], person.trained)
+def known_places(ranked: Catalogue, known: Catalogue, *, name: str) -> list[int]:
+    """Return where the items to rank stand among those with vectors.
+
+    Args:
+        ranked: In column order.
+        known: What the embedding was trained with.
+        name: Of the model, for the error.
+
+    Raises:
+        DataError: If one stands nowhere.
+    """
+    unknown = [item.id for item in ranked if item.id not in known]
+    if unknown:
+        raise DataError(
+            f"{name}: every item to rank must have a vector, and {len(unknown)} of "
+            f"{len(ranked)} have none, one is {unknown[0]!r}; an embedding can only be "
+            "asked of the catalogue that it was trained with"
+        )
+    return [known.index_by_id[item.id] for item in ranked]
+
+
+def has_news(person: Visible, known: NDArray[np.int64]) -> bool:
+    """Return whether a person's visible facts hold one that is not known.
+
+    Args:
+        person: Whose facts.
+        known: (relation, item entity), shape ``(facts, 2)``.
+    """
+    rows = {tuple(fact) for fact in known.tolist()}
+    return any(tuple(fact) not in rows for fact in person.facts.tolist())
+
+
+def without_facts(person: Visible) -> Visible:
+    """Return a person of whom nothing is visible, so that the vector stays where it starts."""
+    return Visible(person.client, person.facts[:0], person.start)
+
+
+@torch.no_grad()
+def score_items(
+    model: Model, persons: Sequence[Tensor], relation: Tensor, items: Sequence[Tensor]
+) -> NDArray[np.float64]:
+    """Return the scores of (person, relation, item), a part of the items at a time.
+
+    Args:
+        model: In evaluation mode.
+        persons: One tensor for each part of an entity, shape ``(persons, *part)``.
+        relation: Number of the relation, shape ``(1, 1)``.
+        items: As ``persons``, of the items.
+
+    Returns:
+        Shape ``(persons, items)``.
+    """
+    parts = relation_parts(model, relation)
+    at_once = max(1, PAIRS_AT_ONCE // max(1, len(persons[0])))
+    columns = [
+        score_parts(
+            model,
+            [part.unsqueeze(1) for part in persons],
+            parts,
+            [part[begin : begin + at_once].unsqueeze(0) for part in items],
+        ).double()
+        for begin in range(0, len(items[0]), at_once)
+    ]
+    return torch.cat(columns, dim=1).cpu().numpy()
+
+
+def rank_rows(
+    rows: NDArray[np.float64],
+    candidates: NDArray[np.bool_],
+    gold: Sequence[NDArray[np.int64]],
+    *,
+    top_k: int,
+) -> list[RankedClient | PkgllmError]:
+    """Rank rows of scores as :func:`pkgllm.evaluation.scorer.rank_queries` does."""
+    found: list[RankedClient | PkgllmError] = []
+    for row, mask, columns in zip(rows, candidates, gold, strict=True):
+        if np.isnan(row[mask]).any():
+            found.append(DataError("a candidate's score is NaN"))
+        else:
+            ranks = rank_gold(row, mask, columns)
+            found.append(RankedClient(ranks=ranks, top=best_columns(row, mask, top_k)))
+    return found

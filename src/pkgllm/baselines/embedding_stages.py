@@ -1,7 +1,7 @@
 """Stages of training: what one loop over the triples trains, and how it takes its steps."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -76,11 +76,6 @@ class SingleStage(ABC):
             triples: What it will learn from.
             seed: For what is drawn besides first vectors.
         """
-
-    @property
-    def schedules(self) -> Mapping[str, Schedule]:
-        """Return the schedule of each stage by its name, in order: here of one."""
-        return {self.name: self.schedule}
 
     def stage(self) -> Stage:
         """Return the one stage of its training."""

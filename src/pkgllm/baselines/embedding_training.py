@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pykeen.models import InductiveNodePiece
+from pykeen.sampling.filtering import Filterer
 from pykeen.training import SLCWATrainingLoop, TrainingCallback
 from pykeen.training.training_loop import NonFiniteLossError
 from pykeen.triples import CoreTriplesFactory
@@ -99,8 +100,21 @@ def train_embeddings(
     return train_stage(choice.decoder_stage(attention), choice, triples, setup)
 
 
-def make_loop(schedule: Schedule, model: Model, factory: CoreTriplesFactory) -> SLCWATrainingLoop:
-    """Return PyKEEN's loop for a stage: Adam, and negatives that no triple of ``factory`` is."""
+def make_loop(
+    schedule: Schedule,
+    model: Model,
+    factory: CoreTriplesFactory,
+    *,
+    known: Filterer | None = None,
+) -> SLCWATrainingLoop:
+    """Return PyKEEN's loop for a stage: Adam, and negatives that are no known triple.
+
+    Args:
+        schedule: Of the steps.
+        model: What is trained.
+        factory: What it learns from.
+        known: Finds the known triples; None for those of ``factory``.
+    """
     return SLCWATrainingLoop(
         model=model,
         triples_factory=factory,
@@ -117,7 +131,7 @@ def make_loop(schedule: Schedule, model: Model, factory: CoreTriplesFactory) -> 
         negative_sampler_kwargs={
             "num_negs_per_pos": schedule.num_negatives,
             "filtered": True,
-            "filterer": ExactFilterer,
+            "filterer": known or ExactFilterer,
         },
     )
 
@@ -130,7 +144,7 @@ def train_stage(
     checkpoints = _open(setup, stage.name)
     size = len(triples.triples) * (2 if stage.inverse else 1)
     with (
-        _own_randomness(setup, f"{choice.name}/{stage.name}"),
+        own_randomness(setup.device, setup.seed, f"{choice.name}/{stage.name}"),
         tempfile.TemporaryDirectory() as aside,
     ):
         model = stage.model(triples, setup.seed).to(setup.device)
@@ -172,22 +186,29 @@ def _open(setup: TrainingSetup, stage: str) -> Checkpoints | None:
 
 
 @contextmanager
-def _own_randomness(setup: TrainingSetup, name: str) -> Iterator[None]:
-    """Seed torch for a stage, and give the caller its stream back untouched."""
+def own_randomness(device: str, seed: int, name: str) -> Iterator[None]:
+    """Seed torch for a stage, quiet PyKEEN, and give the caller its stream back untouched.
+
+    Args:
+        device: Where the stage is trained.
+        seed: The run's seed.
+        name: What the stream is for.
+
+    Raises:
+        ModelError: If the device cannot be used.
+    """
     try:
-        device = torch.device(setup.device)
-        devices = [torch.empty(0, device=device).device] if device.type == "cuda" else []
+        place = torch.device(device)
+        devices = [torch.empty(0, device=place).device] if place.type == "cuda" else []
     except RuntimeError as error:
-        raise ModelError(
-            f"the device {setup.device!r} cannot be used: {error}; choose cpu"
-        ) from error
+        raise ModelError(f"the device {device!r} cannot be used: {error}; choose cpu") from error
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pykeen")
         # PyKEEN steps its schedulers by epoch, which torch would rather see done otherwise.
         warnings.filterwarnings("ignore", message=".*epoch parameter in `scheduler.step")
         # Nor a schedule brought to its place before an optimizer that was brought to its own.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
-        torch.manual_seed(torch_seed(setup.seed, "embeddings", name))
+        torch.manual_seed(torch_seed(seed, "embeddings", name))
         # PyKEEN collects garbage after every epoch; what is there before need not be looked at.
         gc.freeze()
         try:

@@ -54,8 +54,9 @@ class Visible:
     client: str
     facts: NDArray[np.int64]
     """(relation, item entity), distinct; shape ``(facts, 2)``, and there may be none."""
-    trained: int | None
-    """The person's entity; None for one who took no part in training."""
+    start: Sequence[Tensor] | None
+    """The person's trained vector, one tensor for each part of an entity; None for one who took no
+    part in training."""
 
 
 def mean_person(model: Model, persons: Tensor) -> list[Tensor]:
@@ -132,11 +133,10 @@ def _fit(
 ) -> list[Tensor]:
     device = model_device(model)
     starts = [part.expand(len(visible), *part.shape).clone() for part in prior]
-    trained = [row for row, person in enumerate(visible) if person.trained is not None]
-    if trained:
-        entities = torch.tensor([visible[row].trained for row in trained], device=device)
-        for start, part in zip(starts, entity_parts(model, entities), strict=True):
-            start[trained] = part.detach()
+    for row, one in enumerate(visible):
+        if one.start is not None:
+            for start, part in zip(starts, one.start, strict=True):
+                start[row] = part.detach()
     rows = np.repeat(np.arange(len(visible)), [len(person.facts) for person in visible])
     if not len(rows) or not settings.steps:
         return starts

@@ -1,6 +1,5 @@
 """KBGAT in its three stages, each a loop of training of its own."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,15 +59,6 @@ class Kbgat:
     )
 
     name = "kbgat"
-
-    @property
-    def schedules(self) -> Mapping[str, Schedule]:
-        """Return the schedule of each stage by its name, in order."""
-        return {
-            "transe": self.transe_schedule,
-            "attention": self.attention_schedule,
-            "decoder": self.decoder_schedule,
-        }
 
     def transe_stage(self) -> Stage:
         """Return the stage that makes the vectors to start from."""

@@ -37,6 +37,15 @@ class EmbeddingSchedule(Section):
 class _EmbeddingSection(Section):
     """Takes a schedule of which some keys are given; the others keep this model's defaults."""
 
+    @property
+    def stages(self) -> Mapping[str, EmbeddingSchedule]:
+        """The schedule of each stage by its name, in order."""
+        schedules = {name: value for name, value in self if isinstance(value, EmbeddingSchedule)}
+        if "schedule" in schedules:
+            # Of a model that one stage makes, which bears its name.
+            return {str(getattr(self, "name", "")): schedules["schedule"]}
+        return {name.removesuffix("_schedule"): value for name, value in schedules.items()}
+
     @model_validator(mode="before")
     @classmethod
     def _complete_schedules(cls, given: Any) -> Any:
@@ -202,13 +211,30 @@ class CentralizedEmbeddings(Section):
     name: Literal["centralized"]
 
 
+class FederatedEmbeddings(Section):
+    """Every client trains on its own facts and everybody's public ones."""
+
+    name: Literal["federated"]
+    exchange: Literal["isolation", "fede", "fedr", "fedavg"]
+    """What leaves a client: nothing, entities, relations, or both; never a person's row."""
+    cohort_size: Positive
+    """Clients in a round, drawn uniformly without replacement."""
+    local_epochs: Positive = 1
+    """Passes of a client over its facts in a round; a stage has as many rounds as its ``epochs``
+    make."""
+    public_facts: Positive | None = None
+    """Public facts that a client learns from in a round beside its own, drawn anew each time; all
+    when absent."""
+
+
 class EmbeddingTraining(Section):
     """Where an embedding is trained, and how often that is written down."""
 
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     checkpoint_every: Positive = 1
-    """Epochs between checkpoints; there is one at the end of a stage and at a stop as well."""
+    """Epochs between checkpoints; there is one at the end of a stage and at a stop as well. A mode
+    ``federated`` has one after each round."""
 
 
 class FoldIn(Section):

@@ -23,6 +23,7 @@ from pkgllm.config.embedding_sections import (
     Embedding,
     EmbeddingSchedule,
     EmbeddingTraining,
+    FederatedEmbeddings,
     FoldIn,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
@@ -99,6 +100,7 @@ __all__ = [
     "Experiment",
     "FedAvg",
     "Federated",
+    "FederatedEmbeddings",
     "FoldIn",
     "Groups",
     "Kto",
@@ -203,7 +205,9 @@ class EmbeddingExperiment(Section):
     split: Split = Split()
     embedding: Embedding
     training: EmbeddingTraining = EmbeddingTraining()
-    mode: CentralizedEmbeddings = CentralizedEmbeddings(name="centralized")
+    mode: Annotated[CentralizedEmbeddings | FederatedEmbeddings, Field(discriminator="name")] = (
+        CentralizedEmbeddings(name="centralized")
+    )
     fold_in: FoldIn = FoldIn()
     evaluation: Evaluation = Evaluation()
     output: str = "runs"
@@ -212,6 +216,7 @@ class EmbeddingExperiment(Section):
     @model_validator(mode="after")
     def _possible(self) -> "EmbeddingExperiment":
         problems = list(_unanswerable(self.evaluation, self.split))
+        problems += self._unfederable()
         if self.evaluation.score != "sum":
             problems.append(
                 "evaluation.score must be sum, because an embedding gives no log-probability to "
@@ -220,6 +225,21 @@ class EmbeddingExperiment(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _unfederable(self) -> Iterator[str]:
+        if self.mode.name == "centralized":
+            return
+        if self.embedding.name in ("comp_gcn", "node_piece"):
+            yield (
+                "mode federated needs an embedding with a vector of its own for every entity, "
+                f"which {self.embedding.name} has not; choose hake, kbgat, complex, rotate or "
+                "tucker"
+            )
+        if self.training.checkpoint_every != 1:
+            yield (
+                "training.checkpoint_every must be 1 with mode federated, where each round ends "
+                f"with a checkpoint; got {self.training.checkpoint_every}"
+            )
 
 
 AnyExperiment = Experiment | EmbeddingExperiment

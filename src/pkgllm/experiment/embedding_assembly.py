@@ -1,6 +1,6 @@
 """From sections of the configuration to an embedding, its graph, and what ranks with it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,15 @@ from typing import Any
 import torch
 
 from pkgllm.baselines import embedding_models, fold_in
+from pkgllm.baselines.embedding_federation import EmbeddingFederation
 from pkgllm.baselines.embedding_models import EmbeddingChoice
 from pkgllm.baselines.embedding_scorer import EmbeddingScorer
+from pkgllm.baselines.federated_embeddings import FederatedEmbeddings, check_federation
+from pkgllm.baselines.federated_scorer import FederatedScorer
 from pkgllm.baselines.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.baselines.pykeen_door import Model
 from pkgllm.config import schema
-from pkgllm.errors import DataError
-from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
+from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask
 from pkgllm.experiment.assembly import Population, make_queries
 from pkgllm.experiment.ranking import Task
 from pkgllm.lm.base_model import find_device
@@ -41,6 +43,23 @@ class EmbeddingPlan:
     choice: EmbeddingChoice
     graph: PreferenceGraph
     device: torch.device
+    federation: EmbeddingFederation | None
+    """How it is trained over clients; None for one graph in one place."""
+
+    @property
+    def num_rounds(self) -> dict[str, int]:
+        """Rounds of each stage, in order; none where it is not trained over clients."""
+        if self.federation is None:
+            return {}
+        stages = self.config.embedding.stages
+        return {
+            name: -(-schedule.epochs // self.federation.local_epochs)
+            for name, schedule in stages.items()
+        }
+
+
+Trained = Model | FederatedEmbeddings
+"""What training comes to, in one place or over clients."""
 
 
 def make_choice(section: schema.Embedding) -> EmbeddingChoice:
@@ -55,6 +74,15 @@ def make_choice(section: schema.Embedding) -> EmbeddingChoice:
     return _CHOICES[section.name](**settings)
 
 
+def make_federation(
+    section: schema.CentralizedEmbeddings | schema.FederatedEmbeddings,
+) -> EmbeddingFederation | None:
+    """Return how a configuration trains over clients; None where it does not."""
+    if section.name == "centralized":
+        return None
+    return EmbeddingFederation(**section.model_dump(exclude={"name"}))
+
+
 def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -> EmbeddingPlan:
     """Return what is trained, and on which graph.
 
@@ -63,19 +91,17 @@ def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -
         population: All clients, of whom those in training make the graph.
 
     Raises:
-        DataError: If nobody trains, or nobody who does likes anything.
+        DataError: If no training client likes anything.
         ModelError: If the device is not there.
     """
-    if not population.in_training:
-        raise DataError(
-            f"no client trains, because all {len(population.splits)} are unseen; lower "
-            "clients.unseen_share or read more dialogues"
-        )
     graph = make_preference_graph(
         population.corpus.catalogue, [split.train_graph for split in population.in_training]
     )
     device = find_device(config.training.device, key="training.device")
-    return EmbeddingPlan(config, make_choice(config.embedding), graph, device)
+    choice, federation = make_choice(config.embedding), make_federation(config.mode)
+    if federation is not None:
+        check_federation(choice, graph, federation)
+    return EmbeddingPlan(config, choice, graph, device, federation)
 
 
 def embedding_queries(
@@ -101,7 +127,7 @@ def embedding_queries(
 
 def embedding_task(
     plan: EmbeddingPlan,
-    model: Model,
+    trained: Trained,
     run: Path,
     population: Population,
     queries: Sequence[ClientQueries],
@@ -112,7 +138,7 @@ def embedding_task(
 
     Args:
         plan: How it was trained.
-        model: In evaluation mode.
+        trained: What training came to.
         run: The run folder.
         population: Who is asked: the run's own clients, or others of the same catalogue.
         queries: Audited.
@@ -121,14 +147,19 @@ def embedding_task(
     Raises:
         DataError: If an item to rank has no vector.
     """
-    scorer = EmbeddingScorer(
-        "tuned",
-        model,
-        plan.graph,
-        settings=fold_in.FoldIn(**plan.config.fold_in.model_dump()),
-        seed=plan.config.seed,
-        catalogue=population.corpus.catalogue,
-    )
+    settings = fold_in.FoldIn(**plan.config.fold_in.model_dump())
+    seed, catalogue = plan.config.seed, population.corpus.catalogue
+    scorer: Scorer
+    if isinstance(trained, FederatedEmbeddings):
+        scorer = FederatedScorer(
+            "tuned", trained, settings=settings, seed=seed, catalogue=catalogue
+        )
+        notes = (_graph_note(plan.graph), *_federation_notes(trained))
+    else:
+        scorer = EmbeddingScorer(
+            "tuned", trained, plan.graph, settings=settings, seed=seed, catalogue=catalogue
+        )
+        notes = (_graph_note(plan.graph),)
     return Task(
         plan.config,
         run,
@@ -136,9 +167,21 @@ def embedding_task(
         queries,
         liked,
         (scorer,),
-        (_graph_note(plan.graph),),
+        notes,
         (_fold_in_note(plan, queries),),
     )
+
+
+def _federation_notes(trained: FederatedEmbeddings) -> Iterator[str]:
+    federation = trained.federation
+    for stage, found in trained.participation.items():
+        done = found.summary()
+        yield (
+            f"Federation: stage {stage}, exchange {federation.exchange}, {len(found.rounds)} "
+            f"clients in cohorts of {federation.cohort_size}; {found.coverage:.0%} took part, in "
+            f"{done['mean_rounds']:.1f} rounds on average ({done['fewest_rounds']} to "
+            f"{done['most_rounds']})."
+        )
 
 
 def _graph_note(graph: PreferenceGraph) -> str:
@@ -152,8 +195,9 @@ def _graph_note(graph: PreferenceGraph) -> str:
 
 def _fold_in_note(plan: EmbeddingPlan, queries: Sequence[ClientQueries]) -> str:
     unknown = sum(not len(plan.graph.facts(query.graph)) for query in queries)
+    are = "are the mean of the training clients" if plan.federation is None else "stay at the start"
     return (
         f"Persons: fit to their visible facts in {plan.config.fold_in.steps} steps, all else "
         f"frozen; {unknown} of {len(queries)} have no visible fact that the embedding knows, and "
-        "are the mean of the training clients."
+        f"{are}."
     )

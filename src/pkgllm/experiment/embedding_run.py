@@ -1,14 +1,12 @@
 """The run of a knowledge graph embedding: trained, kept, ranked, and gone on with."""
 
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from pkgllm.baselines.embedding_files import load_embeddings, save_embeddings
-from pkgllm.baselines.embedding_training import Epoch, TrainingSetup, train_embeddings
+from pkgllm.baselines.embedding_training import TrainingSetup, train_embeddings
 from pkgllm.baselines.pykeen_door import Model
-from pkgllm.checkpoints import Checkpoint, Checkpoints
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import StoppedError
@@ -16,10 +14,13 @@ from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import Population, populate, read_corpus
 from pkgllm.experiment.embedding_assembly import (
     EmbeddingPlan,
+    Trained,
     embedding_queries,
     embedding_task,
     plan_embedding,
 )
+from pkgllm.experiment.embedding_diary import EMBEDDING, Diary, make_stages
+from pkgllm.experiment.federated_embedding_run import load_federated, train_federated
 from pkgllm.experiment.ranking import Report, Task, rank, write_ranks
 from pkgllm.experiment.run_record import (
     LIKED,
@@ -28,18 +29,11 @@ from pkgllm.experiment.run_record import (
     run_provenance,
     write_record,
 )
-from pkgllm.files import cannot
 from pkgllm.interrupts import after_this_round
-from pkgllm.progress import Advance, Progress
+from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder
 
 logger = logging.getLogger(__name__)
-
-EMBEDDING = "embedding.safetensors"
-"""The trained embedding. Private: it holds a row for each training client."""
-
-STAGES = "stages"
-"""Folder with the checkpoints of each stage of training."""
 
 
 def train(config: EmbeddingExperiment, path: Path, progress: Progress, *, keep: int) -> Report:
@@ -104,7 +98,9 @@ def _go_on(
     return write_ranks(task, rank(task, progress), run)
 
 
-def _load(run: RunFolder, plan: EmbeddingPlan) -> Model:
+def _load(run: RunFolder, plan: EmbeddingPlan) -> Trained:
+    if plan.federation is not None:
+        return load_federated(run, plan)
     return load_embeddings(
         run.path / EMBEDDING,
         plan.choice,
@@ -114,14 +110,16 @@ def _load(run: RunFolder, plan: EmbeddingPlan) -> Model:
     )
 
 
-def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Model:
+def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Trained:
+    if plan.federation is not None:
+        return train_federated(run, plan, progress, keep=keep)
+    return _train_centralized(run, plan, progress, keep)
+
+
+def _train_centralized(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Model:
     config, triples = plan.config, plan.graph.triples
-    stages = run.path / STAGES
-    try:
-        stages.mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot("make", stages, error) from error
-    epochs = {name: schedule.epochs for name, schedule in plan.choice.schedules.items()}
+    stages = make_stages(run)
+    epochs = {name: schedule.epochs for name, schedule in config.embedding.stages.items()}
 
     def tell() -> None:
         logger.warning("stopping after this epoch; once more stops at once")
@@ -131,7 +129,7 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
         after_this_round(tell) as stop_asked,
         progress.track("training", sum(epochs.values())) as advance,
     ):
-        diary = _Diary(run, epochs, advance)
+        diary = Diary(run, epochs, advance)
         setup = TrainingSetup(
             seed=config.seed,
             device=str(plan.device),
@@ -139,7 +137,9 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
             checkpoint_every=config.training.checkpoint_every,
             keep=keep,
             on_stage=diary.begin,
-            on_epoch=diary.add,
+            on_epoch=lambda epoch: diary.add(
+                {"stage": epoch.stage, "epoch": epoch.number}, {"loss": epoch.loss}
+            ),
             stop_asked=stop_asked,
         )
         try:
@@ -150,39 +150,3 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
             ) from error
         save_embeddings(model, run.path / EMBEDDING, plan.choice, triples, seed=config.seed)
     return model
-
-
-class _Diary:
-    """Writes down every epoch, and takes back those that are done again.
-
-    Args:
-        run: The run folder.
-        epochs: Of each stage, in order.
-        advance: Is told of every epoch that is done.
-    """
-
-    def __init__(self, run: RunFolder, epochs: dict[str, int], advance: Advance) -> None:
-        self._run = run
-        self._epochs = epochs
-        self._advance = advance
-        self._since = time.perf_counter()
-
-    def begin(self, stage: str, done: int) -> None:
-        """Keep the records of the stages before, and of so many epochs of this one."""
-        names = list(self._epochs)
-        before = sum(self._epochs[name] for name in names[: names.index(stage)])
-        kept = {self._run.metrics.name: before + done, self._run.timings.name: before + done}
-        lines = {self._run.validation.name: 0, **kept}
-        Checkpoints(self._run.path, keep=1).rewind(Checkpoint(before + done, {}, lines))
-        for _ in range(done):
-            self._advance(stage)
-        self._since = time.perf_counter()
-
-    def add(self, epoch: Epoch) -> None:
-        """Write down an epoch."""
-        now = time.perf_counter()
-        at = {"stage": epoch.stage, "epoch": epoch.number}
-        self._run.append_metrics({**at, "loss": epoch.loss})
-        self._run.append_timings({**at, "seconds": now - self._since, "time": time.time()})
-        self._since = now
-        self._advance(f"{epoch.stage}, loss {epoch.loss:.4f}")

@@ -149,7 +149,8 @@ def _evaluate_embedding(
             "writes nothing"
         )
     check_pykeen()
-    from pkgllm.experiment.embedding_run import EMBEDDING, evaluation_task
+    from pkgllm.experiment.embedding_diary import EMBEDDING
+    from pkgllm.experiment.embedding_run import evaluation_task
 
     run = RunFolder.open(path, needed=(*_TRAINED, EMBEDDING))
     trained_on = _population(config, None)

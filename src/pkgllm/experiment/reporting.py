@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config import schema
-from pkgllm.config.load import load_config
+from pkgllm.config.load import load_any_config
 from pkgllm.errors import RunError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
+from pkgllm.experiment.embedding_story import embedding_facts, missing_epochs, read_epochs
 from pkgllm.experiment.predictions import printable, read_predictions
 from pkgllm.experiment.ranking import run_title
 from pkgllm.files import cannot, write_atomically
@@ -67,19 +68,32 @@ def read_story(path: Path) -> RunStory:
         ConfigError: If the run's configuration does not load.
     """
     run = RunFolder.open(path)
-    config = load_config(str(run.config))
-    name = printable(path.resolve())
-    local = config.mode.name == "local"
-    rounds = () if local else tuple(_rounds(run))
-    losses = tuple(_losses(run)) if local else ()
-    validations = tuple(_validations(run))
+    config = load_any_config(str(run.config))
+    title = f"{Path(printable(path.resolve())).name}: {run_title(config)}"
     results = _object(run.results) if run.results.exists() else None
     if results is not None:
         _check_results(results, run.results)
     own = _own_values(run) if run.predictions.exists() else {}
+    unfinished = tuple(_unfinished(run))
+    if isinstance(config, schema.EmbeddingExperiment):
+        epochs = read_epochs(config, run)
+        return RunStory(
+            title=title,
+            facts=(*embedding_facts(config), *_origin(run)),
+            mode=config.mode.name,
+            epochs=epochs,
+            results=results,
+            own=own,
+            missing=(*missing_epochs(config, epochs), *unfinished),
+        )
+    local = config.mode.name == "local"
+    rounds = () if local else tuple(_rounds(run))
+    losses = tuple(_losses(run)) if local else ()
+    validations = tuple(_validations(run))
+    trained = _missing(config, run, len(rounds), len(losses), len(validations))
     return RunStory(
-        title=f"{Path(name).name}: {run_title(config)}",
-        facts=tuple(_facts(config, run)),
+        title=title,
+        facts=(*_facts(config), *_origin(run)),
         mode=config.mode.name,
         planned=config.mode.rounds,
         rounds=rounds,
@@ -87,11 +101,11 @@ def read_story(path: Path) -> RunStory:
         validations=validations,
         results=results,
         own=own,
-        missing=tuple(_missing(config, run, len(rounds), len(losses), len(validations))),
+        missing=(*trained, *unfinished),
     )
 
 
-def _facts(config: schema.Experiment, run: RunFolder) -> Iterator[tuple[str, str]]:
+def _facts(config: schema.Experiment) -> Iterator[tuple[str, str]]:
     mode = config.mode
     yield "objective", config.objective.name
     yield "mode", mode.name
@@ -107,6 +121,9 @@ def _facts(config: schema.Experiment, run: RunFolder) -> Iterator[tuple[str, str
     yield "seed", str(config.seed)
     private = config.privacy.report_private_metrics
     yield "private metrics reported", "yes, so the run is not private" if private else "no"
+
+
+def _origin(run: RunFolder) -> Iterator[tuple[str, str]]:
     if run.provenance.exists():
         made = _object(run.provenance)
         packages = made.get("packages")
@@ -119,11 +136,10 @@ def _facts(config: schema.Experiment, run: RunFolder) -> Iterator[tuple[str, str
 def _missing(
     config: schema.Experiment, run: RunFolder, rounds: int, losses: int, validations: int
 ) -> Iterator[str]:
-    finished = run.results.exists()
     if config.mode.name == "local":
         if not losses:
             yield f"Training: {run.metrics.name} names no client that is trained yet."
-        elif not finished:
+        elif not run.results.exists():
             yield f"Training: {losses} clients so far."
     elif rounds < config.mode.rounds:
         yield f"Rounds: {rounds} of {config.mode.rounds} are there; the run stopped or still goes."
@@ -134,7 +150,10 @@ def _missing(
         yield "Validation by round: observation.evaluate_every is 0, so there is none."
     elif validations < config.mode.rounds // every:
         yield f"Validation by round: {validations} of {config.mode.rounds // every} are there."
-    if not finished:
+
+
+def _unfinished(run: RunFolder) -> Iterator[str]:
+    if not run.results.exists():
         yield f"Final evaluation: {run.results.name} is missing, since the run has not ended."
     if not run.predictions.exists():
         yield f"Spread over clients: {run.predictions.name} is missing."

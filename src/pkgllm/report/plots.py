@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PLOTS = ("training", "updates", "validation", "clients")
+PLOTS = ("training", "epochs", "updates", "validation", "clients")
 """Every file name, without its ending."""
 
 _HEADINGS = {"hits@10": "Hits@10", "mrr": "MRR"}
@@ -30,6 +30,7 @@ def captions(story: RunStory) -> dict[str, str]:
     """Return what each plot of a run shows, by file name."""
     drawn = {
         "training": "Loss by round" if _reports_loss(story) else "Length of each round's step",
+        "epochs": "Loss by epoch of each stage",
         "updates": "Length and direction of the clients' updates by round",
         "validation": "Hits@10 on the validation part by round",
         "clients": "Spread over clients of Hits@10 and MRR in the final evaluation",
@@ -40,6 +41,7 @@ def captions(story: RunStory) -> dict[str, str]:
 def _drawings(story: RunStory) -> dict[str, "Callable[[RunStory], Figure]"]:
     has = {
         "training": (_training, any(r.get("update_norm") is not None for r in story.rounds)),
+        "epochs": (_epochs, bool(story.epochs)),
         "updates": (_updates, bool(_series(story.rounds, "update_norms", "mean")[0])),
         "validation": (_validation, bool(story.validations)),
         "clients": (_clients, bool(story.own)),
@@ -56,6 +58,19 @@ def _training(story: RunStory) -> "Figure":
     if story.mode == "centralized" and name == "loss":
         axes[0].set_ylabel("loss")
     _rounds_axis(axes[0], story)
+    return figure
+
+
+def _epochs(story: RunStory) -> "Figure":
+    stages = len(story.epochs)
+    width = 7.2 if stages == 1 else 4.2 * stages
+    # Neither epochs nor losses of different stages are on one scale.
+    figure, axes = new_figure(1, stages, width=width, share_y=False)
+    for panel, (stage, told) in zip(axes, story.epochs.items(), strict=True):
+        _line(panel, [record["epoch"] for record in told], [record["loss"] for record in told])
+        panel.set_title(stage)
+        panel.set_xlabel("epoch")
+    axes[0].set_ylabel("loss")
     return figure
 
 

@@ -1,7 +1,7 @@
 """One run in tables: what it was, its rounds, its validations, its final numbers, as Markdown."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pkgllm.report.blocks import Block, Cell, counted, number, overall, spread_blocks
@@ -21,18 +21,20 @@ class RunStory:
     facts: tuple[tuple[str, str], ...]
     """What the run is, by heading."""
     mode: str
-    planned: int
+    planned: int = 0
     """Rounds that the run is to have."""
-    rounds: tuple[Round, ...]
+    rounds: tuple[Round, ...] = ()
     """Metrics and timings of every round so far, in order; none in mode ``local``."""
-    losses: tuple[float, ...]
+    losses: tuple[float, ...] = ()
     """In mode ``local``, the last loss of every client so far."""
-    validations: tuple[Round, ...]
-    results: Mapping[str, Any] | None
+    epochs: Mapping[str, Sequence[Round]] = field(default_factory=dict)
+    """Of an embedding, loss and seconds of every epoch so far, by stage."""
+    validations: tuple[Round, ...] = ()
+    results: Mapping[str, Any] | None = None
     """The final numbers."""
-    own: Mapping[str, Mapping[str, Sequence[float]]]
+    own: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
     """By metric and model, every client's own value in the final evaluation, in no order."""
-    missing: tuple[str, ...]
+    missing: tuple[str, ...] = ()
     """What the run has not written, and why the report cannot show it."""
 
 
@@ -109,6 +111,9 @@ def markdown_report(story: RunStory, plots: Mapping[str, str]) -> str:
     sections.append(markdown_section("The run", [_facts(story)], ()))
     if story.rounds:
         sections.append(markdown_section("Rounds", [_rounds(story)], tuple(_round_notes(story))))
+    if story.epochs:
+        notes = ("Losses of different stages are not comparable.",) if len(story.epochs) > 1 else ()
+        sections.append(markdown_section("Training", [_epochs(story.epochs)], notes))
     if story.losses:
         sections.append(markdown_section("Training", [_losses(story)], ()))
     if story.validations:
@@ -178,6 +183,25 @@ def _losses(story: RunStory) -> Block:
     row = (("last loss",), tuple(Cell(_plain(value)) for value in values))
     title = f"{len(ordered)} clients trained alone, {story.planned} rounds each"
     return Block(title, ("", "mean", "smallest", "median", "largest"), (row,))
+
+
+def _epochs(epochs: Mapping[str, Sequence[Round]]) -> Block:
+    rows = []
+    seconds = measure("seconds")
+    for stage, told in epochs.items():
+        losses = [record["loss"] for record in told]
+        least = min(losses)
+        spent = sum(value for record in told if (value := seconds(record)) is not None)
+        cells = (
+            str(len(told)),
+            _plain(losses[0]),
+            _plain(losses[-1]),
+            f"{_plain(least)} (epoch {losses.index(least) + 1})",
+            _seconds(spent),
+        )
+        rows.append(((stage,), tuple(map(Cell, cells))))
+    headings = ("stage", "epochs", "first loss", "last loss", "best loss", "time")
+    return Block("Epochs of each stage", headings, tuple(rows))
 
 
 def _validations(story: RunStory) -> Block:

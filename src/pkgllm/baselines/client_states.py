@@ -1,0 +1,70 @@
+"""What clients keep between rounds: their own vectors, and where Adam was with them."""
+
+from pathlib import Path
+
+from pkgllm.checkpoints import Checkpoints, Sections
+from pkgllm.files import cannot
+
+_NEWCOMER = "newcomer"
+
+
+class ClientStates:
+    """States of clients by the round they were made in. On the disk they are private: mode 0600.
+
+    A client overwrites nothing that the server counts on: its two newest states stay, so that a
+    round that was cut off can be done again from the one before.
+
+    Args:
+        folder: Where one folder for each client is made; None keeps the newest states in memory.
+        clients: All of them, sorted. Folders are numbered, so no name of one says who it is.
+
+    Raises:
+        RunError: If the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path | None, clients: tuple[str, ...]) -> None:
+        self._folder = folder
+        self._numbers = {client: f"{number:06d}" for number, client in enumerate(clients)}
+        self._memory: dict[str, Sections] = {}
+        if folder is not None:
+            _make(folder)
+
+    def read(self, client: str | None, round_num: int) -> Sections:
+        """Return what a client kept after a round; nothing for round 0.
+
+        Args:
+            client: Who; None for a newcomer.
+            round_num: The last round that it took part in.
+
+        Raises:
+            RunError: If there is no such state, or it is damaged.
+        """
+        if not round_num:
+            return {}
+        name = self._name(client)
+        if self._folder is None:
+            return self._memory[name]
+        return Checkpoints(self._folder / name, keep=2, private=True).at(round_num).sections
+
+    def write(self, client: str | None, round_num: int, state: Sections) -> None:
+        """Keep what a client has after a round, and what it had before.
+
+        Raises:
+            RunError: If it cannot be written; what was there is unharmed.
+        """
+        name = self._name(client)
+        if self._folder is None:
+            self._memory[name] = state
+            return
+        _make(self._folder / name)
+        Checkpoints(self._folder / name, keep=2, private=True).write(round_num, state)
+
+    def _name(self, client: str | None) -> str:
+        return _NEWCOMER if client is None else self._numbers[client]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise cannot("make", folder, error) from error

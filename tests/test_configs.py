@@ -23,14 +23,15 @@ PRESETS = [name for name in ALL if name not in (*STUDIES, *TABLES)]
 
 
 EMBEDDINGS = ("comp_gcn", "complex", "hake", "kbgat", "node_piece", "rotate", "tucker")
+FEDERATED_EMBEDDINGS = ("hake-fed", "kbgat-fed")
 AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
 
 
-def test_there_are_twenty_three() -> None:
+def test_there_are_twenty_five() -> None:
     assert presets_folder() == FOLDER
     assert [
         *(f"aggregators/{name}.yaml" for name in AGGREGATORS),
-        *(f"baselines/{name}.yaml" for name in EMBEDDINGS),
+        *sorted(f"baselines/{name}.yaml" for name in EMBEDDINGS + FEDERATED_EMBEDDINGS),
         "centralized.yaml",
         "feddpo-dp.yaml",
         "feddpo.yaml",
@@ -179,10 +180,11 @@ def test_it_is_measured_on_the_test_part(preset: str) -> None:
     assert load_any_config(preset).evaluation.part == "test"
 
 
-@pytest.mark.parametrize("name", EMBEDDINGS)
+@pytest.mark.parametrize("name", EMBEDDINGS + FEDERATED_EMBEDDINGS)
 def test_an_embedding_is_asked_what_the_quick_start_is_asked(name: str) -> None:
     own, tuned = load_any_config(f"baselines/{name}.yaml"), load_config("quickstart.yaml")
     assert isinstance(own, EmbeddingExperiment)
-    assert own.embedding.name == name
+    assert own.embedding.name == name.removesuffix("-fed")
+    assert (own.mode.name == "federated") == (name in FEDERATED_EMBEDDINGS)
     for part in ("seed", "corpus", "clients", "split", "evaluation"):
         assert getattr(own, part) == getattr(tuned, part)

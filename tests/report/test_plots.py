@@ -14,10 +14,16 @@ from pkgllm.errors import RunError
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
 
+EPOCHS = {
+    stage: tuple({"epoch": n, "loss": 1 / n, "seconds": 0.5} for n in range(1, last + 1))
+    for stage, last in (("transe", 3), ("decoder", 9))
+}
+
 
 def test_every_plot_is_an_image_in_both_formats() -> None:
-    made = draw_plots(story())
-    assert set(made) == set(PLOTS) == set(captions(story()))
+    whole = story(epochs=EPOCHS)
+    made = draw_plots(whole)
+    assert set(made) == set(PLOTS) == set(captions(whole))
     for forms in made.values():
         assert set(forms) == set(FORMATS)
         with Image.open(io.BytesIO(forms["png"])) as image:
@@ -56,7 +62,12 @@ def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
             },
             ("training", "updates"),
         ),
-        ({"own": {"hits@10": {"tuned": [0.5]}, "mrr": {"tuned": [0.25]}}}, PLOTS),
+        (
+            {"own": {"hits@10": {"tuned": [0.5]}, "mrr": {"tuned": [0.25]}}},
+            ("training", "updates", "validation", "clients"),
+        ),
+        # An embedding has stages and no rounds.
+        ({"rounds": (), "validations": (), "own": {}, "epochs": EPOCHS}, ("epochs",)),
     ],
 )
 def test_what_a_run_does_not_tell_is_not_drawn(

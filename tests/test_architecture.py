@@ -23,14 +23,14 @@ FLOORS = [
     {"federation", "baselines", "assistant", "report"},
     {"experiment"},
     {"cli_options"},
-    {"cli_federation", "cli_privacy", "cli_sweep"},
+    {"cli_assistant", "cli_federation", "cli_privacy", "cli_sweep"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 DOORS = {
-    "rdflib": {"pkgllm.graph.rdf"},
+    "rdflib": {"pkgllm.graph.public_facts", "pkgllm.graph.rdf"},
     "flwr": {"pkgllm.federation"},
     "ray": {"pkgllm.federation.ray_runtime", "pkgllm.federation.ray_signals"},
     "opacus": {"pkgllm.privacy"},
@@ -40,6 +40,7 @@ DOORS = {
     "cryptography": {"pkgllm.federation.certificates"},
     "typer": {
         "pkgllm.cli",
+        "pkgllm.cli_assistant",
         "pkgllm.cli_federation",
         "pkgllm.cli_options",
         "pkgllm.cli_privacy",
@@ -47,6 +48,7 @@ DOORS = {
     },
     "rich": {
         "pkgllm.cli",
+        "pkgllm.cli_assistant",
         "pkgllm.cli_privacy",
         "pkgllm.cli_sweep",
         "pkgllm.terminal",

@@ -51,10 +51,30 @@ CONTEXT: Mapping[str, Any] = MappingProxyType(
 )
 """The inline context of every JSON-LD document that we write."""
 
+_PUBLIC_PREFIX = NAMESPACE + "public/"
 _OWNER_PREFIX = "urn:pkgllm:owner:"
 _ITEM_PREFIX = "urn:pkgllm:item:"
 _FACT_PREFIX = "urn:pkgllm:fact:"
 _DOCUMENT_PREFIX = "urn:pkgllm:document:"
+
+
+def public_relation_iri(relation: str) -> str:
+    """Return the IRI of a relation between an item and a public value, such as ``director``.
+
+    Example:
+        >>> public_relation_iri("director")
+        'https://w3id.org/pkgllm/public/director'
+    """
+    return _PUBLIC_PREFIX + quote(relation, safe="")
+
+
+def public_relation(iri: str) -> str:
+    """Return the relation that an IRI names; the inverse of :func:`public_relation_iri`.
+
+    Raises:
+        ValueError: If the IRI is not such a relation's.
+    """
+    return _id(iri, _PUBLIC_PREFIX)
 
 
 def owner_iri(owner: str) -> str:

@@ -109,7 +109,7 @@ def _people(
         fitting = [item["id"] for item in outside if item["facts"][taste][0] == loved]
         others = [item["id"] for item in outside if item["facts"][taste][0] != loved]
         own = generator.permutation(fitting).tolist()
-        facts = [["liked", item] for item in generator.permutation(inside)[:4].tolist()]
+        facts = [["liked", item] for item in generator.permutation(inside)[:5].tolist()]
         facts += [["seen", item] for item in own[:2]] + [["liked", own[2]]]
         facts += [["disliked", item] for item in generator.permutation(others)[:1].tolist()]
         people.append({"id": f"p{number}", "facts": facts, "held_out": own[3:6]})

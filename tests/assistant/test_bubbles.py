@@ -27,8 +27,8 @@ def test_a_bubble_by_hand() -> None:
     assert (bubble.support, bubble.likes, bubble.items) == (5, 6, 8)
     assert bubble.lift == pytest.approx((5 / 6) / (8 / 40))
     by_chance = sum(comb(8, x) * comb(32, 6 - x) for x in (5, 6)) / comb(40, 6)
-    # The properties of any like: two topics, and six titles of their own.
-    assert bubble.p_value == pytest.approx(8 * by_chance)
+    # Two topics were looked at; titles, each a franchise of one item, could be no bubble.
+    assert bubble.p_value == pytest.approx(2 * by_chance)
 
 
 def test_what_is_common_in_the_catalogue_is_no_bubble() -> None:

@@ -170,7 +170,7 @@ def _rule(found: object, scopes: Scopes, number: int, where: str) -> Rule:
         scope, value = scopes.resolve(value)
     try:
         return Rule(
-            f"rule-{number}",
+            f"file-{number}",
             str(scope),
             value,
             found.get("direction", "avoid"),

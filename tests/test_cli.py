@@ -43,7 +43,19 @@ def test_the_commands() -> None:
         "federation client",
         "federation keys",
         "federation server",
+        "pkg dislike",
+        "pkg export",
+        "pkg forget",
+        "pkg history",
+        "pkg like",
+        "pkg new",
+        "pkg rules add",
+        "pkg rules list",
+        "pkg rules remove",
+        "pkg seen",
         "pkg show",
+        "pkg undo",
+        "pkg validate",
         "privacy audit",
         "privacy canaries",
         "privacy plan",
@@ -305,6 +317,6 @@ def test_a_bug_shows_its_traceback(
     def fail(path: Path) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("pkgllm.graph.rdf.read_graph", fail)
+    monkeypatch.setattr("pkgllm.graph.rdf.read_record", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         pkgllm("pkg", "show", "any.jsonld")

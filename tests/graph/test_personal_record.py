@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -144,6 +145,12 @@ def test_a_new_fact_comes_after_all_others_the_forgotten_ones_too() -> None:
     assert record.past == (Statement(far, None, 1),)
 
 
+def test_an_item_keeps_its_name_so_that_the_file_can_be_read() -> None:
+    record = START.edited("x", NOON, OWN, verdicts=[Verdict("disliked", "a", "Film A, renamed")])
+    assert [fact.name for fact in record.graph.facts] == ["Film a"]
+    assert record_from_jsonld(to_jsonld(record), where="x") == record
+
+
 def test_a_rule_replaces_the_one_of_its_scope_and_value_and_ids_are_not_used_again() -> None:
     record = START.edited("rule", NOON, OWN, wishes=[Wish("avoid", "genre", "Horror", 0.5)])
     record = record.edited("rule", NOON, OWN, wishes=[Wish("prefer", "genre", "Horror")])
@@ -187,6 +194,11 @@ FIRST, SECOND = Edit(1, "like", NOON), Edit(2, "like", NOON)
         ((Statement(FACT), Statement(FACT)), (), "an item carries one fact"),
         ((Statement(FACT, None, 1), Statement(FACT, None, 1)), (FIRST,), "edit 1 ends two facts"),
         ((Statement(RULE, None, 1), Statement(RULE)), (FIRST,), "rule's id stands once, got 'r1'"),
+        (
+            (Statement(FACT, None, 1), Statement(replace(FACT, name="Other"))),
+            (FIRST,),
+            "an item has one name, got 'Film a' and 'Other'|an item has one name, got 'Other' and",
+        ),
         (
             (Statement(RULE), Statement(Rule("r2", "genre", "Horror", "prefer", 0.5, OWN))),
             (),

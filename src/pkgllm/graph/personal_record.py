@@ -73,8 +73,8 @@ class PersonalRecord:
 
     Raises:
         ValueError: If edits are not numbered in order or lack a time zone, a statement names an
-            edit that is not there or ends before it is made, two facts about an item hold, or a
-            rule's id or wish stands twice.
+            edit that is not there or ends before it is made, two facts about an item hold, an
+            item has two names, or a rule's id or wish stands twice.
 
     Example:
         >>> from datetime import UTC
@@ -117,6 +117,13 @@ class PersonalRecord:
                 if end in ends:
                     raise self._off(f"edit {ended} ends two facts about {end[0]!r}")
                 ends.add(end)
+        names: dict[str, str] = {}
+        for fact in _facts(self.statements):
+            if names.setdefault(fact.tail, fact.name) != fact.name:
+                raise self._off(
+                    f"an item has one name, got {names[fact.tail]!r} and {fact.name!r} for "
+                    f"{fact.tail!r}"
+                )
         wishes = [(rule.scope, rule.value) for rule in self.rules]
         for scope, value in wishes:
             if wishes.count((scope, value)) > 1:
@@ -180,8 +187,6 @@ class PersonalRecord:
     ) -> "PersonalRecord":
         """Return the record after one more edit, or this one where nothing changes.
 
-        The new facts get a session of their own, after all that the record holds.
-
         Args:
             action: What the person did.
             time: When, with its time zone.
@@ -220,9 +225,16 @@ class PersonalRecord:
             else s
             for s in self.statements
         ]
+        names = {fact.tail: fact.name for fact in _facts(self.statements)}
         session = 1 + max((fact.time.session for fact in _facts(self.statements)), default=-1)
         facts = [
-            Fact(v.relation, v.tail, v.name, Moment(session, position), provenance)
+            Fact(
+                v.relation,
+                v.tail,
+                names.get(v.tail, v.name),
+                Moment(session, position),
+                provenance,
+            )
             for position, v in enumerate(new.values())
         ]
         first = self._next_rule()
@@ -230,9 +242,10 @@ class PersonalRecord:
             Rule(f"r{first + place}", w.scope, w.value, w.direction, w.strength, provenance)
             for place, w in enumerate(wanted_rules.values())
         ]
+        contents: tuple[Fact | Rule, ...] = (*facts, *made)
         return PersonalRecord(
             self.owner,
-            (*kept, *(Statement(content, made_by=number) for content in (*facts, *made))),
+            (*kept, *(Statement(content, made_by=number) for content in contents)),
             (*self.edits, Edit(number, action, time)),
         )
 

@@ -23,7 +23,7 @@ FLOORS = [
     {"federation", "baselines", "assistant", "report"},
     {"experiment"},
     {"cli_options"},
-    {"cli_chat", "cli_federation", "cli_pkg", "cli_privacy", "cli_sweep"},
+    {"cli_assistant", "cli_chat", "cli_federation", "cli_pkg", "cli_privacy", "cli_sweep"},
     {"cli"},
     {"__main__"},
 ]
@@ -31,6 +31,7 @@ FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in r
 
 DOORS = {
     "rdflib": {
+        "pkgllm.graph.public_facts",
         "pkgllm.graph.rdf",
         "pkgllm.graph.rdf_nodes",
         "pkgllm.graph.rdf_text",
@@ -47,6 +48,7 @@ DOORS = {
     "cryptography": {"pkgllm.federation.certificates"},
     "typer": {
         "pkgllm.cli",
+        "pkgllm.cli_assistant",
         "pkgllm.cli_federation",
         "pkgllm.cli_options",
         "pkgllm.cli_pkg",
@@ -55,6 +57,7 @@ DOORS = {
     },
     "rich": {
         "pkgllm.cli",
+        "pkgllm.cli_assistant",
         "pkgllm.cli_pkg",
         "pkgllm.cli_privacy",
         "pkgllm.cli_sweep",

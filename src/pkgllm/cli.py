@@ -10,6 +10,7 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
+from pkgllm.cli_assistant import recommend
 from pkgllm.cli_federation import federation_app
 from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
 from pkgllm.cli_pkg import pkg_app
@@ -253,6 +254,11 @@ def report(
 app.command("sweep", epilog=example("pkgllm sweep -c studies/aggregators.yaml -o runs/study"))(
     sweep
 )
+
+
+app.command(
+    "recommend", epilog=example("pkgllm recommend --adapter runs/first --pkg me.jsonld --why")
+)(recommend)
 
 
 @config_app.command("check", epilog=example("pkgllm config check mine.yaml --set seed=1"))

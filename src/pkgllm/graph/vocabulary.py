@@ -88,6 +88,7 @@ RECORD_CONTEXT: Mapping[str, Any] = MappingProxyType(
 )
 """The inline context of a JSON-LD document that holds edits or rules as well."""
 
+_PUBLIC_PREFIX = NAMESPACE + "public/"
 _OWNER_PREFIX = "urn:pkgllm:owner:"
 _ITEM_PREFIX = "urn:pkgllm:item:"
 _FACT_PREFIX = "urn:pkgllm:fact:"
@@ -95,6 +96,25 @@ _DOCUMENT_PREFIX = "urn:pkgllm:document:"
 _PAST_PREFIX = "urn:pkgllm:past:"
 _RULE_PREFIX = "urn:pkgllm:rule:"
 _EDIT_PREFIX = "urn:pkgllm:edit:"
+
+
+def public_relation_iri(relation: str) -> str:
+    """Return the IRI of a relation between an item and a public value, such as ``director``.
+
+    Example:
+        >>> public_relation_iri("director")
+        'https://w3id.org/pkgllm/public/director'
+    """
+    return _PUBLIC_PREFIX + quote(relation, safe="")
+
+
+def public_relation(iri: str) -> str:
+    """Return the relation that an IRI names; the inverse of :func:`public_relation_iri`.
+
+    Raises:
+        ValueError: If the IRI is not such a relation's.
+    """
+    return _id(iri, _PUBLIC_PREFIX)
 
 
 def owner_iri(owner: str) -> str:

@@ -127,6 +127,17 @@ class PromptWriter:
         assert isinstance(tokenizer.eos_token_id, int)
         self._terminator = tokenizer.eos_token_id
 
+    def asking(self, request: str) -> "PromptWriter":
+        """Return a writer that differs in what the person asks."""
+        return PromptWriter(
+            self._tokenizer,
+            form=self.form,
+            instruction=self.instruction,
+            request=request,
+            max_tokens=self.max_tokens,
+            answer_mark=self.answer_mark,
+        )
+
     def write(self, graph: PersonalGraph) -> Prompt:
         """Write a graph, leaving out as few facts as the token budget demands.
 
@@ -154,6 +165,14 @@ class PromptWriter:
     def completion_ids(self, name: str) -> tuple[int, ...]:
         """Return the tokens of an item's name followed by the terminator."""
         return (*self._ids(f" {name}" if self.answer_mark else name), self._terminator)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Return what tokens of an answer say."""
+        text = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
 
     @property
     def separator_ids(self) -> tuple[int, ...]:

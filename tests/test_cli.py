@@ -35,6 +35,7 @@ COMMANDS = sorted(leaves(typer.main.get_command(app)))
 
 def test_the_commands() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
+        "chat",
         "compare",
         "config check",
         "config show",

@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
 from pkgllm.cli_assistant import recommend
+from pkgllm.cli_chat import chat
 from pkgllm.cli_federation import federation_app
 from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
 from pkgllm.cli_pkg import pkg_app
@@ -259,6 +260,11 @@ app.command("sweep", epilog=example("pkgllm sweep -c studies/aggregators.yaml -o
 app.command(
     "recommend", epilog=example("pkgllm recommend --adapter runs/first --pkg me.jsonld --why")
 )(recommend)
+
+
+app.command(
+    "chat", epilog=example('pkgllm chat --pkg me.jsonld --adapter runs/first -m "I loved Heat"')
+)(chat)
 
 
 @config_app.command("check", epilog=example("pkgllm config check mine.yaml --set seed=1"))

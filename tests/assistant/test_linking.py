@@ -41,7 +41,7 @@ def test_names_are_found_whatever_their_case_marks_article_and_year(text: str, i
 def test_an_exact_name_wins_over_one_with_the_same_letters() -> None:
     linker = Linker([Item("1", "heat (1995)"), Item("2", "Heat (1995)")])
     assert linker.resolve("Heat (1995)").id == "2"
-    with pytest.raises(DataError, match="'HEAT' may be any of Heat .1995., heat .1995."):
+    with pytest.raises(DataError, match=r"'HEAT' may be any of Heat .1995., heat .1995."):
         linker.resolve("HEAT")
 
 
@@ -60,7 +60,7 @@ def test_another_year_is_another_film() -> None:
 
 
 def test_spellings_are_offered_the_closest_first_and_only_close_ones() -> None:
-    assert [item.id for item in LINKER.close("The Matricks")][0] == "2"
+    assert LINKER.close("The Matricks")[0].id == "2"
     assert LINKER.close("zzzzzzzz") == []
     with pytest.raises(DataError, match=r"^no item is called 'zzzzzzzz'$"):
         LINKER.resolve("zzzzzzzz")

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from pkgllm.assistant.mentions import MentionFinder
@@ -37,6 +39,8 @@ def found(text: str) -> list[tuple[str, str]]:
         ("I love Heat!", [("Heat", "2")]),
         ("in this heat we should get out of it", []),
         ("Heat is bad for ice.", []),
+        ("Heat was boring.", [("Heat", "2")]),
+        ("It was boring.", []),
         ('Seen "heat"?', [("heat", "2")]),
         ("have you seen the dark knight", [("the dark knight", "6")]),
         ("Dark Knight was fine", [("Dark Knight", "6")]),
@@ -62,4 +66,4 @@ def test_the_longest_name_is_taken_and_none_overlap() -> None:
     text = "I saw Alien Nation and then Alien"
     assert [m.meant[0].id for m in finder.find(text)] == ["2", "1"]
     ends = [(m.start, m.end) for m in finder.find(text)]
-    assert all(end <= start for (_, end), (start, _) in zip(ends, ends[1:], strict=False))
+    assert all(end <= start for (_, end), (start, _) in pairwise(ends))

@@ -5,7 +5,9 @@ they mean no film must be recognisable as one:
 
 * with its year, it always counts;
 * of three words or more, in whatever case;
-* shorter, where its first word has a capital that does not merely begin a sentence, or in quotes.
+* shorter, with capitals, where the first one does not merely begin a sentence; one word that does
+  counts before ``was``;
+* in quotes.
 
 What is left and written in capitals, or in quotes, is then compared by spelling.
 """
@@ -44,6 +46,9 @@ _SMALL = frozenset(
         "vs",
         "with",
     ]
+)
+_POINTERS = frozenset(
+    ["he", "it", "she", "that", "there", "they", "this", "what", "everything", "nothing"]
 )
 _SPELLING = 88.0
 """Least similarity of a misspelt name, of 100."""
@@ -176,7 +181,9 @@ def _is_a_title(text: str, words: list[_Word], key: str, meant: Iterable[Item]) 
     capitals = [word.capital for word in words if word.letters not in _SMALL]
     if not capitals or not all(capitals):
         return False
-    return not begins_sentence or len(words) > 1
+    if not begins_sentence or len(words) > 1:
+        return True
+    return key not in _POINTERS and re.match(r"\s+was\b", text[words[-1].end :]) is not None
 
 
 def _runs(text: str, words: list[_Word], taken: list[bool]) -> Iterator[list[_Word]]:

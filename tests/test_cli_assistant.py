@@ -100,6 +100,15 @@ def test_leaving_a_bubble_shows_what_the_adapted_graph_says(
     assert answer(pkgllm, *VIDEOS)["recommendations"] == own
 
 
+def test_the_rules_of_the_graph_are_followed(pkgllm: RunCommand, cat_lover: PersonalGraph) -> None:
+    for wish in (("animal", "cat"), ("genre", "horror")):
+        assert pkgllm("pkg", "rules", "add", "me.jsonld", "avoid", *wish).code == 0
+    found = answer(pkgllm, *VIDEOS)
+    assert [(rule["scope"], rule["value"]) for rule in found["rules"]] == [("animal", "cat")]
+    assert {change["adapted"] for change in found["changes"]} == {None, "liked"}
+    assert "(avoid genre horror) is about nothing in this catalogue" in found["notes"][0]
+
+
 def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
     pkgllm: RunCommand, me: PersonalGraph, workplace: Path
 ) -> None:

@@ -43,7 +43,10 @@ def recommend(
         typer.Option(help="Leave this bubble: a genre, a person, a word, .... Repeatable."),
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules in JSON; see docs/assistant.md.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Further rules, in JSON; your graph's own count as well."
+        ),
     ] = None,
     leave_bubble: Annotated[
         bool, typer.Option("--leave-bubble", help="Find the bubble in your graph, and leave it.")
@@ -77,7 +80,8 @@ def recommend(
     """Recommend from your own graph with a trained adapter.
 
     Genre, years, people and --only and --not decide which titles compete; the model reads them
-    as well as the request. What your graph speaks of is never recommended.
+    as well as the request. What your graph speaks of is never recommended, and its rules are
+    followed.
     """
     constraints = _constraints(
         [("genre", v) for v in genre or ()] + [("person", v) for v in with_person or ()],
@@ -93,9 +97,10 @@ def recommend(
     from pkgllm.corpora.catalogue_file import read_catalogue_file
     from pkgllm.experiment.advice import Question, advise, graph_catalogue, read_rules
     from pkgllm.experiment.assistant import open_recommender
-    from pkgllm.graph.rdf import read_graph
+    from pkgllm.graph.rdf import read_record
 
-    graph = read_graph(pkg)
+    record = read_record(pkg)
+    graph = record.graph
     items = None if catalogue is None else read_catalogue_file(catalogue)
     if items is None and free_text:
         items = graph_catalogue(graph)
@@ -105,6 +110,7 @@ def recommend(
         constraints=constraints,
         avoid=tuple(avoid or ()),
         rules=() if rules is None else read_rules(rules, recommender.scopes),
+        standing_rules=record.rules,
         leave_bubble=leave_bubble,
         strategy=strategy,
         k=top,

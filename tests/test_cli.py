@@ -35,6 +35,7 @@ COMMANDS = sorted(leaves(typer.main.get_command(app)))
 
 def test_the_commands() -> None:
     assert [" ".join(path) for path in COMMANDS] == [
+        "chat",
         "compare",
         "config check",
         "config show",
@@ -43,7 +44,19 @@ def test_the_commands() -> None:
         "federation client",
         "federation keys",
         "federation server",
+        "pkg dislike",
+        "pkg export",
+        "pkg forget",
+        "pkg history",
+        "pkg like",
+        "pkg new",
+        "pkg rules add",
+        "pkg rules list",
+        "pkg rules remove",
+        "pkg seen",
         "pkg show",
+        "pkg undo",
+        "pkg validate",
         "privacy audit",
         "privacy canaries",
         "privacy plan",
@@ -305,6 +318,6 @@ def test_a_bug_shows_its_traceback(
     def fail(path: Path) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("pkgllm.graph.rdf.read_graph", fail)
+    monkeypatch.setattr("pkgllm.graph.rdf.read_record", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         pkgllm("pkg", "show", "any.jsonld")

@@ -146,8 +146,15 @@ BAD_RUN: dict[str, tuple[Callable[[], object], int, tuple[str, ...]]] = {
         ("runs/earlier/adapter", "does not load"),
     ),
     "changed data": (change_data, 1, ("the data have changed since the run was trained", "--data")),
-    "retrained base": (lambda: other_base(seed=1), 1, ("trained on a base model with digest",)),
-    "larger base": (lambda: other_base(hidden_size=64), 1, ("trained on a base model",)),
+    "retrained base": (
+        lambda: other_base(seed=1),
+        1,
+        (
+            "trained on base model",
+            "with digest",
+        ),
+    ),
+    "larger base": (lambda: other_base(hidden_size=64), 1, ("trained on base model",)),
 }
 
 

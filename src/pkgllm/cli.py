@@ -10,8 +10,11 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
+from pkgllm.cli_assistant import recommend
+from pkgllm.cli_chat import chat
 from pkgllm.cli_federation import federation_app
 from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
+from pkgllm.cli_pkg import pkg_app
 from pkgllm.cli_privacy import privacy_app
 from pkgllm.cli_reproduce import reproduce_app
 from pkgllm.cli_sweep import sweep
@@ -38,7 +41,6 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Look at configurations.", no_args_is_help=True)
 data_app = typer.Typer(help="Build the clients' graphs.", no_args_is_help=True)
-pkg_app = typer.Typer(help="Look at one person's graph.", no_args_is_help=True)
 # Typer would escape the brackets of "[required]" for rich, which does not write our help.
 typer.core.HAS_RICH = False
 app.add_typer(config_app, name="config")
@@ -258,6 +260,16 @@ app.command("sweep", epilog=example("pkgllm sweep -c studies/aggregators.yaml -o
 )
 
 
+app.command(
+    "recommend", epilog=example("pkgllm recommend --adapter runs/first --pkg me.jsonld --why")
+)(recommend)
+
+
+app.command(
+    "chat", epilog=example('pkgllm chat --pkg me.jsonld --adapter runs/first -m "I loved Heat"')
+)(chat)
+
+
 @config_app.command("check", epilog=example("pkgllm config check mine.yaml --set seed=1"))
 def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
     """Tell everything that is wrong with a configuration.
@@ -295,21 +307,6 @@ def data_build(
 
     count = jobs.build_data(tree, output, progress)
     typer.echo(f"{count} graphs and the split are in {output}")
-
-
-@pkg_app.command("show", epilog=example("pkgllm pkg show built/graphs/1.jsonld"))
-def pkg_show(file: Annotated[Path, typer.Argument(metavar="FILE", hidden=True)]) -> None:
-    """Print one person's facts, newest last.
-
-    FILE is a graph in JSON-LD or Turtle.
-    """
-    from rich.console import Console
-
-    from pkgllm.graph.rdf import read_graph
-    from pkgllm.report.graphs import graph_table
-
-    console = Console()
-    console.print(graph_table(read_graph(file)))
 
 
 def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":

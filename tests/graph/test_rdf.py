@@ -25,6 +25,7 @@ from pkgllm.graph.rdf import (
     from_jsonld,
     from_turtle,
     read_graph,
+    record_from_jsonld,
     to_jsonld,
     to_turtle,
     write_graph,
@@ -313,3 +314,11 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
     (tmp_path / "me.jsonld").write_bytes(b"\xef\xbb\xbf" + to_jsonld(SMALL).encode())
     assert read_graph(tmp_path / "me.jsonld") == SMALL
+
+
+def test_the_documented_history_is_what_we_write() -> None:
+    page = Path(__file__).parents[2] / "docs" / "vocabulary.md"
+    _, block = re.findall(r"```json\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    document = {"@context": dict(vocabulary.RECORD_CONTEXT), **json.loads(block)}
+    record = record_from_jsonld(json.dumps(document), where="docs/vocabulary.md")
+    assert json.loads(to_jsonld(record)) == document

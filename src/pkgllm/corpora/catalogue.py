@@ -20,7 +20,7 @@ class Item:
     """Public facts by relation: for films ``genre``, ``director``, ``writer``, ``star``."""
 
 
-_YEAR = re.compile(r"\s*\(\d{4}\)\s*(?:\[[^\]]*\])?$")
+_YEAR = re.compile(r"\s*\((?P<year>\d{4})\)\s*(?:\[[^\]]*\])?$")
 
 
 def bare_title(name: str) -> str:
@@ -31,6 +31,17 @@ def bare_title(name: str) -> str:
         ('The Last Harbour', 'Signs')
     """
     return _YEAR.sub("", name)
+
+
+def year_of(name: str) -> int | None:
+    """Return the year in a surface form; None where it holds none.
+
+    Example:
+        >>> year_of("The Last Harbour (1995)"), year_of("Signs (2002) [1]"), year_of("Gazpacho")
+        (1995, 2002, None)
+    """
+    found = _YEAR.search(name)
+    return int(found["year"]) if found else None
 
 
 def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:

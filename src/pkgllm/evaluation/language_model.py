@@ -86,11 +86,18 @@ class LanguageModelScorer:
         """Clients that are ranked together."""
         return self._plan.clients
 
-    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Score the whole catalogue for each client.
+    def scores(
+        self, queries: Sequence[ClientQueries], columns: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
+        """Score the catalogue, or some of it, for each client.
+
+        Args:
+            queries: What is asked.
+            columns: True where a title is scored; all are when absent. Shape ``(columns,)``.
 
         Returns:
-            Log-probabilities in nats, shape ``(len(queries), len(catalogue))``.
+            Log-probabilities in nats, shape ``(len(queries), len(catalogue))``; those that nobody
+            asked for mean nothing.
 
         Raises:
             ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
@@ -103,11 +110,36 @@ class LanguageModelScorer:
             prompts = [self._prompt(query) for query in part]
             with torch.inference_mode():
                 search = self._search(part, prompts)
-                search.visit(np.ones((len(part), num_columns), dtype=bool))
+                wanted = np.ones(num_columns, dtype=bool) if columns is None else columns
+                search.visit(np.tile(wanted, (len(part), 1)))
             for error in search.errors.values():
                 raise error
             found.append(search.scores)
         return np.concatenate(found)
+
+    def best(
+        self, query: ClientQueries, candidates: NDArray[np.bool_], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the ``k`` best candidates of one client and their scores, exactly, best first.
+
+        Args:
+            query: What is asked; nothing needs to be held out.
+            candidates: True where a column competes. Shape ``(columns,)``.
+            k: Length of the list; it is shorter where there are fewer candidates.
+
+        Raises:
+            ModelError: As :meth:`scores` does.
+        """
+        with torch.inference_mode():
+            search = self._search([query], [self._prompt(query)])
+            search.visit_what_matters(
+                candidates[None], [np.empty(0, dtype=np.int64)], top_k=min(k, candidates.sum())
+            )
+        for error in search.errors.values():
+            raise error
+        scores = search.scores[0]
+        columns = best_columns(scores, candidates, k)
+        return columns, scores[columns]
 
     def rank(
         self,

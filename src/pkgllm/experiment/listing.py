@@ -67,7 +67,7 @@ class ListAsker:
         self._choice, self._seed = config.evaluation.lists, config.seed
         self._catalogue = population.corpus.catalogue
         self._queries, self._prompts = queries, prompts
-        self._tokenizer = ranked.base.tokenizer
+        self._writer = ranked.writer
         self._trie = make_trie(ranked.writer, self._catalogue)
         self._linker = TitleLinker(self._catalogue)
         self._separator = ranked.writer.separator_ids
@@ -156,8 +156,7 @@ class ListAsker:
                 self._of_columns(self._queries[at], own)
                 for at, own in zip(places, columns, strict=True)
             ]
-        terminator = self._tokenizer.eos_token_id
-        assert isinstance(terminator, int)
+        terminator = self._writer.terminator
         if mode == "greedy":
             answers = decoder.greedy(
                 prompts, terminator=terminator, max_new_tokens=self._choice.max_new_tokens
@@ -188,10 +187,7 @@ class ListAsker:
         )
 
     def _of_answer(self, query: ClientQueries, answer: Answer) -> ClientList:
-        text = self._tokenizer.decode(
-            list(answer.token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        assert isinstance(text, str)
+        text = self._writer.text_of(answer.token_ids)
         found = read_list(text, self._linker, visible=query.graph.tails, k=self._choice.k)
         return ClientList(query.client, text, answer.finished, failed=False, found=found)
 

@@ -13,7 +13,7 @@ from pkgllm.experiment.embedding_story import embedding_facts, missing_epochs, r
 from pkgllm.experiment.predictions import printable, read_predictions
 from pkgllm.experiment.ranking import run_title
 from pkgllm.files import cannot, write_atomically
-from pkgllm.report.blocks import overall, spread_blocks
+from pkgllm.report.blocks import list_block, overall, spread_blocks
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
 from pkgllm.report.run_tables import Round, RunStory, markdown_report
@@ -209,6 +209,7 @@ def _is_number(value: object) -> bool:
 def _check_results(results: Mapping[str, Any], place: Path) -> None:
     """Fail where the tables of the final evaluation cannot be made."""
     try:
+        list_block(results)
         for made in (overall(results), spread_blocks(results), remarks(results)):
             list(made)
         if not all(isinstance(note, str) for note in results.get("notes", ())):

@@ -105,9 +105,10 @@ def check_same_base(run: RunFolder, base: BaseModel) -> None:
     """
     trained_on = read_json(run.provenance).get("digests", {}).get("base_model")
     if trained_on != base.digest:
+        name = load_config(str(run.config)).base_model.name
         raise ModelError(
-            f"{run.adapter}: the adapter was trained on a base model with digest {trained_on}, but "
-            f"{base.name} has {base.digest}; put the base model of the run back"
+            f"{run.adapter}: the adapter was trained on base model {name} with digest "
+            f"{trained_on}, but {base.name} has {base.digest}; put the base model of the run back"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 Relation = Literal["liked", "disliked", "seen", "unseen", "suggested"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
-Source = Literal["own_answer", "partner_answer"]
+Source = Literal["own_answer", "partner_answer", "own_edit", "own_statement"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 
@@ -37,7 +37,9 @@ class Provenance:
     """Where a fact comes from."""
 
     source: Source
-    """``own_answer`` where the person said so, ``partner_answer`` where only the other side did."""
+    """``own_answer`` where the person said so, ``partner_answer`` where only the other side did;
+    ``own_edit`` where the person edited the graph, ``own_statement`` where they agreed that a
+    statement of theirs is written to it."""
     document: str
     """The document that holds the statement, for example ``conversation/391``."""
 

@@ -1,63 +1,106 @@
-"""Personal graphs as RDF: JSON-LD and Turtle, written and read back equal.
+"""Personal graphs and records as RDF: JSON-LD and Turtle, written and read back equal.
 
-The only door to rdflib. Reading never touches the network: a document that refers to a remote
-context is refused. ``docs/vocabulary.md`` explains the terms.
+This module and its neighbours ``rdf_text`` and ``rdf_nodes`` are the only door to rdflib. Reading
+never touches the network: a document that refers to a remote context is refused.
+``docs/vocabulary.md`` explains the terms.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, TypeVar
 
 import rdflib
-from rdflib.namespace import RDF
-from rdflib.plugins.parsers.notation3 import BadSyntax
-from rdflib.term import Literal, Node, URIRef
+from rdflib.term import Node
 
 from pkgllm.errors import DataError
 from pkgllm.files import write_atomically
 from pkgllm.graph import vocabulary
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
+from pkgllm.graph.personal_record import Edit, PersonalRecord, Statement
+from pkgllm.graph.rdf_nodes import NodeReader
+from pkgllm.graph.rdf_text import format_of, parse_jsonld, parse_turtle, read_rdf
+from pkgllm.graph.rules import Rule
 
-_Word = TypeVar("_Word", bound=str)
-_ENDINGS = ".jsonld, .json or .ttl"
 
-
-def to_jsonld(graph: PersonalGraph) -> str:
-    """Return the graph as one nested JSON-LD document with its context inline.
+def to_jsonld(held: PersonalGraph | PersonalRecord) -> str:
+    """Return a graph or a record as one nested JSON-LD document with its context inline.
 
     The document is put together here, facts in order of time, because rdflib's own writer lists
-    films and facts side by side; a test holds its triples equal to those of :func:`to_turtle`.
+    films and facts side by side. A record without edits and rules is written as its graph is.
     """
-    document = {
-        "@context": dict(vocabulary.CONTEXT),
-        "@id": vocabulary.owner_iri(graph.owner),
+    record = PersonalRecord.of(held) if isinstance(held, PersonalGraph) else held
+    owner = record.owner
+    plain = not (record.edits or record.rules)
+    document: dict[str, object] = {
+        "@context": dict(vocabulary.CONTEXT if plain else vocabulary.RECORD_CONTEXT),
+        "@id": vocabulary.owner_iri(owner),
         "@type": "Owner",
-        "facts": [_fact_to_jsonld(graph.owner, fact) for fact in graph.facts],
     }
+    made_by = {s.content: s.made_by for s in record.statements if s.ended_by is None}
+    document["facts"] = [
+        _written(owner, Statement(fact, made_by[fact])) for fact in record.graph.facts
+    ]
+    if not plain:
+        document["rules"] = [
+            _written(owner, Statement(rule, made_by[rule])) for rule in record.rules
+        ]
+        document["past"] = [_written(owner, statement) for statement in record.past]
+        document["edits"] = [
+            {
+                "@id": vocabulary.edit_iri(owner, edit.number),
+                "@type": "Edit",
+                "number": edit.number,
+                "action": edit.action,
+                "time": edit.time.isoformat(),
+            }
+            for edit in record.edits
+        ]
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _fact_to_jsonld(owner: str, fact: Fact) -> dict[str, object]:
-    return {
-        "@id": vocabulary.fact_iri(owner, fact.tail),
-        "@type": "Fact",
-        "relation": fact.relation,
-        "item": {
-            "@id": vocabulary.item_iri(fact.tail),
-            "@type": "Movie",
-            "name": fact.name,
-            "identifier": fact.tail,
-        },
-        "session": fact.time.session,
-        "position": fact.time.position,
-        "source": fact.provenance.source,
-        "document": vocabulary.document_iri(fact.provenance.document),
-    }
+def _written(owner: str, statement: Statement) -> dict[str, object]:
+    content, ended_by = statement.content, statement.ended_by
+    past = "" if ended_by is None else "Past"
+    written: dict[str, object]
+    if isinstance(content, Rule):
+        written = {
+            "@id": vocabulary.rule_iri(owner, content.id),
+            "@type": f"{past}Rule",
+            "identifier": content.id,
+            "direction": content.direction,
+            "scope": content.scope,
+            "value": content.value,
+            # A decimal, because rdflib's Turtle cuts doubles off after seven digits.
+            "strength": f"{Decimal(repr(content.strength)):f}",
+        }
+    else:
+        written = {
+            "@id": vocabulary.fact_iri(owner, content.tail)
+            if ended_by is None
+            else vocabulary.past_fact_iri(owner, content.tail, ended_by),
+            "@type": f"{past}Fact",
+            "relation": content.relation,
+            "item": {
+                "@id": vocabulary.item_iri(content.tail),
+                "@type": "Movie",
+                "name": content.name,
+                "identifier": content.tail,
+            },
+            "session": content.time.session,
+            "position": content.time.position,
+        }
+    written["source"] = content.provenance.source
+    written["document"] = vocabulary.document_iri(content.provenance.document)
+    if statement.made_by is not None:
+        written["madeBy"] = vocabulary.edit_iri(owner, statement.made_by)
+    if ended_by is not None:
+        written["endedBy"] = vocabulary.edit_iri(owner, ended_by)
+    return written
 
 
 def from_jsonld(text: str, *, where: str) -> PersonalGraph:
-    """Read a graph from JSON-LD.
+    """Read the graph of a JSON-LD document, as it stands after all edits.
 
     Args:
         text: The document.
@@ -66,45 +109,24 @@ def from_jsonld(text: str, *, where: str) -> PersonalGraph:
     Raises:
         DataError: If the text is not JSON, asks for a remote context, or is not a personal graph.
     """
-    try:
-        _refuse_remote_contexts(json.loads(text), where)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "
-            "the file may be cut off"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not a personal graph: {error}") from error
-    found = rdflib.Graph(bind_namespaces="none")
-    try:
-        found.parse(data=text, format="json-ld")
-    except Exception as error:
-        # rdflib meets malformed JSON-LD with whatever its code runs into, KeyError included.
-        raise DataError(f"{where}: not JSON-LD: {type(error).__name__}: {error}") from error
-    return _from_rdf(found, where)
+    return record_from_jsonld(text, where=where).graph
 
 
-def _refuse_remote_contexts(value: Any, where: str, *, in_context: bool = False) -> None:
-    if isinstance(value, str) and in_context:
-        raise DataError(
-            f"{where}: the JSON-LD context must stand in the document, got the address {value!r}; "
-            "nothing is fetched from the network: write the context out"
-        )
-    if isinstance(value, list):
-        for part in value:
-            _refuse_remote_contexts(part, where, in_context=in_context)
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            _refuse_remote_contexts(part, where, in_context=key in ("@context", "@import"))
+def record_from_jsonld(text: str, *, where: str) -> PersonalRecord:
+    """Read the record of a JSON-LD document, as :func:`from_jsonld` reads its graph."""
+    return record_of(parse_jsonld(text, where=where), where)
 
 
-def to_turtle(graph: PersonalGraph) -> str:
-    """Return the graph as Turtle, with the same triples as :func:`to_jsonld`."""
-    return _to_rdf(graph).serialize(format="turtle")
+def to_turtle(held: PersonalGraph | PersonalRecord) -> str:
+    """Return a graph or a record as Turtle, with the same triples as :func:`to_jsonld`."""
+    made = parse_jsonld(to_jsonld(held), where="what is written")
+    for prefix in ("pkg", "schema", "prov"):
+        made.bind(prefix, vocabulary.CONTEXT[prefix])
+    return made.serialize(format="turtle")
 
 
 def from_turtle(text: str, *, where: str) -> PersonalGraph:
-    """Read a graph from Turtle.
+    """Read the graph of a Turtle document, as it stands after all edits.
 
     Args:
         text: The document.
@@ -113,160 +135,142 @@ def from_turtle(text: str, *, where: str) -> PersonalGraph:
     Raises:
         DataError: If the text is not Turtle or is not a personal graph.
     """
-    found = rdflib.Graph(bind_namespaces="none")
-    try:
-        found.parse(data=text, format="turtle")
-    except BadSyntax as error:
-        reason = " ".join(error.message.split())
-        raise DataError(
-            f"{where}:{error.lines + 1}: not Turtle: {reason}; the file may be cut off"
-        ) from error
-    except Exception as error:
-        # Beside BadSyntax, rdflib lets errors of its own code through on malformed text.
-        raise DataError(f"{where}: not Turtle: {type(error).__name__}: {error}") from error
-    return _from_rdf(found, where)
+    return record_from_turtle(text, where=where).graph
+
+
+def record_from_turtle(text: str, *, where: str) -> PersonalRecord:
+    """Read the record of a Turtle document, as :func:`from_turtle` reads its graph."""
+    return record_of(parse_turtle(text, where=where), where)
 
 
 def read_graph(path: Path) -> PersonalGraph:
-    """Read a graph from a file, JSON-LD or Turtle by its ending.
+    """Read a graph from a file, JSON-LD or Turtle by its ending, as it stands after all edits.
 
     Raises:
         DataError: If the file cannot be read, or does not hold a personal graph.
     """
-    reader = {".jsonld": from_jsonld, ".json": from_jsonld, ".ttl": from_turtle}.get(
-        path.suffix.lower()
-    )
-    if reader is None:
-        raise DataError(f"{path}: a graph's file must end in {_ENDINGS}, got {path.suffix!r}")
-    try:
-        # Not read_text, which would turn a carriage return inside a Turtle literal into a newline.
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return reader(text, where=str(path))
+    return read_record(path).graph
 
 
-def write_graph(graph: PersonalGraph, path: Path) -> None:
-    """Write a graph to a file, whole or not at all, JSON-LD or Turtle by its ending.
+def read_record(path: Path) -> PersonalRecord:
+    """Read a record from a file, JSON-LD or Turtle by its ending.
+
+    Raises:
+        DataError: If the file cannot be read, or does not hold a personal graph.
+    """
+    return record_of(read_rdf(path), str(path))
+
+
+def write_graph(held: PersonalGraph | PersonalRecord, path: Path) -> None:
+    """Write a graph or a record to a file, whole or not at all, in the format of its ending.
 
     Raises:
         DataError: If the ending is another one.
         RunError: If the file cannot be written.
     """
-    writer = {".jsonld": to_jsonld, ".json": to_jsonld, ".ttl": to_turtle}.get(path.suffix.lower())
-    if writer is None:
-        raise DataError(f"{path}: a graph's file must end in {_ENDINGS}, got {path.suffix!r}")
-    write_atomically(path, writer(graph))
+    write = {"json-ld": to_jsonld, "turtle": to_turtle}[format_of(path)]
+    write_atomically(path, write(held))
 
 
-def _to_rdf(graph: PersonalGraph) -> rdflib.Graph:
-    made = rdflib.Graph(bind_namespaces="none")
-    made.bind("pkg", vocabulary.NAMESPACE)
-    made.bind("schema", vocabulary.SCHEMA)
-    made.bind("prov", vocabulary.PROV)
-    owner = URIRef(vocabulary.owner_iri(graph.owner))
-    made.add((owner, RDF.type, URIRef(vocabulary.OWNER)))
-    for fact in graph.facts:
-        node = URIRef(vocabulary.fact_iri(graph.owner, fact.tail))
-        item = URIRef(vocabulary.item_iri(fact.tail))
-        document = URIRef(vocabulary.document_iri(fact.provenance.document))
-        source = URIRef(vocabulary.IRI_BY_SOURCE[fact.provenance.source])
-        made.add((owner, URIRef(vocabulary.HAS_FACT), node))
-        made.add((node, RDF.type, URIRef(vocabulary.FACT)))
-        relation = URIRef(vocabulary.IRI_BY_RELATION[fact.relation])
-        made.add((node, URIRef(vocabulary.RELATION), relation))
-        made.add((node, URIRef(vocabulary.ITEM), item))
-        made.add((node, URIRef(vocabulary.SESSION), Literal(fact.time.session)))
-        made.add((node, URIRef(vocabulary.POSITION), Literal(fact.time.position)))
-        made.add((node, URIRef(vocabulary.ATTRIBUTED_TO), source))
-        made.add((node, URIRef(vocabulary.DERIVED_FROM), document))
-        made.add((item, RDF.type, URIRef(vocabulary.MOVIE)))
-        made.add((item, URIRef(vocabulary.NAME), Literal(fact.name)))
-        made.add((item, URIRef(vocabulary.IDENTIFIER), Literal(fact.tail)))
-    return made
+def record_of(found: rdflib.Graph, where: str) -> PersonalRecord:
+    """Return the record that an RDF graph holds.
 
+    Args:
+        found: The graph.
+        where: What errors call it.
 
-def _from_rdf(found: rdflib.Graph, where: str) -> PersonalGraph:
-    owners = sorted(found.subjects(RDF.type, URIRef(vocabulary.OWNER), unique=True), key=str)
+    Raises:
+        DataError: If it holds none.
+    """
+    reader = NodeReader(found, where)
+    owners = reader.of_type(vocabulary.OWNER)
     if len(owners) != 1:
         given = " and ".join(str(owner) for owner in owners) or "none"
         raise DataError(
             f"{where}: a personal graph has one node of type {vocabulary.OWNER}, got {given}"
         )
-    reader = _Reader(found, where)
-    facts = set(found.objects(owners[0], URIRef(vocabulary.HAS_FACT)))
-    for node in sorted(found.subjects(RDF.type, URIRef(vocabulary.FACT), unique=True), key=str):
-        if node not in facts:
-            raise DataError(f"{where}: {node}: a fact must belong to the owner, {owners[0]}")
-    owner = reader.id_of(owners[0], vocabulary.owner_id)
+    (owner,) = owners
+    for kind, what, link in (
+        (vocabulary.FACT, "fact", vocabulary.HAS_FACT),
+        (vocabulary.RULE, "rule", vocabulary.HAS_RULE),
+        (vocabulary.EDIT, "edit", vocabulary.HAS_EDIT),
+        (vocabulary.PAST_FACT, "past fact", vocabulary.HAS_PAST),
+        (vocabulary.PAST_RULE, "past rule", vocabulary.HAS_PAST),
+    ):
+        own = set(reader.all(owner, link))
+        for node in reader.of_type(kind):
+            if node not in own:
+                raise DataError(f"{where}: {node}: a {what} must belong to the owner, {owner}")
+    edits = [_edit(reader, node) for node in reader.all(owner, vocabulary.HAS_EDIT)]
     try:
-        return PersonalGraph(owner, tuple(reader.fact(node) for node in sorted(facts, key=str)))
+        return PersonalRecord(
+            reader.id_of(owner, vocabulary.owner_id),
+            tuple(_statements(reader, owner)),
+            tuple(sorted(edits, key=lambda edit: edit.number)),
+        )
     except ValueError as error:
         raise DataError(f"{where}: {error}") from error
 
 
-class _Reader:
-    """Looks values up in an RDF graph, and says where one is missing or off."""
-
-    def __init__(self, found: rdflib.Graph, where: str) -> None:
-        self._found = found
-        self._where = where
-
-    def fact(self, node: Node) -> Fact:
-        item = self._one(node, vocabulary.ITEM)
-        tail = self.id_of(item, vocabulary.item_id)
-        identifier = self._text(item, vocabulary.IDENTIFIER)
-        if identifier != tail:
-            raise self._off(
-                item, vocabulary.IDENTIFIER, f"be {tail!r}, as its IRI says", identifier
-            )
-        document = self._one(node, vocabulary.DERIVED_FROM)
-        return Fact(
-            relation=self._choice(node, vocabulary.RELATION, vocabulary.RELATION_BY_IRI),
-            tail=tail,
-            name=self._text(item, vocabulary.NAME),
-            time=Moment(
-                self._count(node, vocabulary.SESSION), self._count(node, vocabulary.POSITION)
-            ),
-            provenance=Provenance(
-                self._choice(node, vocabulary.ATTRIBUTED_TO, vocabulary.SOURCE_BY_IRI),
-                self.id_of(document, vocabulary.document_id),
-            ),
+def _statements(reader: NodeReader, owner: Node) -> Iterator[Statement]:
+    for node in reader.all(owner, vocabulary.HAS_FACT):
+        yield Statement(_fact(reader, node), _edit_number(reader, node, vocabulary.GENERATED_BY))
+    for node in reader.all(owner, vocabulary.HAS_RULE):
+        yield Statement(_rule(reader, node), _edit_number(reader, node, vocabulary.GENERATED_BY))
+    for node in reader.all(owner, vocabulary.HAS_PAST):
+        read = _rule if reader.is_a(node, vocabulary.PAST_RULE) else _fact
+        reader.one(node, vocabulary.INVALIDATED_BY)
+        yield Statement(
+            read(reader, node),
+            _edit_number(reader, node, vocabulary.GENERATED_BY),
+            _edit_number(reader, node, vocabulary.INVALIDATED_BY),
         )
 
-    def id_of(self, node: Node, inverse: Callable[[str], str]) -> str:
-        try:
-            return inverse(str(node))
-        except ValueError as error:
-            raise DataError(f"{self._where}: {node}: {error}") from error
 
-    def _one(self, node: Node, predicate: str) -> Node:
-        values = list(self._found.objects(node, URIRef(predicate)))
-        if len(values) != 1:
-            given = " and ".join(sorted(repr(str(value)) for value in values)) or "none"
-            raise DataError(f"{self._where}: {node}: {predicate} must have one value, got {given}")
-        return values[0]
+def _edit_number(reader: NodeReader, node: Node, predicate: str) -> int | None:
+    edit = reader.one_or_none(node, predicate)
+    return None if edit is None else reader.count(edit, vocabulary.NUMBER)
 
-    def _text(self, node: Node, predicate: str) -> str:
-        value = self._one(node, predicate)
-        if not isinstance(value, Literal):
-            raise self._off(node, predicate, "be a text", value)
-        return str(value)
 
-    def _count(self, node: Node, predicate: str) -> int:
-        value = self._one(node, predicate)
-        number = value.value if isinstance(value, Literal) else None
-        if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-            raise self._off(node, predicate, "be a whole number from 0", value)
-        return number
+def _fact(reader: NodeReader, node: Node) -> Fact:
+    item = reader.one(node, vocabulary.ITEM)
+    tail = reader.id_of(item, vocabulary.item_id)
+    identifier = reader.text(item, vocabulary.IDENTIFIER)
+    if identifier != tail:
+        raise reader.off(item, vocabulary.IDENTIFIER, f"be {tail!r}, as its IRI says", identifier)
+    return Fact(
+        relation=reader.choice(node, vocabulary.RELATION, vocabulary.RELATION_BY_IRI),
+        tail=tail,
+        name=reader.text(item, vocabulary.NAME),
+        time=Moment(
+            reader.count(node, vocabulary.SESSION), reader.count(node, vocabulary.POSITION)
+        ),
+        provenance=_provenance(reader, node),
+    )
 
-    def _choice(self, node: Node, predicate: str, choices: Mapping[str, _Word]) -> _Word:
-        value = self._one(node, predicate)
-        if str(value) not in choices:
-            raise self._off(node, predicate, "be one of " + ", ".join(choices), value)
-        return choices[str(value)]
 
-    def _off(self, node: Node, predicate: str, must: str, given: object) -> DataError:
-        return DataError(f"{self._where}: {node}: {predicate} must {must}, got {str(given)!r}")
+def _rule(reader: NodeReader, node: Node) -> Rule:
+    return Rule(
+        id=reader.text(node, vocabulary.IDENTIFIER),
+        scope=reader.text(node, vocabulary.SCOPE),
+        value=reader.text(node, vocabulary.VALUE),
+        direction=reader.choice(node, vocabulary.DIRECTION, vocabulary.DIRECTION_BY_IRI),
+        strength=reader.number(node, vocabulary.STRENGTH),
+        provenance=_provenance(reader, node),
+    )
+
+
+def _provenance(reader: NodeReader, node: Node) -> Provenance:
+    document = reader.one(node, vocabulary.DERIVED_FROM)
+    return Provenance(
+        reader.choice(node, vocabulary.ATTRIBUTED_TO, vocabulary.SOURCE_BY_IRI),
+        reader.id_of(document, vocabulary.document_id),
+    )
+
+
+def _edit(reader: NodeReader, node: Node) -> Edit:
+    return Edit(
+        reader.count(node, vocabulary.NUMBER),
+        reader.text(node, vocabulary.ACTION),
+        reader.time(node, vocabulary.ENDED_AT),
+    )

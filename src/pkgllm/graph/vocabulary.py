@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from pkgllm.graph.personal_graph import RELATIONS, SOURCES, Relation, Source
+from pkgllm.graph.rules import DIRECTIONS, Direction
 
 NAMESPACE = "https://w3id.org/pkgllm/"
 SCHEMA = "https://schema.org/"
@@ -29,10 +30,31 @@ IDENTIFIER = SCHEMA + "identifier"
 DERIVED_FROM = PROV + "wasDerivedFrom"
 ATTRIBUTED_TO = PROV + "wasAttributedTo"
 
+RULE = NAMESPACE + "Rule"
+HAS_RULE = NAMESPACE + "rule"
+SCOPE = NAMESPACE + "scope"
+VALUE = NAMESPACE + "value"
+DIRECTION = NAMESPACE + "direction"
+STRENGTH = NAMESPACE + "strength"
+
+EDIT = NAMESPACE + "Edit"
+HAS_EDIT = NAMESPACE + "edit"
+NUMBER = NAMESPACE + "number"
+ACTION = NAMESPACE + "action"
+ENDED_AT = PROV + "endedAtTime"
+PAST_FACT = NAMESPACE + "PastFact"
+PAST_RULE = NAMESPACE + "PastRule"
+HAS_PAST = NAMESPACE + "past"
+GENERATED_BY = PROV + "wasGeneratedBy"
+INVALIDATED_BY = PROV + "wasInvalidatedBy"
+
 IRI_BY_RELATION: Mapping[Relation, str] = MappingProxyType({r: NAMESPACE + r for r in RELATIONS})
 RELATION_BY_IRI: Mapping[str, Relation] = MappingProxyType({NAMESPACE + r: r for r in RELATIONS})
 IRI_BY_SOURCE: Mapping[Source, str] = MappingProxyType({s: NAMESPACE + s for s in SOURCES})
 SOURCE_BY_IRI: Mapping[str, Source] = MappingProxyType({NAMESPACE + s: s for s in SOURCES})
+DIRECTION_BY_IRI: Mapping[str, Direction] = MappingProxyType(
+    {NAMESPACE + direction: direction for direction in DIRECTIONS}
+)
 
 CONTEXT: Mapping[str, Any] = MappingProxyType(
     {
@@ -49,12 +71,50 @@ CONTEXT: Mapping[str, Any] = MappingProxyType(
         "document": {"@id": "prov:wasDerivedFrom", "@type": "@id"},
     }
 )
-"""The inline context of every JSON-LD document that we write."""
+"""The inline context of a JSON-LD document that holds a graph alone."""
 
+RECORD_CONTEXT: Mapping[str, Any] = MappingProxyType(
+    {
+        **CONTEXT,
+        "xsd": "http://www.w3.org/2001/XMLSchema#",
+        "rules": "pkg:rule",
+        "direction": {"@type": "@vocab"},
+        "strength": {"@type": "xsd:decimal"},
+        "edits": "pkg:edit",
+        "time": {"@id": "prov:endedAtTime", "@type": "xsd:dateTime"},
+        "madeBy": {"@id": "prov:wasGeneratedBy", "@type": "@id"},
+        "endedBy": {"@id": "prov:wasInvalidatedBy", "@type": "@id"},
+    }
+)
+"""The inline context of a JSON-LD document that holds edits or rules as well."""
+
+_PUBLIC_PREFIX = NAMESPACE + "public/"
 _OWNER_PREFIX = "urn:pkgllm:owner:"
 _ITEM_PREFIX = "urn:pkgllm:item:"
 _FACT_PREFIX = "urn:pkgllm:fact:"
 _DOCUMENT_PREFIX = "urn:pkgllm:document:"
+_PAST_PREFIX = "urn:pkgllm:past:"
+_RULE_PREFIX = "urn:pkgllm:rule:"
+_EDIT_PREFIX = "urn:pkgllm:edit:"
+
+
+def public_relation_iri(relation: str) -> str:
+    """Return the IRI of a relation between an item and a public value, such as ``director``.
+
+    Example:
+        >>> public_relation_iri("director")
+        'https://w3id.org/pkgllm/public/director'
+    """
+    return _PUBLIC_PREFIX + quote(relation, safe="")
+
+
+def public_relation(iri: str) -> str:
+    """Return the relation that an IRI names; the inverse of :func:`public_relation_iri`.
+
+    Raises:
+        ValueError: If the IRI is not such a relation's.
+    """
+    return _id(iri, _PUBLIC_PREFIX)
 
 
 def owner_iri(owner: str) -> str:
@@ -122,6 +182,36 @@ def fact_iri(owner: str, item: str) -> str:
         'urn:pkgllm:fact:p1:7'
     """
     return _FACT_PREFIX + quote(owner, safe="") + ":" + quote(item, safe="")
+
+
+def past_fact_iri(owner: str, item: str, ended_by: int) -> str:
+    """Return the IRI of what an owner said about an item until an edit ended it.
+
+    Example:
+        >>> past_fact_iri("p1", "7", 3)
+        'urn:pkgllm:past:p1:7:3'
+    """
+    return f"{_PAST_PREFIX}{quote(owner, safe='')}:{quote(item, safe='')}:{ended_by}"
+
+
+def rule_iri(owner: str, rule: str) -> str:
+    """Return the IRI of an owner's rule; it stays the same when the rule is ended.
+
+    Example:
+        >>> rule_iri("p1", "r2")
+        'urn:pkgllm:rule:p1:r2'
+    """
+    return f"{_RULE_PREFIX}{quote(owner, safe='')}:{quote(rule, safe='')}"
+
+
+def edit_iri(owner: str, number: int) -> str:
+    """Return the IRI of an owner's edit.
+
+    Example:
+        >>> edit_iri("p1", 3)
+        'urn:pkgllm:edit:p1:3'
+    """
+    return f"{_EDIT_PREFIX}{quote(owner, safe='')}:{number}"
 
 
 def _id(iri: str, prefix: str) -> str:

@@ -125,7 +125,19 @@ class PromptWriter:
         self.answer_mark = answer_mark
         self._tokenizer = tokenizer
         assert isinstance(tokenizer.eos_token_id, int)
-        self._terminator = tokenizer.eos_token_id
+        self.terminator: int = tokenizer.eos_token_id
+        """Token that ends an answer."""
+
+    def asking(self, request: str) -> "PromptWriter":
+        """Return a writer that differs in what the person asks."""
+        return PromptWriter(
+            self._tokenizer,
+            form=self.form,
+            instruction=self.instruction,
+            request=request,
+            max_tokens=self.max_tokens,
+            answer_mark=self.answer_mark,
+        )
 
     def write(self, graph: PersonalGraph) -> Prompt:
         """Write a graph, leaving out as few facts as the token budget demands.
@@ -153,7 +165,15 @@ class PromptWriter:
 
     def completion_ids(self, name: str) -> tuple[int, ...]:
         """Return the tokens of an item's name followed by the terminator."""
-        return (*self._ids(f" {name}" if self.answer_mark else name), self._terminator)
+        return (*self._ids(f" {name}" if self.answer_mark else name), self.terminator)
+
+    def text_of(self, token_ids: Sequence[int]) -> str:
+        """Return what tokens of an answer say."""
+        text = self._tokenizer.decode(
+            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        assert isinstance(text, str)
+        return text
 
     @property
     def separator_ids(self) -> tuple[int, ...]:

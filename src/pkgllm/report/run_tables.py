@@ -4,7 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pkgllm.report.blocks import Block, Cell, counted, number, overall, spread_blocks
+from pkgllm.report.blocks import (
+    Block,
+    Cell,
+    counted,
+    list_block,
+    number,
+    overall,
+    spread_blocks,
+)
 from pkgllm.report.tables import markdown_section, remarks
 
 Round = Mapping[str, Any]
@@ -120,7 +128,11 @@ def markdown_report(story: RunStory, plots: Mapping[str, str]) -> str:
         notes = ("Point values over all queries of the validation part, without intervals.",)
         sections.append(markdown_section("Validation", [_validations(story)], notes))
     if story.results is not None:
-        blocks = [*overall(story.results), *spread_blocks(story.results)]
+        blocks = [
+            *overall(story.results),
+            list_block(story.results),
+            *spread_blocks(story.results),
+        ]
         notes = (*story.results.get("notes", ()), *remarks(story.results))
         sections.append(markdown_section("Final evaluation", blocks, notes))
     if plots:

@@ -1,0 +1,93 @@
+"""Which items a person means who edits the graph, and what an edit has changed, in words."""
+
+from collections.abc import Iterator, Sequence
+
+from pkgllm.assistant.linking import Linker
+from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.errors import DataError
+from pkgllm.graph.personal_graph import Fact
+from pkgllm.graph.personal_record import Edit, PersonalRecord
+from pkgllm.graph.rules import Rule
+
+
+def known_items(record: PersonalRecord, catalogue: Catalogue | None) -> tuple[Item, ...]:
+    """Return the items of a catalogue, and those that only the record speaks of."""
+    found = {} if catalogue is None else {item.id: item for item in catalogue}
+    for statement in record.statements:
+        if isinstance(statement.content, Fact):
+            fact = statement.content
+            found.setdefault(fact.tail, Item(fact.tail, fact.name))
+    return tuple(found.values())
+
+
+def find_items(
+    texts: Sequence[str], record: PersonalRecord, catalogue: Catalogue | None
+) -> tuple[Item, ...]:
+    """Return the items that a person names, each once.
+
+    Args:
+        texts: What the person wrote, one item each.
+        record: Its items are known.
+        catalogue: All others that are known.
+
+    Raises:
+        DataError: If one is not known, with close spellings, or may be several.
+    """
+    linker = Linker(known_items(record, catalogue))
+    try:
+        found = [linker.resolve(text) for text in texts]
+    except DataError as error:
+        if catalogue is not None:
+            raise
+        raise DataError(
+            f"{error}; without --catalogue or --config only the items of the graph are known: name "
+            "one of these, or add the item with --id"
+        ) from error
+    return tuple({item.id: item for item in found}.values())
+
+
+def new_item(text: str, item_id: str, record: PersonalRecord, catalogue: Catalogue | None) -> Item:
+    """Return an item by its id, a known one or a new one.
+
+    Raises:
+        DataError: If the id is that of an item with another name.
+    """
+    for item in known_items(record, catalogue):
+        if item.id == item_id and item.name != text:
+            raise DataError(
+                f"--id {item_id}: is the item {item.name!r}, got the name {text!r}; give its whole "
+                "name, or another id"
+            )
+    return Item(item_id, text)
+
+
+def in_words(content: Fact | Rule) -> str:
+    """Return a statement as a person reads it.
+
+    Example:
+        >>> from pkgllm.graph.personal_graph import Provenance
+        >>> said = Provenance("own_edit", "edit/1")
+        >>> in_words(Rule("r1", "person", "Harrison Ford", "prefer", 0.5, said))
+        'prefer person Harrison Ford (strength 0.5)'
+    """
+    if isinstance(content, Fact):
+        return f"{content.relation} {content.name}"
+    strength = "" if content.strength == 1 else f" (strength {content.strength:g})"
+    return f"{content.direction} {content.scope} {content.value}{strength}"
+
+
+def changes(record: PersonalRecord, edit: Edit) -> Iterator[str]:
+    """Yield what an edit changed, one line for each statement that it made or ended."""
+    ended = {_about(s.content): s.content for s in record.ended_by(edit)}
+    for statement in record.made_by(edit):
+        before = ended.pop(_about(statement.content), None)
+        was = "" if before is None else f" (before: {in_words(before)})"
+        yield f"{in_words(statement.content)}{was}"
+    for content in ended.values():
+        yield f"no more: {in_words(content)}"
+
+
+def _about(content: Fact | Rule) -> tuple[str, str]:
+    if isinstance(content, Fact):
+        return "item", content.tail
+    return content.scope, content.value

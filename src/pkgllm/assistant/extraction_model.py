@@ -1,0 +1,145 @@
+r"""Extraction by a language model that writes nothing: it tells which fact fits a conversation.
+
+After the conversation stands, line for line, what the person may think of each item that was named:
+``(user, liked, Heat (1995))``, and the same for ``disliked``, ``seen`` and ``unseen``. With
+:math:`s_r` the exact log-probability of the line of relation :math:`r` after the conversation, less
+that after an empty one (calibration in the manner of Zhao et al. 2021, arXiv:2102.09690), the item
+
+* gets a verdict where :math:`\max(s_\text{liked}, s_\text{disliked}) -
+  \max(s_\text{seen}, s_\text{unseen})` is at least a threshold,
+* is liked where :math:`s_\text{liked} - s_\text{disliked}` is at least another, else disliked,
+* and is seen where :math:`\max(s_\text{liked}, s_\text{disliked}, s_\text{seen}) - s_\text{unseen}`
+  is at least a third.
+
+The base model is asked, whatever adapter is on it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from peft import PeftModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pkgllm.assistant.extraction import Extraction, Opinion, Turn
+from pkgllm.assistant.mentions import MentionFinder
+from pkgllm.corpora.catalogue import Item
+from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.graph.personal_graph import PersonalGraph, Relation
+
+ASKED: tuple[Relation, ...] = ("liked", "disliked", "seen", "unseen")
+
+_NOBODY = ClientQueries("conversation", False, PersonalGraph("conversation", ()), ())
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """How much more one relation fits an item than another, nats."""
+
+    verdict: float
+    liked: float
+    seen: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Least margins; the defaults trust the calibration alone."""
+
+    verdict: float = 0.0
+    liked: float = 0.0
+    seen: float = 0.0
+
+    def opinion(self, margins: Margins) -> Opinion:
+        """Return what margins come to."""
+        liked = margins.liked >= self.liked if margins.verdict >= self.verdict else None
+        return Opinion(liked, margins.seen >= self.seen)
+
+
+class ModelExtractor:
+    """Extracts by log-probabilities.
+
+    Args:
+        finder: Finds what is named.
+        model: A causal language model, or one with an adapter, which is passed over.
+        tokenizer: Its tokenizer.
+        max_positions: Longest sequence the model was made for, tokens; of a longer conversation
+            the end is read.
+        thresholds: Set on conversations with answers.
+    """
+
+    def __init__(
+        self,
+        finder: MentionFinder,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_positions: int,
+        thresholds: Thresholds | None = None,
+    ) -> None:
+        self._finder = finder
+        self._model = model
+        self._tokenizer = tokenizer
+        self._max_positions = max_positions
+        self._thresholds = thresholds or Thresholds()
+
+    def extract(self, turns: Sequence[Turn]) -> Extraction:
+        """Return what the person thinks at the end of the conversation."""
+        opinions = tuple(
+            (item, self._thresholds.opinion(margins)) for item, margins in self.margins(turns)
+        )
+        return Extraction(opinions)
+
+    def margins(self, turns: Sequence[Turn]) -> Iterator[tuple[Item, Margins]]:
+        """Yield every item that the conversation names, with what decides about it."""
+        items = {
+            mention.meant[0].id: mention.meant[0]
+            for turn in turns
+            for mention in self._finder.find(turn.text)
+            if mention.kind == "item" and len(mention.meant) == 1
+        }
+        if not items:
+            return
+        lines = [
+            f"(user, {relation}, {item.name})" for item in items.values() for relation in ASKED
+        ]
+        told = self._scores(_written(turns), lines)
+        untold = self._scores(_written(()), lines)
+        for place, item in enumerate(items.values()):
+            at = slice(place * len(ASKED), (place + 1) * len(ASKED))
+            liked, disliked, seen, unseen = (
+                one - other for one, other in zip(told[at], untold[at], strict=True)
+            )
+            verdict = max(liked, disliked)
+            yield (
+                item,
+                Margins(verdict - max(seen, unseen), liked - disliked, max(verdict, seen) - unseen),
+            )
+
+    def _scores(self, text: str, lines: Sequence[str]) -> list[float]:
+        sequences = [(*self._ids(line), *self._ids("\n")) for line in lines]
+        trie = CatalogueTrie(sequences, names=lines)
+        room = self._max_positions - trie.longest_input
+        prompt = self._ids(text)[-room:]
+        scorer = LanguageModelScorer(
+            "extraction",
+            self._model,
+            lambda graph: prompt,
+            trie,
+            max_positions=self._max_positions,
+            longest_prompt=len(prompt),
+            with_adapter=False,
+        )
+        scores: list[float] = scorer.scores([_NOBODY])[0].tolist()
+        return scores
+
+    def _ids(self, text: str) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert isinstance(ids, list)
+        return ids
+
+
+def _written(turns: Sequence[Turn]) -> str:
+    speakers = {"person": "User", "partner": "Assistant"}
+    said = "\n".join(f"{speakers[turn.speaker]}: {turn.text}" for turn in turns)
+    return f"{said}\n"

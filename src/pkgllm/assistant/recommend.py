@@ -1,0 +1,182 @@
+"""Recommend from one person's graph with a trained adapter: the exact best titles of a catalogue.
+
+Nothing here is about films. An item has a name, which the model reads and writes, and public facts,
+which decide the constraints.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from pkgllm.assistant.guidance import Constraints
+from pkgllm.assistant.scopes import Scopes
+from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.errors import DataError
+from pkgllm.evaluation.branches import SlotMemory
+from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.preferences.prompts import Prompt, PromptWriter
+
+NO_CONSTRAINTS = Constraints()
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """One item that is recommended."""
+
+    item: Item
+    log_probability: float
+    """Of its name and terminator after the person's prompt, nats."""
+
+
+class Recommender:
+    """Recommends items of one catalogue with one model.
+
+    Args:
+        model: The policy, or a base model.
+        writer: Writes prompts as the model was trained on.
+        catalogue: The items.
+        max_positions: Longest sequence the model was made for, tokens.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        writer: PromptWriter,
+        catalogue: Catalogue,
+        *,
+        max_positions: int,
+    ) -> None:
+        self.model = model
+        self.writer = writer
+        self.catalogue = catalogue
+        self.scopes = Scopes(catalogue)
+        self.max_positions = max_positions
+        self._memory = SlotMemory()
+
+    def over(self, catalogue: Catalogue) -> "Recommender":
+        """Return the same for the items of another catalogue."""
+        return Recommender(self.model, self.writer, catalogue, max_positions=self.max_positions)
+
+    def recommend(
+        self,
+        graph: PersonalGraph,
+        request: str = "",
+        constraints: Constraints = NO_CONSTRAINTS,
+        k: int = 10,
+        *,
+        known: Collection[str] = (),
+    ) -> tuple[Recommendation, ...]:
+        """Return the ``k`` most probable items that meet the constraints, most probable first.
+
+        Nothing that the graph speaks of is recommended, whatever it says of it.
+
+        Args:
+            graph: What the model reads.
+            request: What the person asks for in their own words; the model reads it as well.
+            constraints: The model reads them, and they decide what competes.
+            k: Items wanted; there are fewer where fewer compete.
+            known: Further ids that are not recommended, for a graph that is not the whole one.
+
+        Raises:
+            ConfigError: If a constraint names a scope that the catalogue does not have.
+            DataError: If a constraint names a value that no item has, nothing is left to recommend,
+                or the request alone does not fit into a prompt.
+            ModelError: If the model gives no usable probability.
+        """
+        candidates = self.candidates(graph, constraints, known=known)
+        columns, scores = self._scorer_for(request, constraints).best(_query(graph), candidates, k)
+        return tuple(
+            Recommendation(self.catalogue.items[column], float(score))
+            for column, score in zip(columns.tolist(), scores.tolist(), strict=True)
+        )
+
+    def candidates(
+        self, graph: PersonalGraph, constraints: Constraints, *, known: Collection[str] = ()
+    ) -> NDArray[np.bool_]:
+        """Return which items compete, shape ``(len(catalogue),)``.
+
+        An item is known to the graph by its id, or by its name where the graph took it from
+        elsewhere.
+
+        Raises:
+            ConfigError: If a constraint names a scope that the catalogue does not have.
+            DataError: If none competes, or a constraint names a value that no item has.
+        """
+        ids = graph.tails | set(known)
+        names = {fact.name for fact in graph.facts}
+        new = np.array([i.id not in ids and i.name not in names for i in self.catalogue])
+        allowed = constraints.allowed(self.scopes)
+        if not (new & allowed).any():
+            raise DataError(
+                f"graph of {graph.owner!r}: nothing is left to recommend: of "
+                f"{len(self.catalogue)} items, {int(allowed.sum())} meet the constraints"
+                f"{f' ({constraints.words})' if constraints else ''}, and the graph already speaks "
+                f"of {int((allowed & ~new).sum())} of those; ask for less"
+            )
+        return new & allowed
+
+    def prompt(
+        self,
+        graph: PersonalGraph,
+        request: str = "",
+        constraints: Constraints = NO_CONSTRAINTS,
+    ) -> Prompt:
+        """Return what the model reads; it says how many facts did not fit."""
+        return self._writer_for(request, constraints).write(graph)
+
+    def log_probabilities(
+        self,
+        graphs: Sequence[PersonalGraph],
+        items: Sequence[Item],
+        request: str = "",
+        constraints: Constraints = NO_CONSTRAINTS,
+    ) -> NDArray[np.float64]:
+        """Return the log-probability of each item after each graph's prompt, nats.
+
+        Each prompt is read once for all items, and several prompts at a time.
+
+        Returns:
+            Shape ``(len(graphs), len(items))``.
+        """
+        columns = np.array([self.catalogue.index_by_id[item.id] for item in items])
+        wanted = np.zeros(len(self.catalogue), dtype=bool)
+        wanted[columns] = True
+        scorer = self._scorer_for(request, constraints)
+        return scorer.scores([_query(graph) for graph in graphs], wanted)[:, columns]
+
+    def scorer(self, prompt_ids: Callable[[PersonalGraph], Sequence[int]]) -> LanguageModelScorer:
+        """Return what scores the catalogue after prompts of one's own making."""
+        return LanguageModelScorer(
+            "recommender",
+            self.model,
+            prompt_ids,
+            self._trie,
+            max_positions=self.max_positions,
+            longest_prompt=self.writer.max_tokens,
+            memory=self._memory,
+        )
+
+    def _scorer_for(self, request: str, constraints: Constraints) -> LanguageModelScorer:
+        writer = self._writer_for(request, constraints)
+        return self.scorer(lambda graph: writer.write(graph).token_ids)
+
+    def _writer_for(self, request: str, constraints: Constraints) -> PromptWriter:
+        parts = (self.writer.request, request.strip(), constraints.words)
+        return self.writer.asking(" ".join(part for part in parts if part))
+
+    @cached_property
+    def _trie(self) -> CatalogueTrie:
+        sequences = [self.writer.completion_ids(name) for name in self.catalogue.names]
+        return CatalogueTrie(sequences, names=self.catalogue.names)
+
+
+def _query(graph: PersonalGraph) -> ClientQueries:
+    return ClientQueries(graph.owner, False, graph, ())

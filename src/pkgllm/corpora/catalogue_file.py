@@ -1,0 +1,76 @@
+"""A catalogue of any domain from one JSON file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.errors import DataError
+
+
+def read_catalogue_file(path: Path) -> Catalogue:
+    """Read the items of a domain with their public facts.
+
+    The file is one JSON object; its ``items`` are objects with ``id``, ``name`` and, where anything
+    is known, ``facts``: lists of texts by relation, whatever the domain calls its relations. Other
+    keys are not read, so the file that ``pkgllm data build`` writes for clients is one of these.
+
+    Raises:
+        DataError: If the file cannot be read or holds something else, or an id or a name stands
+            twice.
+    """
+    found = read_json_object(path, what="a catalogue")
+    items = found.get("items")
+    if not isinstance(items, list):
+        raise DataError(f"{path}: items must be a list, got {items!r:.60}")
+    read = [_item(item, f"{path}: item {number}") for number, item in enumerate(items, start=1)]
+    try:
+        return Catalogue(read)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_json_object(path: Path, *, what: str) -> dict[str, object]:
+    """Read a file that must hold one JSON object.
+
+    Args:
+        path: The file.
+        what: What it holds, for messages.
+
+    Raises:
+        DataError: If it cannot be read, is not JSON, or holds something else.
+    """
+    try:
+        found = json.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "
+            "the file may be cut off"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not {what}: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: {what} must be one JSON object, got {found!r:.60}")
+    return found
+
+
+def _item(found: object, where: str) -> Item:
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: must be an object, got {found!r:.60}")
+    texts = [found.get(key) for key in ("id", "name")]
+    for key, text in zip(("id", "name"), texts, strict=True):
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{where}: {key} must be a text, got {text!r:.60}")
+    item_id, name = map(str, texts)
+    return Item(item_id, name, _facts(found.get("facts", {}), where))
+
+
+def _facts(found: object, where: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: facts must be an object, got {found!r:.60}")
+    for relation, values in found.items():
+        if not isinstance(values, list) or not all(isinstance(v, str) and v for v in values):
+            raise DataError(f"{where}: {relation} must be a list of texts, got {values!r:.60}")
+    return {relation: tuple(values) for relation, values in found.items() if values}

@@ -77,7 +77,8 @@ def recommend(
     """Recommend from your own graph with a trained adapter.
 
     Genre, years, people and --only and --not decide which titles compete; the model reads them
-    as well as the request. What your graph speaks of is never recommended.
+    as well as the request. What your graph speaks of is never recommended. The rules of your graph,
+    pkgllm pkg rules, count beside those given here.
     """
     constraints = _constraints(
         [("genre", v) for v in genre or ()] + [("person", v) for v in with_person or ()],
@@ -93,18 +94,20 @@ def recommend(
     from pkgllm.corpora.catalogue_file import read_catalogue_file
     from pkgllm.experiment.advice import Question, advise, graph_catalogue, read_rules
     from pkgllm.experiment.assistant import open_recommender
-    from pkgllm.graph.rdf import read_graph
+    from pkgllm.graph.rdf import read_record
 
-    graph = read_graph(pkg)
+    record = read_record(pkg)
+    graph = record.graph
     items = None if catalogue is None else read_catalogue_file(catalogue)
     if items is None and free_text:
         items = graph_catalogue(graph)
     recommender = open_recommender(adapter, catalogue=items, base_model=base_model).recommender
+    given = () if rules is None else read_rules(rules, recommender.scopes)
     question = Question(
         request=request,
         constraints=constraints,
         avoid=tuple(avoid or ()),
-        rules=() if rules is None else read_rules(rules, recommender.scopes),
+        rules=(*record.rules, *given),
         leave_bubble=leave_bubble,
         strategy=strategy,
         k=top,

@@ -20,6 +20,7 @@ def loaded_from(file: Path) -> ModuleType:
 
 def test_a_checkout_has_its_presets_and_its_small_world() -> None:
     assert (shipped.presets_folder() / "quickstart.yaml").is_file()
+    assert (shipped.domains_folder() / "cat_videos.json").is_file()
     world = shipped.small_world_folder()
     assert (world / "redial" / "train_data.jsonl").is_file()
     assert (world / "base-tiny" / "config.json").is_file()
@@ -37,6 +38,7 @@ def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
     installed = loaded_from(package / "shipped.py")
     assert installed.presets_folder() == package / "presets"
     assert installed.small_world_folder() == package / "small_world_data"
+    assert installed.domains_folder() == package / "domains_data"
 
 
 def test_without_them_in_the_package_the_checkout_around_it_is_used(tmp_path: Path) -> None:

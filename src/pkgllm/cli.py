@@ -16,6 +16,7 @@ from pkgllm.cli_federation import federation_app
 from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
 from pkgllm.cli_pkg import pkg_app
 from pkgllm.cli_privacy import privacy_app
+from pkgllm.cli_reproduce import reproduce_app
 from pkgllm.cli_sweep import sweep
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
@@ -47,6 +48,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(pkg_app, name="pkg")
 app.add_typer(federation_app, name="federation")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(reproduce_app, name="reproduce")
 
 
 @app.callback(invoke_without_command=True)

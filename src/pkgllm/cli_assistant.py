@@ -43,7 +43,10 @@ def recommend(
         typer.Option(help="Leave this bubble: a genre, a person, a word, .... Repeatable."),
     ] = None,
     rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Rules in JSON; see docs/assistant.md.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Further rules, in JSON; your graph's own count as well."
+        ),
     ] = None,
     leave_bubble: Annotated[
         bool, typer.Option("--leave-bubble", help="Find the bubble in your graph, and leave it.")
@@ -77,8 +80,8 @@ def recommend(
     """Recommend from your own graph with a trained adapter.
 
     Genre, years, people and --only and --not decide which titles compete; the model reads them
-    as well as the request. What your graph speaks of is never recommended. The rules of your graph,
-    pkgllm pkg rules, count beside those given here.
+    as well as the request. What your graph speaks of is never recommended, and its rules are
+    followed.
     """
     constraints = _constraints(
         [("genre", v) for v in genre or ()] + [("person", v) for v in with_person or ()],
@@ -102,12 +105,12 @@ def recommend(
     if items is None and free_text:
         items = graph_catalogue(graph)
     recommender = open_recommender(adapter, catalogue=items, base_model=base_model).recommender
-    given = () if rules is None else read_rules(rules, recommender.scopes)
     question = Question(
         request=request,
         constraints=constraints,
         avoid=tuple(avoid or ()),
-        rules=(*record.rules, *given),
+        rules=() if rules is None else read_rules(rules, recommender.scopes),
+        standing_rules=record.rules,
         leave_bubble=leave_bubble,
         strategy=strategy,
         k=top,

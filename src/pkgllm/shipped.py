@@ -19,3 +19,8 @@ def presets_folder() -> Path:
 def small_world_folder() -> Path:
     """Return the folder of the shipped small world: its corpus and its base model."""
     return _shipped("small_world_data", "data/small_world")
+
+
+def domains_folder() -> Path:
+    """Return the folder of the two tiny shipped domains, which are not about films."""
+    return _shipped("domains_data", "data/domains")

@@ -43,8 +43,8 @@ def find_bubbles(
 
     If likes had nothing to do with a property that :math:`K` of :math:`N` items have, the number
     of :math:`n` likes with it would be hypergeometric; the p-value is the chance of as many as
-    there are, or more. Holm's correction is over every property of any like, also of those with
-    less support.
+    there are, or more. Holm's correction is over every property of any like that as many items
+    have as must share it: no likes could make a bubble of the others.
 
     Args:
         graph: What the person said.
@@ -70,9 +70,9 @@ def find_bubbles(
     catalogue = scopes.catalogue
     liked = [catalogue[f.tail] for f in graph.with_relation("liked") if f.tail in catalogue]
     support = Counter(found for item in liked for found in set(scopes.values(item)))
-    if not support:
+    properties = [p for p in sorted(support) if len(scopes.items(*p)) >= min_support]
+    if not properties:
         return ()
-    properties = sorted(support)
     counts = np.array([support[found] for found in properties])
     sizes = np.array([len(scopes.items(*found)) for found in properties])
     by_chance = hypergeom.sf(counts - 1, len(catalogue), sizes, len(liked))

@@ -180,13 +180,17 @@ def self_information(training_likes: NDArray[np.float64]) -> NDArray[np.float64]
     return bits
 
 
-def genre_vectors(catalogue: Catalogue) -> NDArray[np.float64]:
+def genre_vectors(catalogue: Catalogue, relation: str = "genre") -> NDArray[np.float64]:
     """Return one vector per item, a 1 for each of its genres, divided by its length.
+
+    Args:
+        catalogue: The items.
+        relation: What stands for genre in a domain that has none.
 
     Returns:
         Shape ``(len(catalogue), genres)``; all zeros for an item without genres.
     """
-    genres = [set(item.facts.get("genre", ())) for item in catalogue]
+    genres = [set(item.facts.get(relation, ())) for item in catalogue]
     place = {genre: index for index, genre in enumerate(sorted(set().union(*genres)))}
     vectors = np.zeros((len(catalogue), len(place)))
     for column, found in enumerate(genres):

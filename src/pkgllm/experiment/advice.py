@@ -1,6 +1,6 @@
 """Recommend to one person with a trained run: what ``pkgllm recommend`` does."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from pkgllm.assistant.recommend import NO_CONSTRAINTS, Recommendation, Recommend
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.catalogue_file import read_json_object
-from pkgllm.errors import DataError
+from pkgllm.errors import ConfigError, DataError
 from pkgllm.graph.adaptation import Adapted, Strategy
 from pkgllm.graph.personal_graph import PersonalGraph, Provenance
 from pkgllm.graph.rules import Rule
@@ -30,6 +30,8 @@ class Question:
     avoid: tuple[str, ...] = ()
     """What the person wants to leave, in their own words."""
     rules: tuple[Rule, ...] = ()
+    standing_rules: tuple[Rule, ...] = ()
+    """Those of the person's file, which need not be about this catalogue."""
     leave_bubble: bool = False
     """Whether to find the bubble to leave in the graph."""
     strategy: Strategy = "adapt"
@@ -109,7 +111,9 @@ def advise(recommender: Recommender, graph: PersonalGraph, question: Question) -
         ModelError: If the model gives no usable probability.
     """
     scopes = recommender.scopes
+    standing = [rule for rule in question.standing_rules if _is_about(rule, scopes)]
     rules = [
+        *standing,
         *question.rules,
         *(rule_about(text, scopes, number=n) for n, text in enumerate(question.avoid, start=1)),
     ]
@@ -135,7 +139,10 @@ def advise(recommender: Recommender, graph: PersonalGraph, question: Question) -
         bubble=bubble,
         recommendations=found,
         reasons=give_reasons(recommender, asked[0], found, *asked[1:]) if question.why else None,
-        notes=tuple(_notes(question, asked[0], prompt, recommender.writer.max_tokens, known)),
+        notes=(
+            *_rule_notes(question, standing),
+            *_notes(question, asked[0], prompt, recommender.writer.max_tokens, known),
+        ),
     )
 
 
@@ -170,7 +177,7 @@ def _rule(found: object, scopes: Scopes, number: int, where: str) -> Rule:
         scope, value = scopes.resolve(value)
     try:
         return Rule(
-            f"rule-{number}",
+            f"file-{number}",
             str(scope),
             value,
             found.get("direction", "avoid"),
@@ -202,6 +209,22 @@ def _bubble(graph: PersonalGraph, scopes: Scopes) -> Bubble:
             "likes or more beyond chance; name what to leave with --avoid"
         )
     return found[0]
+
+
+def _is_about(rule: Rule, scopes: Scopes) -> bool:
+    try:
+        return bool(scopes.items(rule.scope, rule.value))
+    except (ConfigError, DataError):
+        return False
+
+
+def _rule_notes(question: Question, standing: Collection[Rule]) -> Iterator[str]:
+    for rule in question.standing_rules:
+        if rule not in standing:
+            yield (
+                f"Rule {rule.id} of your graph ({rule.direction} {rule.scope} {rule.value}) is "
+                "about nothing in this catalogue, and is passed over."
+            )
 
 
 def _unchecked(

@@ -99,9 +99,12 @@ def _scored(scorer: LanguageModelScorer, score: str, trie: CatalogueTrie) -> Sco
 
 def training_likes(ranked: Ranked, catalogue: Catalogue) -> TrainingLikes:
     """Return what the baselines learn from; another folder's catalogue may lack some items."""
-    return TrainingLikes(
-        catalogue, [[item for item in liked if item in catalogue] for liked in ranked.liked]
-    )
+    return likes_in(catalogue, ranked.liked)
+
+
+def likes_in(catalogue: Catalogue, liked: Sequence[Collection[str]]) -> TrainingLikes:
+    """Return training clients' likes, as far as a catalogue holds the items."""
+    return TrainingLikes(catalogue, [[i for i in items if i in catalogue] for items in liked])
 
 
 def own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]:

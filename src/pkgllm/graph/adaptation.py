@@ -17,8 +17,8 @@ Strategy = Literal["none", "prompt", "adapt"]
 graph."""
 STRATEGIES: tuple[Strategy, ...] = ("none", "prompt", "adapt")
 
-_REMOVED_FROM = 1 / 3
-_TURNED_FROM = 2 / 3
+_TURNED_FROM = 1 / 3
+_REMOVED_FROM = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,9 @@ def adapt(
 
     Of a rule that avoids, by its strength :math:`s`:
 
-    - a like inside its scope becomes ``seen`` for :math:`s < 1/3`, is left out for
-      :math:`s < 2/3`, and becomes a dislike from there on;
+    - a like inside its scope becomes ``seen`` for :math:`s < 1/3`, a dislike for
+      :math:`s < 2/3`, and is left out from there on, because a small model recommends what
+      resembles the names that it reads, whatever is said of them;
     - anything seen outside of every avoided scope becomes a like, to stand where those stood.
 
     Of a rule that prefers: anything seen inside its scope becomes a like, whatever its strength.
@@ -71,7 +72,7 @@ def adapt(
         >>> rule = Rule("r1", "keyword", "cat", "avoid", 1.0, said)
         >>> adapted = adapt(graph, [rule], {"r1": {"1"}})
         >>> [(fact.relation, fact.name) for fact in adapted.graph.facts]
-        [('disliked', 'Cat Nap'), ('liked', 'Dog Day')]
+        [('liked', 'Dog Day')]
     """
     ordered = sorted(rules, key=lambda rule: (-rule.strength, rule.direction != "avoid", rule.id))
     avoiding = next((rule for rule in ordered if rule.direction == "avoid"), None)
@@ -91,9 +92,9 @@ def adapt(
 def _relation(fact: Fact, rule: Rule, inside: bool) -> Relation | None:
     match fact.relation:
         case "liked" if inside and rule.direction == "avoid":
-            if rule.strength < _REMOVED_FROM:
+            if rule.strength < _TURNED_FROM:
                 return "seen"
-            return None if rule.strength < _TURNED_FROM else "disliked"
+            return "disliked" if rule.strength < _REMOVED_FROM else None
         case "seen" if inside == (rule.direction == "prefer"):
             return "liked"
         case said:

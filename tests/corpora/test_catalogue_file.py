@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+
+from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.errors import DataError
+
+
+def read(tmp_path: Path, text: str) -> object:
+    path = tmp_path / "items.json"
+    path.write_text(text, encoding="utf-8")
+    return read_catalogue_file(path)
+
+
+def test_items_with_and_without_facts(tmp_path: Path) -> None:
+    path = tmp_path / "items.json"
+    path.write_text(
+        '{"items": [{"id": "b", "name": "Dal", "facts": {"course": ["main"], "diet": []}},'
+        ' {"id": "a", "name": "Rye Bread"}], "more": 1}'
+    )
+    found = read_catalogue_file(path)
+    assert found.names == ("Rye Bread", "Dal")
+    assert found["b"].facts == {"course": ("main",)}
+    assert found["a"].facts == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ('{"items": [\n{"id": "a"', "items.json:2: not JSON"),
+        ("[]", "must be one JSON object"),
+        ("{}", "items must be a list, got None"),
+        ('{"items": []}', "the catalogue is empty"),
+        ('{"items": [3]}', "item 1: must be an object"),
+        ('{"items": [{"id": "a", "name": " "}]}', "item 1: name must be a text"),
+        ('{"items": [{"id": 7, "name": "Dal"}]}', "item 1: id must be a text"),
+        ('{"items": [{"id": "a", "name": "Dal", "facts": []}]}', "facts must be an object"),
+        (
+            '{"items": [{"id": "a", "name": "Dal", "facts": {"diet": "vegan"}}]}',
+            "diet must be a list of texts",
+        ),
+        (
+            '{"items": [{"id": "a", "name": "Dal"}, {"id": "b", "name": "Dal"}]}',
+            "2 items with the same name: 'Dal'",
+        ),
+    ],
+)
+def test_anything_else_is_an_error_that_says_where(tmp_path: Path, text: str, pieces: str) -> None:
+    with pytest.raises(DataError) as error:
+        read(tmp_path, text)
+    assert pieces in str(error.value)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        read_catalogue_file(tmp_path / "none.json")

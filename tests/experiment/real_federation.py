@@ -74,6 +74,28 @@ from pkgllm.cli import main
 main()
 """
 
+# A server that is killed when the answers of a round have come, and nothing is made of them.
+FALLING_SERVER = """
+import os, signal, sys
+from pkgllm.federation.patient_grid import PatientGrid
+
+last_round = int(sys.argv.pop(1))
+rounds = 0
+send_and_receive = PatientGrid.send_and_receive
+
+def fall(self, messages, **named):
+    global rounds
+    replies = send_and_receive(self, messages, **named)
+    rounds += any(message.metadata.message_type == "train" for message in messages)
+    if rounds == last_round:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replies
+
+PatientGrid.send_and_receive = fall
+from pkgllm.cli import main
+main()
+"""
+
 
 class RealFederation:
     """Starts commands in a folder, each in a group of processes that can be killed as one."""
@@ -85,6 +107,7 @@ class RealFederation:
         guard.mkdir()
         (guard / "sitecustomize.py").write_text(NETWORK_GUARD)
         (folder / "falling.py").write_text(FALLING_CLIENT)
+        (folder / "falling_server.py").write_text(FALLING_SERVER)
         kept = {
             name: value
             for name, value in os.environ.items()

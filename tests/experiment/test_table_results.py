@@ -120,7 +120,9 @@ def test_a_federated_row_below_its_isolated_one_is_flagged(plan: TablePlan, tmp_
     for mrr, is_flagged in ((0.2, True), (0.4, False)):
         tuned = Tuned({"Late": {"x": 0.1, "y": mrr}, "Good": {"x": 0.3}})
         notes = table_results(plan, tuned, [0], {}, tmp_path)["notes"]
-        assert any(note.startswith("Flagged: Late is below Good") for note in notes) == is_flagged
+        assert (
+            any(note.startswith("Flagged: Late is below isolation") for note in notes) == is_flagged
+        )
     assert rows_of(table_results(plan, tuned, [0], {}, tmp_path))["Late"]["winner"] == "y"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config.differences import differences
-from pkgllm.config.load import load_any_config
+from pkgllm.config.load import load_any_config, load_config
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pkgllm.baselines.participation import below_isolation
 from pkgllm.config.results_table import Row
 from pkgllm.config.table_plan import TablePlan
 from pkgllm.evaluation.results import TOP_K
@@ -206,17 +207,12 @@ def _isolation_notes(plan: TablePlan, tuned: Tuned) -> Iterator[str]:
     for row in plan.table.rows:
         if row.isolated is None:
             continue
-        best = {
-            name: max(tuned.validation[name].values())
-            for name in (row.name, row.isolated)
-            if tuned.validation.get(name)
-        }
-        if len(best) == 2 and best[row.name] < best[row.isolated]:
-            yield (
-                f"Flagged: {row.name} is below {row.isolated} on validation, MRR "
-                f"{best[row.name]:.4f} and {best[row.isolated]:.4f}: its exchange does harm, so it "
-                "says little of what federation can do."
-            )
+        best = [tuned.validation.get(name) for name in (row.name, row.isolated)]
+        if all(best):
+            federated, alone = ({"mrr": max(found.values())} for found in best if found)
+            remark = below_isolation(federated, alone)
+            if remark:
+                yield f"Flagged: {row.name} is {remark} ({row.isolated}); its exchange does harm."
 
 
 def _goal_notes(plan: TablePlan, differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:

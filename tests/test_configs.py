@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pkgllm.config.load import dump_config, load_any_config, load_config
-from pkgllm.config.schema import EmbeddingExperiment
+from pkgllm.config.schema import EmbeddingExperiment, Experiment
 from pkgllm.config.study_runs import load_study
 from pkgllm.config.table_plan import load_table
 from pkgllm.errors import ConfigError
@@ -68,6 +68,7 @@ def test_the_study_of_aggregators_has_the_strategies_of_their_presets() -> None:
     assert {run.point.name for run in runs} == {*AGGREGATORS}
     for run in runs:
         preset = load_config(f"aggregators/{run.point.name}.yaml")
+        assert isinstance(run.config, Experiment)
         assert run.config.mode.name == preset.mode.name == "federated"
         assert run.config.mode.strategy == preset.mode.strategy
         assert run.config.training == preset.training

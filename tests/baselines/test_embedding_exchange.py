@@ -1,9 +1,9 @@
 import pytest
 import torch
+from embedding_choices import ring
 from federated_letters import EXCHANGES, HAKE, KBGAT
 from hypothesis import given
 from hypothesis import strategies as st
-from test_embedding_training import ring
 
 from pkgllm.baselines.embedding_exchange import (
     Exchange,
@@ -14,7 +14,7 @@ from pkgllm.baselines.embedding_exchange import (
     model_tables,
     shared_part,
 )
-from pkgllm.baselines.embedding_models import EmbeddingChoice, Rotate
+from pkgllm.baselines.embedding_models import Rotate
 from pkgllm.baselines.pykeen_door import Model
 
 ENTITIES = "entity_representations.0._embeddings.weight"
@@ -104,8 +104,7 @@ def test_tables_of_real_models_are_told_apart_by_their_rows(
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_model_takes_both_parts_back(exchange: Exchange) -> None:
-    choice: EmbeddingChoice = HAKE
-    one, other = (choice.stage().model(ring(), 0) for _ in range(2))
+    one, other = (HAKE.stage().model(ring(), 0) for _ in range(2))
     with torch.no_grad():
         for number, table in enumerate(model_tables(one).values()):
             table.fill_(number + 0.5)

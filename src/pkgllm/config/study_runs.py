@@ -115,10 +115,11 @@ def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str
 
 def _not_for_sweeps(study: Study, config: AnyExperiment) -> list[str]:
     lines = []
-    tunes = isinstance(config, Experiment)
-    if tunes and config.mode.name == "federated" and config.mode.runtime.name == "deployment":
-        lines.append("mode.runtime must be local or ray in a sweep, got deployment")
-    untuned = ("base",) if tunes else ()
+    untuned: tuple[str, ...] = ()
+    if isinstance(config, Experiment):
+        untuned = ("base",)
+        if config.mode.name == "federated" and config.mode.runtime.name == "deployment":
+            lines.append("mode.runtime must be local or ray in a sweep, got deployment")
     known = ("tuned", *untuned, *config.evaluation.baselines.names)
     for model in study.models:
         if model not in known:

@@ -16,6 +16,7 @@ from run_files import files_below, predictions, read_json
 from tiny_corpus import tiny_experiment
 
 from pkgllm.config.load import dump_config
+from pkgllm.config.schema import Experiment
 from pkgllm.config.study_runs import Plan, load_study
 from pkgllm.errors import ConfigError, RunError, StoppedError
 from pkgllm.experiment.jobs import train
@@ -91,6 +92,7 @@ def test_the_runs_are_those_by_hand(
     assert swept.failures == {}
     assert not (output / "failures.jsonl").exists()
     last = plan.runs[-1]
+    assert isinstance(last.config, Experiment)
     assert (last.config.seed, last.config.objective.name) == (8, "dpo")
     train(last.config, tmp_path / "by hand", Silent())
     there, here = files_below(output / last.name), files_below(tmp_path / "by hand")

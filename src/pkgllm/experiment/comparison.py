@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.config.problems import did_you_mean
+from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import ConfigError, RunError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm, permutation_p_values
@@ -310,12 +311,21 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
             "runs and not by others."
         )
     names = dict.fromkeys(name for run in runs for name in run.digests if name != "split")
-    # An embedding is trained from no base model, which is no difference between two readings.
-    read = {name: {r.digests[name] for r in runs if name in r.digests} for name in names}
-    differing = [name for name, digests in read.items() if len(digests) > 1]
+    differing = [
+        name for name in names if len({r.digests.get(name) for r in _read(runs, name)}) > 1
+    ]
     if differing:
         notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
     return notes
+
+
+def _read(runs: Sequence[Predictions], name: str) -> list[Predictions]:
+    """Return the runs that could have read something: an embedding has no base model to read."""
+    return [
+        run
+        for run in runs
+        if name != "base_model" or not isinstance(run.config, EmbeddingExperiment)
+    ]
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:

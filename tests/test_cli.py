@@ -60,7 +60,9 @@ def test_the_commands() -> None:
         "privacy audit",
         "privacy canaries",
         "privacy plan",
+        "recommend",
         "report",
+        "reproduce pie",
         "sweep",
         "train",
     ]

@@ -149,3 +149,11 @@ def test_a_broken_graph_is_left_alone(pkgllm: RunCommand, home: Path) -> None:
     assert done.code == 1
     assert "me.jsonld:2: not JSON" in done.sentence
     assert (home / "me.jsonld").read_text() == '{"facts": [\n'
+
+
+def test_recommend_follows_the_rules_of_the_graph(pkgllm: RunCommand, home: Path) -> None:
+    assert pkgllm("pkg", "rules", "add", "me.jsonld", "avoid", "genre", "action").code == 0
+    done = pkgllm("recommend", *CHAT[1:], "--show-adapted")
+    assert done.code == 0, done.err
+    assert "rule r1: avoid genre action, strength 1" in done.out
+    assert f"{RAIDERS}: liked -> " in done.out

@@ -51,7 +51,7 @@ def test_an_edit_is_told_written_and_can_be_taken_back(pkgllm: RunCommand, home:
     assert record.edits[0].time.tzinfo is not None
 
     history = pkgllm("pkg", "history", ME).out
-    assert "me: 1 edits" in history
+    assert "me: 1 edit" in history
     assert "dislike" in history
     assert "disliked Heat (1995)" in history
 
@@ -82,7 +82,7 @@ def test_forgotten_things_stay_in_the_history_and_out_of_an_export_without(
     assert pkgllm("pkg", "export", ME, "-o", "all.ttl").code == 0
     assert read_record(home / "all.ttl") == read_record(home / ME)
     done = pkgllm("pkg", "export", ME, "-o", "now.ttl", "--no-history")
-    assert done.out == "now.ttl: 0 facts, 0 rules, 0 edits\n"
+    assert done.out == "now.ttl: no facts, no rules, no edits\n"
     assert "Raiders" not in (home / "now.ttl").read_text()
     assert rdflib.Graph().parse(home / "all.ttl")
     done = pkgllm("pkg", "export", ME, "-o", "now.ttl")
@@ -102,7 +102,7 @@ def test_a_new_graph_takes_things_that_no_catalogue_has(pkgllm: RunCommand, home
     done = pkgllm("pkg", "seen", "own.ttl", "Other (2026)", "--id", "own-1")
     assert "--id own-1: is the item 'My Film (2026)', got the name 'Other (2026)'" in done.sentence
     assert pkgllm("pkg", "validate", "own.ttl").out == (
-        "own.ttl: good, 1 facts, 0 rules, 2 edits\n"
+        "own.ttl: good, 1 fact, no rules, 2 edits\n"
     )
 
 
@@ -114,7 +114,7 @@ def test_rules_are_added_replaced_listed_and_removed(pkgllm: RunCommand, home: P
         "prefer genre Horror (before: avoid genre Horror (strength 0.5))"
     )
     listed = pkgllm("pkg", "rules", "list", ME).out
-    assert "1 rules" in listed
+    assert "1 rule" in listed
     assert "Horror" in listed
     assert "Horror" in pkgllm("pkg", "show", ME).out
     done = pkgllm("pkg", "rules", "remove", ME, "r1")

@@ -209,12 +209,13 @@ def validate(file: FileArgument) -> None:
     """
     from pkgllm.graph.rdf import read_record
     from pkgllm.graph.validation import violations
+    from pkgllm.report.graphs import numbered
 
     found = violations(file)
     for line in found:
         typer.echo(line)
     if found:
-        typer.echo(f"{file}: {len(found)} violations")
+        typer.echo(f"{file}: {numbered(len(found), 'violation')}")
         raise typer.Exit(1)
     typer.echo(f"{file}: good, {_counted(read_record(file))}")
 
@@ -365,4 +366,7 @@ def _by_hand(record: "PersonalRecord") -> "Provenance":
 
 
 def _counted(record: "PersonalRecord") -> str:
-    return f"{len(record.graph.facts)} facts, {len(record.rules)} rules, {len(record.edits)} edits"
+    from pkgllm.report.graphs import numbered
+
+    facts = numbered(len(record.graph.facts), "fact")
+    return f"{facts}, {numbered(len(record.rules), 'rule')}, {numbered(len(record.edits), 'edit')}"

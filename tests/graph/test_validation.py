@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import rdflib
+from rdflib.term import Literal, Variable
 
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
@@ -52,7 +53,9 @@ def test_others_find_times_and_what_was_taken_back_in_the_terms_of_prov(tmp_path
         }
         """
     )
-    assert [tuple(cell.toPython() for cell in row) for row in rows] == [("Heat (1995)", NOON)]
+    assert rows.bindings == [
+        {Variable("name"): Literal("Heat (1995)"), Variable("time"): Literal(NOON)}
+    ]
 
 
 BROKEN: list[tuple[Callable[[dict[str, Any]], object], str]] = [

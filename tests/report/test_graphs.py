@@ -1,9 +1,13 @@
 import io
+from datetime import datetime, timedelta, timezone
 
 from rich.console import Console
+from rich.table import Table
 
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
-from pkgllm.report.graphs import graph_table
+from pkgllm.graph.personal_record import Edit
+from pkgllm.graph.rules import Rule
+from pkgllm.report.graphs import graph_table, history_table, rules_table
 
 
 def printed(graph: PersonalGraph) -> list[str]:
@@ -48,3 +52,34 @@ def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
 def test_an_empty_graph_says_so() -> None:
     title, *_ = printed(PersonalGraph("p1", ()))
     assert title == "p1: no facts"
+
+
+SAID = Provenance("own_edit", "edit/1")
+
+
+def lines_of(table: Table) -> list[str]:
+    written = io.StringIO()
+    Console(file=written, width=140, force_terminal=False).print(table)
+    return [" ".join(line.split()) for line in written.getvalue().splitlines() if line.strip()]
+
+
+def test_rules_are_listed_with_their_strength_and_source() -> None:
+    rules = (
+        Rule("r1", "genre", "[bold]Horror", "avoid", 0.5, SAID),
+        Rule("r2", "person", "Ann Lee", "prefer", 1.0, SAID),
+    )
+    title, _, _, *rows = lines_of(rules_table(rules))
+    assert title == "2 rules"
+    assert rows == [
+        "r1 avoid genre [bold]Horror 0.5 person, edit edit/1",
+        "r2 prefer person Ann Lee 1 person, edit edit/1",
+    ]
+    assert lines_of(rules_table(()))[0] == "no rules"
+
+
+def test_history_gives_times_in_utc_and_one_change_a_line() -> None:
+    time = datetime(2026, 5, 1, 14, 30, tzinfo=timezone(timedelta(hours=2)))
+    table = history_table("me", [(Edit(1, "like", time), ["liked A", "liked B"])])
+    title, _, _, *rows = lines_of(table)
+    assert title == "me: 1 edit"
+    assert rows == ["1 2026-05-01 12:30:00 like liked A", "liked B"]

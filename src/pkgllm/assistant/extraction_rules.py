@@ -196,8 +196,7 @@ class _Reading:
 
     def _wish(self, person: str, said: Opinion) -> None:
         if said.liked is not None:
-            direction = "prefer" if said.liked else "avoid"
-            self._wishes[person] = Wish(direction, "person", person)
+            self._wishes[person] = Wish("prefer" if said.liked else "avoid", "person", person)
 
 
 def _joined(before: Opinion | None, now: Opinion) -> Opinion:

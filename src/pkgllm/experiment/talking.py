@@ -69,7 +69,7 @@ def answer(
         if rule.direction == "prefer"
     )
     request = " ".join(part for part in (message.strip(), preferred) if part)
-    question = Question(request=request, rules=record.rules, k=top)
+    question = Question(request=request, standing_rules=record.rules, k=top)
     return advise(recommender, record.graph, question).recommendations
 
 

@@ -44,10 +44,20 @@ def graph_table(graph: PersonalGraph) -> Table:
     return table
 
 
+def numbered(count: int, noun: str) -> str:
+    """Return a number of things in words.
+
+    Example:
+        >>> numbered(0, "rule"), numbered(1, "rule"), numbered(2, "rule")
+        ('no rules', '1 rule', '2 rules')
+    """
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
 def rules_table(rules: Sequence[Rule]) -> Table:
     """Return rules in the order in which they were made, with who said so and where."""
     headings = ("rule", "direction", "scope", "value", "strength", "said by", "document")
-    table = _table(f"{len(rules)} rules" if rules else "no rules", headings)
+    table = _table(numbered(len(rules), "rule"), headings)
     for rule in rules:
         cells = (
             rule.id,
@@ -64,8 +74,9 @@ def rules_table(rules: Sequence[Rule]) -> Table:
 
 def history_table(owner: str, lines: Sequence[tuple[Edit, Sequence[str]]]) -> Table:
     """Return edits in order, each with what it changed, one change a line."""
-    title = f"{owner}: {len(lines)} edits" if lines else f"{owner}: no edits"
-    table = _table(title, ("edit", "time", "action", "changes"))
+    table = _table(
+        f"{owner}: {numbered(len(lines), 'edit')}", ("edit", "time", "action", "changes")
+    )
     for edit, changes in lines:
         time = edit.time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         cells = (str(edit.number), time, edit.action, "\n".join(changes))

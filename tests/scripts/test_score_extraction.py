@@ -1,0 +1,92 @@
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from pkgllm.assistant.extraction_model import ModelExtractor
+from pkgllm.assistant.extraction_rules import RuleExtractor
+from pkgllm.assistant.mentions import MentionFinder
+from pkgllm.lm.base_model import BaseModel
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "score_extraction.py"
+FILMS = {"11": "Heat (1995)", "12": "Alien (1979)"}
+
+
+@pytest.fixture(scope="module")
+def scoring() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("score_extraction", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(
+    tmp_path: Path,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Path:
+    """The seeker liked one film, and says of the other that it is boring, but did not answer."""
+    told = make_dialogue(1, 5, {"11": "liked"}, names=FILMS, text="Have you seen @11 ?")
+    told["messages"].append(
+        {
+            "timeOffset": 1,
+            "text": "Yes, loved it. @12 is boring",
+            "senderWorkerId": 5,
+            "messageId": 2,
+        }
+    )
+    untold = make_dialogue(2, 6, {"11": "nothing"})
+    write_redial(tmp_path, [told, untold], FILMS)
+    return tmp_path
+
+
+def test_ids_become_names_and_answers_statements(scoring: ModuleType, data: Path) -> None:
+    _, (dialogue,) = scoring.read_data(data)
+    assert [(turn.speaker, turn.text) for turn in dialogue.turns] == [
+        ("partner", "Have you seen Heat (1995) ?"),
+        ("person", "Yes, loved it. Alien (1979) is boring"),
+    ]
+    assert dialogue.answers == {("11", "liked"), ("11", "seen")}
+    assert dialogue.films == {"11", "12"}
+
+
+def test_scores_by_hand(scoring: ModuleType, data: Path) -> None:
+    catalogue, dialogues = scoring.read_data(data)
+    finder = MentionFinder(catalogue)
+    assert scoring.linking(finder, dialogues)["f1"] == 1
+    found = scoring.score(RuleExtractor(finder), dialogues)["statements"]
+    # (11, liked), (11, seen) are right; (12, disliked), (12, seen) nobody answered.
+    assert found["liked"] == {
+        "precision": 1,
+        "recall": 1,
+        "f1": 1,
+        "extracted": 1,
+        "answered": 1,
+    }
+    assert (found["seen"]["precision"], found["seen"]["recall"]) == (0.5, 1)
+    assert (found["disliked"]["precision"], found["disliked"]["extracted"]) == (0, 1)
+    assert (found["all"]["precision"], found["all"]["recall"]) == (0.5, 1)
+
+
+def test_thresholds_are_never_worse_than_none_where_they_are_set(
+    scoring: ModuleType, data: Path, tiny_base: BaseModel
+) -> None:
+    catalogue, dialogues = scoring.read_data(data)
+    asked = (MentionFinder(catalogue), tiny_base.model, tiny_base.tokenizer)
+    thresholds = scoring.tuned(ModelExtractor(*asked, max_positions=1024), dialogues)
+    plain, tuned = (
+        scoring.score(ModelExtractor(*asked, max_positions=1024, thresholds=t), dialogues)
+        for t in (None, thresholds)
+    )
+    assert tuned["mean_f1"] >= plain["mean_f1"]
+    assert json.dumps(tuned)

@@ -37,6 +37,12 @@ def test_a_finished_run_is_reported_beside_its_files(pkgllm: RunCommand, workpla
     value, low, high = shown.split("/")
     wanted = f"{value if hits['value'] < 1 else '1.0000'} [{low}, {high}]"
     assert wanted in text
+    # How far into the tail every model goes, and how little its lists are what all like.
+    assert "| model | catalogue coverage | tail coverage | tail share | novelty (bits) |" in text
+    lists = text[text.index("**Beyond accuracy") :]
+    for model, measures in results["beyond_accuracy"].items():
+        assert f"| {model} | " in lists
+        assert f"{measures['novelty']:.4f}" in lists
     assert "Losses are private" in text or "losses are private" in text
     # Which client had which value is nobody's business.
     assert not any(f'"{client}"' in text for client in "123456")

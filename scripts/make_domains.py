@@ -46,7 +46,7 @@ COURSES = ("starter", "main", "side")
 
 def cat_videos() -> dict[str, Any]:
     """Return the domain of videos."""
-    items = []
+    items: list[dict[str, Any]] = []
     for animal, names in {**ANIMALS, **OTHERS}.items():
         for theme, scenes in SCENES.items():
             for name, scene in zip(names, scenes, strict=True):
@@ -71,7 +71,7 @@ def cat_videos() -> dict[str, Any]:
 
 def tomato_recipes() -> dict[str, Any]:
     """Return the domain of recipes."""
-    items = []
+    items: list[dict[str, Any]] = []
     for ingredient, dishes in DISHES.items():
         for dish in dishes:
             number = len(items)

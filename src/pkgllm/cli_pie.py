@@ -32,17 +32,17 @@ def pie(
     from rich.console import Console
 
     from pkgllm.experiment.pie import reproduce_pie
-    from pkgllm.report.pie import pie_blocks, pie_remarks, pie_title
-    from pkgllm.report.tables import estimate_table, remarks_table
+    from pkgllm.report.pie import measure_blocks, pie_remarks, pie_title
+    from pkgllm.report.tables import plain_table, remarks_table
     from pkgllm.terminal import show_progress
 
     folder = output or Path("runs") / f"pie-{scale}"
     found = reproduce_pie(scale, folder, show_progress(), adapter=adapter)
     console = Console()
     console.print(pie_title(found.results), style="bold", highlight=False, markup=False)
-    for block in pie_blocks(found.results):
-        console.print(estimate_table(block, console.width))
+    for block in measure_blocks(found.results):
+        console.print(plain_table(block))
     console.print()
     console.print(remarks_table(tuple(pie_remarks(found.results))))
-    typer.echo(f"\nall tables: {folder / 'pie.md'}")
-    typer.echo(f"as JSON:    {folder / 'pie.json'}")
+    typer.echo(f"\nintervals and differences: {folder / 'pie.md'}")
+    typer.echo(f"as JSON:                   {folder / 'pie.json'}")

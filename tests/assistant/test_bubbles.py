@@ -6,6 +6,7 @@ from people import FILMS, person
 from pkgllm.assistant.bubbles import find_bubbles
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.graph.personal_graph import Relation
 
 WORLD = Catalogue(
     [
@@ -21,7 +22,8 @@ WORLD = Catalogue(
 
 def test_a_bubble_by_hand() -> None:
     liked = ["00", "01", "02", "03", "04", "20"]
-    graph = person(dict.fromkeys(liked, "liked") | {"05": "disliked", "06": "seen"}, WORLD)
+    said: dict[str, Relation] = {"05": "disliked", "06": "seen"}
+    graph = person(said | dict.fromkeys(liked, "liked"), WORLD)
     (bubble,) = find_bubbles(graph, Scopes(WORLD))
     assert (bubble.scope, bubble.value) == ("topic", "cat")
     assert (bubble.support, bubble.likes, bubble.items) == (5, 6, 8)

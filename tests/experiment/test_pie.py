@@ -17,7 +17,7 @@ from pkgllm.experiment.pie_measures import MEASURES, compare, list_measures, mea
 from pkgllm.graph.adaptation import STRATEGIES
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.prompts import PromptWriter
-from pkgllm.progress import Silent
+from pkgllm.progress import Progress, Silent
 from pkgllm.report.pie import markdown_pie
 
 
@@ -61,8 +61,8 @@ def test_measures_by_hand(tiny_base: BaseModel) -> None:
 def test_shares_add_up_and_the_same_question_gives_the_same_numbers(tiny_base: BaseModel) -> None:
     case = videos_case(tiny_base, read_domain("cat_videos"))
     settings = {"seed": 1, "resamples": 50, "permutations": 100}
-    found = measure_case(case, progress=Silent(), **settings)  # type: ignore[arg-type]
-    assert found == measure_case(case, progress=Silent(), **settings)  # type: ignore[arg-type]
+    found = measure_case(case, progress=Silent(), **settings)
+    assert found == measure_case(case, progress=Silent(), **settings)
     assert found["people"] == found["with_held_out"] == 8
     assert found["request"] == "Only length short."
     for of in found["strategies"].values():
@@ -135,13 +135,18 @@ def test_the_whole_command_with_a_run_and_again(pkgllm: RunCommand, workplace: P
 def test_a_scale_without_a_run_is_trained_and_gone_on_with(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    asked: list[Path] = []
+
+    def note(run: Path, progress: Progress) -> dict[str, object]:
+        asked.append(run)
+        return {}
+
     monkeypatch.setitem(pie.PRESETS, "small-world", "small.yaml")
-    monkeypatch.setattr(pie, "pie_results", lambda run, progress: calls.append(run) or {})
+    monkeypatch.setattr(pie, "pie_results", note)
     monkeypatch.setattr(pie, "draw_pie", lambda results: {})
     monkeypatch.setattr(pie, "markdown_pie", lambda results: "")
     pie.reproduce_pie("small-world", Path("out"), Silent())
     trained = Path("out/run/results.json").stat().st_mtime_ns
     pie.reproduce_pie("small-world", Path("out"), Silent())
-    assert calls == [Path("out/run")] * 2
+    assert asked == [Path("out/run")] * 2
     assert Path("out/run/results.json").stat().st_mtime_ns == trained

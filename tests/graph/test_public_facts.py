@@ -1,6 +1,8 @@
+from collections.abc import Mapping, Sequence
+
 from pkgllm.graph.public_facts import PublicFacts
 
-FACTS = {
+FACTS: Mapping[str, Mapping[str, Sequence[str]]] = {
     "tt 1": {"director": ("Ann/Lee",), "genre": ("drama", "war"), "shot in": ("Écija",)},
     "tt 2": {"star": ("Ann/Lee",), "director": ("Ann/Lee",), "genre": ("war",)},
     "tt 3": {"shot in": ("Écija",)},

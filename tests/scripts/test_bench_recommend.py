@@ -34,6 +34,8 @@ def test_both_are_measured(
             "base_model": {"name": str(tiny_base_folder), "device": "cpu"},
             "adapter": {"lora_rank": 2, "lora_alpha": 4.0},
             "prompt": {"max_tokens": 400},
+            "objective": {"name": "kto"},
+            "mode": {"name": "federated", "rounds": 1, "cohort_size": 1},
         }
     )
     monkeypatch.setattr(module, "load_config", lambda name: config)

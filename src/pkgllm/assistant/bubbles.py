@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import hypergeom
+from scipy.stats import hypergeom  # type: ignore[import-untyped]  # scipy ships no types
 
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.evaluation.significance import holm

@@ -50,7 +50,7 @@ def written_catalogue(
         recommender.model, max_positions=recommender.max_positions, batch_size=ANSWERS
     )
     writer = recommender.writer
-    terminator, length = writer.completion_ids("")[-1], _MAX_NEW_TOKENS
+    terminator, length = writer.terminator, _MAX_NEW_TOKENS
     # Answers that are drawn for different names differ, and share a batch.
     draws = [replace(prompt, client=f"{prompt.client}, draw {n}") for n in range(ANSWERS)]
     answers = (

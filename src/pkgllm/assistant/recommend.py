@@ -143,14 +143,20 @@ class Recommender:
 
         Each prompt is read once for all items, and several prompts at a time.
 
+        Args:
+            graphs: What the model reads.
+            items: Distinct ones.
+            request: What the person asks for in their own words.
+            constraints: The model reads them.
+
         Returns:
             Shape ``(len(graphs), len(items))``.
         """
-        columns = np.array([self.catalogue.index_by_id[item.id] for item in items])
-        wanted = np.zeros(len(self.catalogue), dtype=bool)
-        wanted[columns] = True
-        scorer = self._scorer_for(request, constraints)
-        return scorer.scores([_query(graph) for graph in graphs], wanted)[:, columns]
+        # A trie of these titles alone, since going over the whole one costs more than the model.
+        asked = self.over(Catalogue(items))
+        scorer = asked._scorer_for(request, constraints)
+        columns = [asked.catalogue.index_by_id[item.id] for item in items]
+        return scorer.scores([_query(graph) for graph in graphs])[:, columns]
 
     def scorer(self, prompt_ids: Callable[[PersonalGraph], Sequence[int]]) -> LanguageModelScorer:
         """Return what scores the catalogue after prompts of one's own making."""

@@ -86,18 +86,11 @@ class LanguageModelScorer:
         """Clients that are ranked together."""
         return self._plan.clients
 
-    def scores(
-        self, queries: Sequence[ClientQueries], columns: NDArray[np.bool_] | None = None
-    ) -> NDArray[np.float64]:
-        """Score the catalogue, or some of it, for each client.
-
-        Args:
-            queries: What is asked.
-            columns: True where a title is scored; all are when absent. Shape ``(columns,)``.
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        """Score the whole catalogue for each client.
 
         Returns:
-            Log-probabilities in nats, shape ``(len(queries), len(catalogue))``; those that nobody
-            asked for mean nothing.
+            Log-probabilities in nats, shape ``(len(queries), len(catalogue))``.
 
         Raises:
             ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
@@ -110,8 +103,7 @@ class LanguageModelScorer:
             prompts = [self._prompt(query) for query in part]
             with torch.inference_mode():
                 search = self._search(part, prompts)
-                wanted = np.ones(num_columns, dtype=bool) if columns is None else columns
-                search.visit(np.tile(wanted, (len(part), 1)))
+                search.visit(np.ones((len(part), num_columns), dtype=bool))
             for error in search.errors.values():
                 raise error
             found.append(search.scores)

@@ -156,8 +156,7 @@ class ListAsker:
                 self._of_columns(self._queries[at], own)
                 for at, own in zip(places, columns, strict=True)
             ]
-        terminator = self._tokenizer.eos_token_id
-        assert isinstance(terminator, int)
+        terminator = self._writer.terminator
         if mode == "greedy":
             answers = decoder.greedy(
                 prompts, terminator=terminator, max_new_tokens=self._choice.max_new_tokens

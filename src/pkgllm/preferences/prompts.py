@@ -125,7 +125,8 @@ class PromptWriter:
         self.answer_mark = answer_mark
         self._tokenizer = tokenizer
         assert isinstance(tokenizer.eos_token_id, int)
-        self._terminator = tokenizer.eos_token_id
+        self.terminator: int = tokenizer.eos_token_id
+        """Token that ends an answer."""
 
     def asking(self, request: str) -> "PromptWriter":
         """Return a writer that differs in what the person asks."""
@@ -164,7 +165,7 @@ class PromptWriter:
 
     def completion_ids(self, name: str) -> tuple[int, ...]:
         """Return the tokens of an item's name followed by the terminator."""
-        return (*self._ids(f" {name}" if self.answer_mark else name), self._terminator)
+        return (*self._ids(f" {name}" if self.answer_mark else name), self.terminator)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Return what tokens of an answer say."""

@@ -33,17 +33,23 @@ def pie_title(results: Mapping[str, Any]) -> str:
 
 def pie_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
     """Yield for each case its measures and its paired differences."""
+    for name, measures in zip(results["cases"], measure_blocks(results), strict=True):
+        yield measures
+        rows = tuple(
+            (tuple(pair.replace("-", "\n- ").split("\n")), tuple(map(_difference, of.values())))
+            for pair, of in results["cases"][name]["paired"].items()
+        )
+        yield Block(f"{name}: paired differences", ("difference", *_HEADINGS.values()), rows)
+
+
+def measure_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+    """Yield for each case its measures."""
     for name, case in results["cases"].items():
         rows = tuple(
             ((strategy,), tuple(estimate(of[key], "value") for key in _HEADINGS))
             for strategy, of in case["strategies"].items()
         )
         yield Block(f"{name}: {_counted(case)}", ("strategy", *_HEADINGS.values()), rows)
-        rows = tuple(
-            (tuple(pair.replace("-", "\n- ").split("\n")), tuple(map(_difference, of.values())))
-            for pair, of in case["paired"].items()
-        )
-        yield Block(f"{name}: paired differences", ("difference", *_HEADINGS.values()), rows)
 
 
 def pie_remarks(results: Mapping[str, Any]) -> Iterator[str]:

@@ -2,6 +2,7 @@ import fcntl
 import subprocess
 import sys
 from datetime import UTC, datetime
+from io import BufferedWriter
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ OWN = Provenance("own_edit", "edit/1")
 WRITER = """
 import sys
 from datetime import UTC, datetime
+from io import BufferedWriter
 from pathlib import Path
 from pkgllm.graph.personal_file import change
 from pkgllm.graph.personal_graph import Provenance
@@ -131,3 +133,20 @@ def test_of_two_processes_that_write_at_once_nothing_is_lost(file: Path) -> None
     assert record.graph.tails == {f"{who}{number}" for who in "ab" for number in range(20)}
     assert [edit.number for edit in record.edits] == list(range(1, 41))
     assert names(file.parent) == ["me.jsonld"]
+
+
+def test_a_lock_whose_name_another_process_took_away_does_not_count(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, taken = fcntl.flock, []
+
+    def flock(lock: BufferedWriter, operation: int) -> None:
+        take(lock, operation)
+        taken.append(lock.name)
+        if len(taken) == 1:
+            # As who held it before does when it is done.
+            Path(lock.name).unlink()
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    change(file, like)
+    assert len(taken) == 2

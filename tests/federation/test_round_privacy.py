@@ -9,13 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from noisy_rounds import (
+    CLIENTS,
+    KEYS,
+    SIZE,
+    STRATEGIES,
+    big_adapter,
+    clipped,
+    fits,
+    scaffold_controls,
+    values,
+)
 from quadratic_clients import QuadraticClients, same_bytes
-from scipy.stats import chi2  # type: ignore[import-untyped]
 
 from pkgllm.errors import PrivacyError
 from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.client_controls import ClientControls
-from pkgllm.federation.control_store import ControlStore
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
 from pkgllm.federation.rounds import RoundRecord, run_rounds
@@ -25,21 +33,13 @@ from pkgllm.privacy.adaptive_clipping import AdaptiveClip
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed
 
-CLIENTS = {f"p{index:02}": float(index) for index in range(20)}
-SIZE = (60, 50)
-
-
-def big_adapter(value: float = 0.0) -> AdapterState:
-    return {"layer.lora_A": torch.full(SIZE, value), "layer.lora_B": torch.full(SIZE, value)}
-
 
 def cohort_app(targets: Mapping[str, float], strategy: StrategyName) -> CohortApp:
     controls = None
     if strategy == "scaffold":
         # The file stays open, and goes with its folder.
         with TemporaryDirectory() as folder:
-            store = ControlStore(Path(folder) / "controls", list(targets), big_adapter())
-        controls = ClientControls(store, local_steps=1)
+            controls = scaffold_controls(Path(folder) / "controls", targets)
     return CohortApp(
         QuadraticClients(targets),
         weighting="uniform",
@@ -56,7 +56,7 @@ def train(
     num_rounds: int = 1,
     strategy: StrategyName = "fedavg",
     parameters: Mapping[str, float] | None = None,
-    trained: Sequence[str] = ("layer.lora_A", "layer.lora_B"),
+    trained: Sequence[str] = KEYS,
     adaptive: bool = False,
     charge: Callable[[int, Mechanism], None] = lambda round_num, mechanism: None,
     affordable: Callable[[Mechanism], bool] = lambda mechanism: True,
@@ -91,24 +91,11 @@ def train(
     return adapter, privacy
 
 
-def values(adapter: AdapterState) -> np.ndarray:
-    return np.concatenate([adapter[key].numpy().ravel() for key in sorted(adapter)]).astype(float)
-
-
-def fits(residuals: np.ndarray, std: float) -> bool:
-    """Whether values are as far from 0 as those of this standard deviation, at 1e-6."""
-    low, high = chi2.ppf([5e-7, 1 - 5e-7], len(residuals))
-    return bool(low <= (residuals**2).sum() / std**2 <= high)
-
-
 def test_the_released_noise_has_its_standard_deviation_and_no_other() -> None:
     seen: list[RoundRecord] = []
     noisy, _ = train(noise_multiplier=1.5, clip_norm=2.0, cohort_size=5, seen=seen)
     (record,) = seen
-    # Each client goes a tenth of the way to its point, and is shortened to the clip norm.
-    size = math.prod(SIZE) * 2
-    clipped = [min(0.1 * CLIENTS[c], 2.0 / math.sqrt(size)) for c in record.cohort]
-    residuals = values(noisy) - sum(clipped) / 5
+    residuals = values(noisy) - sum(clipped(c, 2.0) for c in record.cohort) / 5
     std = 1.5 * 2.0 / 5
     assert fits(residuals, std)
     assert not fits(residuals, 2 / 3 * std)
@@ -161,7 +148,7 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
                 charge=lambda round_num, mechanism: charged.append(mechanism),
                 affordable=lambda mechanism: True,
                 noise=fixed(6),
-                trained=("layer.lora_A", "layer.lora_B"),
+                trained=KEYS,
             ),
             clients=list(CLIENTS),
         )
@@ -179,17 +166,6 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
     assert set(drawn) == set(CLIENTS)
     # Binomial with mean 300 and variance 150.
     assert abs(len(drawn) - 300) < 5 * math.sqrt(150)
-
-
-STRATEGIES: dict[StrategyName, dict[str, float]] = {
-    "fedavg": {},
-    "fedprox": {"proximal_mu": 0.1},
-    "scaffold": {"server_learning_rate": 1.0},
-    "fedavgm": {"server_learning_rate": 0.1, "server_momentum": 0.9},
-    "fedadagrad": {"server_learning_rate": 1e-3, "tau": 1e-3},
-    "fedyogi": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
-    "fedadam": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
-}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -239,7 +215,7 @@ def test_what_is_released_depends_on_the_noisy_means_alone(name: StrategyName) -
                 charge=lambda round_num, mechanism: None,
                 affordable=lambda mechanism: True,
                 noise=fixed(9),
-                trained=("layer.lora_A", "layer.lora_B"),
+                trained=KEYS,
             ),
         )
         return seen[-1]

@@ -312,14 +312,14 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
         )
     names = dict.fromkeys(name for run in runs for name in run.digests if name != "split")
     differing = [
-        name for name in names if len({r.digests.get(name) for r in _read(runs, name)}) > 1
+        name for name in names if len({r.digests.get(name) for r in _readers(runs, name)}) > 1
     ]
     if differing:
         notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
     return notes
 
 
-def _read(runs: Sequence[Predictions], name: str) -> list[Predictions]:
+def _readers(runs: Sequence[Predictions], name: str) -> list[Predictions]:
     """Return the runs that could have read something: an embedding has no base model to read."""
     return [
         run

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from pkgllm.config.load import load_config
+from pkgllm.config.schema import Experiment
 from pkgllm.config.table_plan import TablePlan, load_table
 from pkgllm.errors import ConfigError
 
@@ -58,11 +59,9 @@ def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(l
     assert found.evaluation.baselines.names == ("ease",)
     assert found.evaluation.baselines.l2 == 9
     tried = plan.tuning(tuned, "2")
-    assert (tried.training.learning_rate, tried.evaluation.part, tried.seed) == (
-        2e-3,
-        "validation",
-        0,
-    )
+    assert isinstance(tried, Experiment)
+    assert tried.training.learning_rate == 2e-3
+    assert (tried.evaluation.part, tried.seed) == ("validation", 0)
     assert plan.tuning(ease, "low").evaluation.baselines.l2 == 1
 
 

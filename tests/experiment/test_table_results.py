@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +45,15 @@ def write(
     ranks = {"tuned": {"a": [1.0, 4.0], "b": [2.0]}, "base": {"a": [20.0, 10.0], "b": [2.0]}}
     write_run(folder, ranks, seed=seed)
     for number, client in enumerate("ab", start=1):
-        change_row(
-            folder,
-            number,
-            lambda row, client=client: [
-                row["models"][model].update(top=list(of_client[client]))
-                for model, of_client in tops.items()
-            ],
-        )
+        change_row(folder, number, partial(_set_tops, client=client, tops=tops))
     (folder / "results.json").write_text(
         json.dumps({"beyond_accuracy": {"tuned": BEYOND, "base": {**BEYOND, "novelty": 5.0}}})
     )
+
+
+def _set_tops(row: dict[str, Any], client: str, tops: dict[str, dict[str, Sequence[str]]]) -> None:
+    for model, of_client in tops.items():
+        row["models"][model].update(top=list(of_client[client]))
 
 
 TOPS: dict[str, dict[str, Sequence[str]]] = {

@@ -35,7 +35,7 @@ from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient, candidate_mask, gold_columns
 from pkgllm.evaluation.trie_search import TIE_NATS
 from pkgllm.experiment.assembly import make_queries, make_writer, populate, read_corpus
-from pkgllm.experiment.scorers import make_trie
+from pkgllm.experiment.evaluation.scorers import make_trie
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.lm.base_model import load_base_model

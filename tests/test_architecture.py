@@ -22,16 +22,7 @@ FLOORS = [
     {"training", "evaluation"},
     {"federation", "baselines", "assistant", "report"},
     {"experiment"},
-    {"cli_options", "cli_pie", "cli_table2"},
-    {
-        "cli_assistant",
-        "cli_chat",
-        "cli_federation",
-        "cli_pkg",
-        "cli_privacy",
-        "cli_reproduce",
-        "cli_sweep",
-    },
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -54,30 +45,8 @@ DOORS = {
     "pydantic": {"pkgllm.config"},
     "yaml": {"pkgllm.config"},
     "cryptography": {"pkgllm.federation.certificates"},
-    "typer": {
-        "pkgllm.cli",
-        "pkgllm.cli_assistant",
-        "pkgllm.cli_chat",
-        "pkgllm.cli_federation",
-        "pkgllm.cli_options",
-        "pkgllm.cli_pie",
-        "pkgllm.cli_pkg",
-        "pkgllm.cli_privacy",
-        "pkgllm.cli_reproduce",
-        "pkgllm.cli_sweep",
-        "pkgllm.cli_table2",
-    },
-    "rich": {
-        "pkgllm.cli",
-        "pkgllm.cli_assistant",
-        "pkgllm.cli_pie",
-        "pkgllm.cli_pkg",
-        "pkgllm.cli_privacy",
-        "pkgllm.cli_sweep",
-        "pkgllm.cli_table2",
-        "pkgllm.terminal",
-        "pkgllm.report",
-    },
+    "typer": {"pkgllm.cli", "pkgllm.commands"},
+    "rich": {"pkgllm.cli", "pkgllm.commands", "pkgllm.report", "pkgllm.terminal"},
     "datasets": {"pkgllm.corpora.hub"},
     "pyarrow": {"pkgllm.preferences.group_store"},
     "matplotlib": {"pkgllm.report.drawing", "pkgllm.report.plots"},
@@ -140,14 +109,7 @@ def test_each_library_has_its_door(module: str) -> None:
             )
 
 
-KNOW_THE_CONFIGURATION = {
-    "cli",
-    "cli_pkg",
-    "cli_privacy",
-    "cli_sweep",
-    "cli_table2",
-    "experiment",
-}
+KNOW_THE_CONFIGURATION = {"cli", "commands", "experiment"}
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in KNOW_THE_CONFIGURATION])
@@ -188,7 +150,13 @@ def test_modules_stay_under_four_hundred_lines(module: str) -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["pkgllm.cli", "pkgllm.cli_chat", "pkgllm.cli_options", "pkgllm.cli_pkg", "pkgllm.cli_privacy"],
+    [
+        "pkgllm.cli",
+        "pkgllm.commands.chat",
+        "pkgllm.commands.options",
+        "pkgllm.commands.pkg",
+        "pkgllm.commands.privacy",
+    ],
 )
 def test_the_command_line_starts_light(module: str) -> None:
     at_start = set(imports(module, heavy_too=False))

@@ -14,8 +14,8 @@ from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import CONFIDENCE, Spread
 from pkgllm.evaluation.trie_search import TIE_NATS
-from pkgllm.experiment.comparison import PERMUTATIONS
-from pkgllm.experiment.list_results import ClientList, Mode
+from pkgllm.experiment.evaluation.comparison import PERMUTATIONS
+from pkgllm.experiment.evaluation.list_results import ClientList, Mode
 from pkgllm.lm.decoder import KNOWN_MODELS
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"

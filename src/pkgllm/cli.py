@@ -10,20 +10,20 @@ from click import ClickException, UsageError
 from click.exceptions import NoArgsIsHelpError
 
 from pkgllm import __version__
-from pkgllm.cli_assistant import recommend
-from pkgllm.cli_chat import chat
-from pkgllm.cli_federation import federation_app
-from pkgllm.cli_options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
-from pkgllm.cli_pkg import pkg_app
-from pkgllm.cli_privacy import privacy_app
-from pkgllm.cli_reproduce import reproduce_app
-from pkgllm.cli_sweep import sweep
+from pkgllm.commands.assistant import recommend
+from pkgllm.commands.chat import chat
+from pkgllm.commands.federation import federation_app
+from pkgllm.commands.options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
+from pkgllm.commands.pkg import pkg_app
+from pkgllm.commands.privacy import privacy_app
+from pkgllm.commands.reproduce import reproduce_app
+from pkgllm.commands.sweep import sweep
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import AnyExperiment
-    from pkgllm.experiment.ranking import Report
+    from pkgllm.experiment.evaluation.ranking import Report
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
@@ -100,7 +100,8 @@ def train(
         given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
 
     from pkgllm.config.schema import Experiment
-    from pkgllm.experiment import deployment, jobs
+    from pkgllm.experiment import jobs
+    from pkgllm.experiment.deployment import server as deployment
     from pkgllm.experiment.run_record import open_unfinished
     from pkgllm.terminal import show_progress
 
@@ -188,7 +189,7 @@ def evaluate(
 
     progress = show_progress()
 
-    from pkgllm.experiment import evaluation_jobs
+    from pkgllm.experiment.evaluation import jobs as evaluation_jobs
 
     if protocol == "legacy":
         _show(evaluation_jobs.rescore_answers(run, answers=answers, data=data, output=output))
@@ -217,7 +218,7 @@ def compare(
     """
     from rich.console import Console
 
-    from pkgllm.experiment import comparison
+    from pkgllm.experiment.evaluation import comparison
     from pkgllm.report.comparison import comparison_remarks, comparison_tables, comparison_title
     from pkgllm.report.tables import remarks_table
 

@@ -49,7 +49,7 @@ def sweep_until_killed(study: str, output: Path, *, instant: tuple[str, int] | N
 
 def _sweep(study, output, instant) -> None:  # type: ignore[no-untyped-def]
     from pkgllm.config.study_runs import load_study
-    from pkgllm.experiment.sweep import sweep
+    from pkgllm.experiment.studies.sweep import sweep
     from pkgllm.progress import Silent
 
     if instant is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config.schema import Experiment
-from pkgllm.experiment.ranking import Report
+from pkgllm.experiment.evaluation.ranking import Report
 
 MODES: Mapping[str, dict[str, Any]] = {
     "federated": {"name": "federated", "rounds": 2, "cohort_size": 2},

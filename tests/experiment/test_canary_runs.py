@@ -6,7 +6,7 @@ from run_files import read_json
 from tiny_corpus import CLIENTS, tiny_experiment
 
 from pkgllm.errors import ConfigError
-from pkgllm.experiment.canary_runs import canary_results, train_with_canaries
+from pkgllm.experiment.privacy.canaries import canary_results, train_with_canaries
 from pkgllm.preferences.canaries import Canary
 from pkgllm.progress import Silent
 

@@ -22,8 +22,8 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.client_folder import ClientFolder, read_catalogue, write_catalogue
-from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.deployment.client_folder import ClientFolder, read_catalogue, write_catalogue
+from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
 from pkgllm.experiment.run_record import load_base
 from pkgllm.federation.flower_internals import RUN_ID, become_server

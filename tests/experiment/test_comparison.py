@@ -12,7 +12,7 @@ from answered_runs import random_ranks, read_rows, write_rows, write_run
 from pkgllm.errors import ConfigError, RunError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm
-from pkgllm.experiment.comparison import check_output, compare, write_comparison
+from pkgllm.experiment.evaluation.comparison import check_output, compare, write_comparison
 from pkgllm.report.comparison import markdown_comparison
 
 

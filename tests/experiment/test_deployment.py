@@ -14,8 +14,8 @@ from tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.load import dump_config
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.assembly import make_policy
-from pkgllm.experiment.deployment import train_deployed
-from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.deployment.server import train_deployed
+from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data, train
 from pkgllm.experiment.run_record import load_base
 from pkgllm.federation.superlink import SuperLink

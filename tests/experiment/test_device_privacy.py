@@ -11,10 +11,10 @@ from tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import ExamplePrivacy
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
 from pkgllm.experiment.assembly import make_policy
-from pkgllm.experiment.client_folder import ClientFolder
-from pkgllm.experiment.device_privacy import DevicePrivacy
-from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.deployment.client_folder import ClientFolder
+from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
+from pkgllm.experiment.privacy.devices import DevicePrivacy
 from pkgllm.experiment.run_record import load_base
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.federation.server_app import make_server_app, run_in_process

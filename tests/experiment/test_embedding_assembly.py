@@ -10,7 +10,7 @@ from pkgllm.baselines.fold_in import FoldIn
 from pkgllm.config import schema
 from pkgllm.errors import ModelError
 from pkgllm.experiment.assembly import populate, read_corpus
-from pkgllm.experiment.embedding_assembly import make_choice, plan_embedding
+from pkgllm.experiment.embeddings.assembly import make_choice, plan_embedding
 
 pytest_plugins = ["finished_runs"]
 

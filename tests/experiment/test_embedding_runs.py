@@ -20,12 +20,12 @@ from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.config.study_runs import load_study
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError, StoppedError
-from pkgllm.experiment.comparison import compare
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.comparison import compare
+from pkgllm.experiment.evaluation.jobs import evaluate_run
+from pkgllm.experiment.evaluation.ranking import Report
 from pkgllm.experiment.jobs import build_data, resume, train
-from pkgllm.experiment.ranking import Report
 from pkgllm.experiment.reporting import write_report
-from pkgllm.experiment.sweep import sweep
+from pkgllm.experiment.studies.sweep import sweep
 from pkgllm.progress import Advance, Silent
 
 pytest_plugins = ["finished_runs"]

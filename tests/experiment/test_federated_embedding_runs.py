@@ -16,7 +16,7 @@ from tiny_embeddings import Deadly, Killed, tiny_embedding
 
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import DataError, ModelError, StoppedError
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.jobs import evaluate_run
 from pkgllm.experiment.jobs import resume, train
 from pkgllm.progress import Advance, Silent
 

@@ -12,7 +12,7 @@ from tiny_corpus import FILMS, tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.experiment.assembly import Population, build_groups, make_writer, populate, read_corpus
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.jobs import evaluate_run
 from pkgllm.experiment.group_layout import lay_out_groups, layout_note, layout_notes
 from pkgllm.experiment.jobs import train
 from pkgllm.graph.personal_graph import PersonalGraph

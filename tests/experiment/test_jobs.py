@@ -17,7 +17,7 @@ from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError
 from pkgllm.experiment import assembly, jobs
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.jobs import evaluate_run
 from pkgllm.experiment.jobs import build_data, train
 from pkgllm.experiment.observation import TENSORBOARD
 from pkgllm.graph.personal_graph import PersonalGraph

@@ -20,14 +20,14 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.evaluation_jobs import evaluate_run, rescore_answers
-from pkgllm.experiment.legacy import (
+from pkgllm.experiment.evaluation.jobs import evaluate_run, rescore_answers
+from pkgllm.experiment.evaluation.legacy import (
     leaky_prompts,
     legacy_results,
     newest_answers,
     read_answers,
 )
-from pkgllm.experiment.list_results import ClientList, Lists
+from pkgllm.experiment.evaluation.list_results import ClientList, Lists
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.leakage import audit_prompt
 from pkgllm.progress import Silent

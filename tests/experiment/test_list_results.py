@@ -13,7 +13,7 @@ from pkgllm.evaluation.lists import list_of_items
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.experiment.list_results import ClientList, Lists, list_results, ranked_lists
+from pkgllm.experiment.evaluation.list_results import ClientList, Lists, list_results, ranked_lists
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
 CATALOGUE = Catalogue([Item(f"{number:02}", f"Film {number}") for number in range(20)])

@@ -25,11 +25,11 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.evaluation_jobs import evaluate_run
-from pkgllm.experiment.list_results import ClientList, Lists, list_results
-from pkgllm.experiment.listing import ListAsker
+from pkgllm.experiment.evaluation.jobs import evaluate_run
+from pkgllm.experiment.evaluation.list_results import ClientList, Lists, list_results
+from pkgllm.experiment.evaluation.listing import ListAsker
+from pkgllm.experiment.evaluation.scorers import Ranked
 from pkgllm.experiment.modes import client_adapter
-from pkgllm.experiment.scorers import Ranked
 from pkgllm.lm.adapter import attach_adapter, load_adapter, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.prompts import Prompt

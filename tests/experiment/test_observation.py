@@ -12,10 +12,10 @@ from tiny_corpus import tiny_experiment
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.experiment.assembly import populate, read_corpus
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.jobs import evaluate_run
+from pkgllm.experiment.evaluation.predictions import read_predictions
 from pkgllm.experiment.jobs import train
 from pkgllm.experiment.observation import TENSORBOARD, Observer
-from pkgllm.experiment.predictions import read_predictions
 from pkgllm.progress import Silent
 from pkgllm.runs import RunFolder
 

@@ -11,9 +11,9 @@ from pkgllm.assistant.recommend import Recommender
 from pkgllm.corpora.domains import Domain, read_domain
 from pkgllm.evaluation.ranks import Ranks
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
-from pkgllm.experiment import pie
-from pkgllm.experiment.pie_cases import PieCase, domain_case, film_case
-from pkgllm.experiment.pie_measures import MEASURES, compare, list_measures, measure_case
+from pkgllm.experiment.assistant import pie
+from pkgllm.experiment.assistant.pie_cases import PieCase, domain_case, film_case
+from pkgllm.experiment.assistant.pie_measures import MEASURES, compare, list_measures, measure_case
 from pkgllm.graph.adaptation import STRATEGIES
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.preferences.prompts import PromptWriter

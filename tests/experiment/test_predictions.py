@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from answered_runs import change_row, read_rows, write_rows, write_run
 from pkgllm.errors import ConfigError, RunError
-from pkgllm.experiment.predictions import (
+from pkgllm.experiment.evaluation.predictions import (
     Predictions,
     check_same_queries,
     read_predictions,

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pkgllm.errors import ConfigError
-from pkgllm.experiment.privacy_audit import Claim, audit_mechanism
+from pkgllm.experiment.privacy.audit import Claim, audit_mechanism
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import fixed

@@ -7,13 +7,13 @@ from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PrivacyError
-from pkgllm.experiment.privacy_plan import (
+from pkgllm.experiment.privacy.plan import (
     check_privacy,
     plan_privacy,
     planned_schedules,
     settle_noise,
 )
-from pkgllm.experiment.privacy_statement import make_guarantee, privacy_statement
+from pkgllm.experiment.privacy.statement import make_guarantee, privacy_statement
 from pkgllm.federation.rounds import sample_cohort
 from pkgllm.privacy.accounting import Schedule, epsilon, fact_epsilon
 from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation

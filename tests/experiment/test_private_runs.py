@@ -10,7 +10,7 @@ from tiny_corpus import tiny_experiment
 
 from pkgllm.config.schema import Experiment, Federated
 from pkgllm.errors import PrivacyError
-from pkgllm.experiment.evaluation_jobs import evaluate_run
+from pkgllm.experiment.evaluation.jobs import evaluate_run
 from pkgllm.experiment.jobs import resume, train
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.mechanisms import Mechanism

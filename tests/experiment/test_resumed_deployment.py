@@ -11,7 +11,7 @@ from real_federation import free_port, real_federation
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.load import dump_config
-from pkgllm.experiment.federation_setup import write_federation_keys
+from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.mechanisms import Mechanism

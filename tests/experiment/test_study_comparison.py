@@ -5,8 +5,8 @@ import pytest
 
 from answered_runs import change_row, random_ranks, read_rows, write_run
 from pkgllm.evaluation.significance import holm
-from pkgllm.experiment.comparison import compare
-from pkgllm.experiment.study_comparison import RankedRuns, against_reference
+from pkgllm.experiment.evaluation.comparison import compare
+from pkgllm.experiment.studies.comparison import RankedRuns, against_reference
 
 
 def run(folder: Path, number: int, *, skill: float, seed: int = 0) -> Path:

@@ -20,7 +20,7 @@ from pkgllm.config.schema import Experiment
 from pkgllm.config.study_runs import Plan, load_study
 from pkgllm.errors import ConfigError, RunError, StoppedError
 from pkgllm.experiment.jobs import train
-from pkgllm.experiment.sweep import Swept, sweep
+from pkgllm.experiment.studies.sweep import Swept, sweep
 from pkgllm.progress import Advance, Progress, Silent
 from pkgllm.runs import RunFolder
 

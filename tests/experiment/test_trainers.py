@@ -10,7 +10,7 @@ from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config import schema
 from pkgllm.experiment.assembly import build_groups, make_writer, populate, read_corpus
-from pkgllm.experiment.privacy_plan import plan_privacy
+from pkgllm.experiment.privacy.plan import plan_privacy
 from pkgllm.experiment.trainers import ExampleRelease, make_trainer
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model

@@ -10,9 +10,9 @@ import torch
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
 from pkgllm.experiment.assembly import make_policy
-from pkgllm.experiment.client_noise import make_noise
 from pkgllm.experiment.client_state import make_controls
-from pkgllm.experiment.privacy_run import LEDGER, RunPrivacy, noise_source
+from pkgllm.experiment.privacy.client_noise import make_noise
+from pkgllm.experiment.privacy.run import LEDGER, RunPrivacy, noise_source
 from pkgllm.experiment.trainers import GPU_SHARE, ExampleRelease, make_trainer
 from pkgllm.federation.ray_clients import ActorClients
 from pkgllm.federation.ray_runtime import RayResources

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pkgllm.config import schema
 from pkgllm.experiment.actor_clients import actor_clients, ray_resources
-from pkgllm.experiment.client_noise import make_noise
 from pkgllm.experiment.client_state import make_controls
-from pkgllm.experiment.privacy_run import PRIVACY, budgeted, clients_budget, clip_of
+from pkgllm.experiment.privacy.client_noise import make_noise
+from pkgllm.experiment.privacy.run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.experiment.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.round_privacy import (

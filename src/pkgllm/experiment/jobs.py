@@ -23,15 +23,11 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.client_folder import CATALOGUE, CONFIG, write_catalogue
 from pkgllm.experiment.client_state import CONTROLS
-from pkgllm.experiment.deployment import is_deployed
-from pkgllm.experiment.federation_setup import graph_file
-from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
-from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
-from pkgllm.experiment.privacy_plan import check_privacy
-from pkgllm.experiment.privacy_run import FIXED_NOISE, LEDGER, noise_source
-from pkgllm.experiment.ranking import (
+from pkgllm.experiment.deployment.client_folder import CATALOGUE, CONFIG, write_catalogue
+from pkgllm.experiment.deployment.server import is_deployed
+from pkgllm.experiment.deployment.setup import graph_file
+from pkgllm.experiment.evaluation.ranking import (
     Report,
     language_model_task,
     rank,
@@ -39,6 +35,12 @@ from pkgllm.experiment.ranking import (
     run_title,
     write_ranks,
 )
+from pkgllm.experiment.evaluation.scorers import Ranked
+from pkgllm.experiment.evaluation.validation import check_observation
+from pkgllm.experiment.group_layout import LAYOUT, lay_out_groups, layout_notes
+from pkgllm.experiment.modes import check_cohort, check_runtime, train_policy
+from pkgllm.experiment.privacy.plan import check_privacy
+from pkgllm.experiment.privacy.run import FIXED_NOISE, LEDGER, noise_source
 from pkgllm.experiment.run_record import (
     check_same_base,
     check_same_data,
@@ -49,10 +51,8 @@ from pkgllm.experiment.run_record import (
     split_record,
     write_record,
 )
-from pkgllm.experiment.scorers import Ranked
 from pkgllm.experiment.trainers import REFERENCE, check_engine
 from pkgllm.experiment.training_run import Traces, going_on
-from pkgllm.experiment.validation import check_observation
 from pkgllm.files import remove_unfinished
 from pkgllm.graph.rdf import write_graph
 from pkgllm.lm.adapter import (
@@ -121,7 +121,7 @@ def train(
     """
     if isinstance(config, EmbeddingExperiment):
         check_pykeen()
-        from pkgllm.experiment import embedding_run
+        from pkgllm.experiment.embeddings import run as embedding_run
 
         return embedding_run.train(config, path, progress, keep=keep)
     if is_deployed(config):
@@ -173,7 +173,7 @@ def resume(
         return read_ranks(run, title=run_title(config))
     if isinstance(config, EmbeddingExperiment):
         check_pykeen()
-        from pkgllm.experiment import embedding_run
+        from pkgllm.experiment.embeddings import run as embedding_run
 
         return embedding_run.resume(run, config, progress, keep=keep)
     check_runtime(config.mode)

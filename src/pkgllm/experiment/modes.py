@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
-from pkgllm.experiment.privacy_run import PRIVACY
+from pkgllm.experiment.privacy.run import PRIVACY
 from pkgllm.experiment.training_run import ADAPTER, Groups, Training, detail
 from pkgllm.lm.adapter import (
     AdapterState,

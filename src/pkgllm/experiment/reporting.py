@@ -9,9 +9,9 @@ from pkgllm.config import schema
 from pkgllm.config.load import load_any_config
 from pkgllm.errors import RunError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
-from pkgllm.experiment.embedding_story import embedding_facts, missing_epochs, read_epochs
-from pkgllm.experiment.predictions import printable, read_predictions
-from pkgllm.experiment.ranking import run_title
+from pkgllm.experiment.embeddings.story import embedding_facts, missing_epochs, read_epochs
+from pkgllm.experiment.evaluation.predictions import printable, read_predictions
+from pkgllm.experiment.evaluation.ranking import run_title
 from pkgllm.files import cannot, write_atomically
 from pkgllm.report.blocks import list_block, overall, spread_blocks
 from pkgllm.report.drawing import FORMATS, check_plots

@@ -12,7 +12,7 @@ from pkgllm.config import schema
 from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
-from pkgllm.experiment.privacy_run import (
+from pkgllm.experiment.privacy.run import (
     GUARANTEE,
     RunPrivacy,
     clients_budget,

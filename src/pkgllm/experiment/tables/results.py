@@ -14,10 +14,10 @@ from pkgllm.config.table_plan import TablePlan
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.evaluation.top_lists import top_list_terms
-from pkgllm.experiment.comparison import client_terms
-from pkgllm.experiment.predictions import Predictions, read_predictions
+from pkgllm.experiment.evaluation.comparison import client_terms
+from pkgllm.experiment.evaluation.predictions import Predictions, read_predictions
 from pkgllm.experiment.run_record import read_json
-from pkgllm.experiment.study_comparison import RankedRuns, against_reference
+from pkgllm.experiment.studies.comparison import RankedRuns, against_reference
 from pkgllm.experiment.tables.rows import row_folder
 from pkgllm.experiment.tables.tuning import Tuned
 from pkgllm.randomness import stream
@@ -67,7 +67,7 @@ def table_results(
           ``metrics`` (each ``value``, the mean over seeds, ``low``, ``high`` and ``sd``, which is
           None for one seed), ``beyond`` (means over seeds), ``failures`` (clients without a score),
           ``tried`` (validation MRR by setting), ``winner``, ``published``, ``differs``, ``reason``;
-        - ``differences``, as :func:`~pkgllm.experiment.study_comparison.against_reference` makes
+        - ``differences``, as :func:`~pkgllm.experiment.studies.comparison.against_reference` makes
           them, each row minus the reference;
         - ``notes``: what a reader must know beside the numbers.
 

@@ -12,7 +12,7 @@ from pkgllm.config.results_table import Row
 from pkgllm.config.schema import AnyExperiment
 from pkgllm.config.table_plan import TablePlan
 from pkgllm.errors import ConfigError, PkgllmError, StoppedError
-from pkgllm.experiment.sweep import do_run
+from pkgllm.experiment.studies.sweep import do_run
 from pkgllm.files import cannot
 from pkgllm.interrupts import after_this_round
 from pkgllm.progress import Progress

@@ -13,8 +13,8 @@ from pkgllm.errors import RunError
 from pkgllm.evaluation.metrics import reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.experiment.assembly import make_queries, populate, read_corpus
+from pkgllm.experiment.evaluation.scorers import baseline
 from pkgllm.experiment.run_record import read_json
-from pkgllm.experiment.scorers import baseline
 from pkgllm.experiment.tables.rows import TUNING, RowRun, Tell, do_runs, folder_name
 from pkgllm.progress import Progress
 from pkgllm.runs import RunFolder

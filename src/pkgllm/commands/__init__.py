@@ -1,0 +1,1 @@
+"""The commands, but for those that stand alone: parse, call, print."""

@@ -1,0 +1,1 @@
+"""Rank what a run trained, again if asked, and compare runs."""

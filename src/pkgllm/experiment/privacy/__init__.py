@@ -1,0 +1,1 @@
+"""What a run promises of privacy, plans, keeps, says and audits."""

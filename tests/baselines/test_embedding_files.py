@@ -37,6 +37,14 @@ def test_what_is_loaded_scores_as_what_was_saved(choice: EmbeddingChoice, tmp_pa
         assert torch.equal(found.score_hrt(triples, mode=mode), model.score_hrt(triples, mode=mode))
 
 
+def test_rows_of_persons_are_for_the_owner_alone(tmp_path: Path) -> None:
+    model = train_embeddings(HAKE, ring(), TrainingSetup(seed=SEED, folder=tmp_path))
+    save_embeddings(model, tmp_path / "model", HAKE, ring(), seed=SEED)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 1
+    assert not any(path.stat().st_mode & 0o077 for path in files)
+
+
 @pytest.mark.parametrize(
     ("choice", "triples", "seed"),
     [

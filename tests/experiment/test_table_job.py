@@ -102,6 +102,10 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
     monkeypatch.setattr(rows, "after_this_round", Asked)
     with pytest.raises(StoppedError, match=r"stopped before run 1/2: rows/fed/seed8"):
         reproduce(make_plan(), [7, 8], output, Silent(), told.append)
+    # What is finished stands in the results all the same.
+    stopped = read_json(output / "results.json")
+    assert stopped["seeds"] == [7, 8]
+    assert [row["seeds"] for row in stopped["rows"]] == [[7]] * 3
 
 
 class Asked:

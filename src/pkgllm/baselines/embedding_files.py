@@ -22,7 +22,7 @@ _WHOLE = "whole"
 def save_embeddings(
     model: Model, path: Path, choice: EmbeddingChoice, triples: IntegerTriples, *, seed: int
 ) -> None:
-    """Write a trained model, with the row of every training client: the file is private.
+    """Write a trained model, with the row of every training client, for its owner alone.
 
     Args:
         model: As training returned it.
@@ -37,7 +37,7 @@ def save_embeddings(
     # A copy each: some models have the same tensor under two names, which safetensors refuses.
     tensors = {name: own_copy(value) for name, value in model.state_dict().items()}
     identity = training_identity(choice, _WHOLE, seed, triples)
-    write_atomically(path, save(tensors, {_IDENTITY: identity}))
+    write_atomically(path, save(tensors, {_IDENTITY: identity}), private=True)
 
 
 def load_embeddings(

@@ -182,7 +182,8 @@ def _open(setup: TrainingSetup, stage: str) -> Checkpoints | None:
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", place, error) from error
-    return Checkpoints(place, keep=setup.keep)
+    # They hold a row for every training client.
+    return Checkpoints(place, keep=setup.keep, private=True)
 
 
 @contextmanager

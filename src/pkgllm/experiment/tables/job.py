@@ -29,7 +29,7 @@ def reproduce(
     """Run every row that is not finished, and write ``results.json`` and ``results.md``.
 
     The first Ctrl-C or SIGTERM ends after the round or epoch in flight; called again, it goes on.
-    After every seed the results of what is finished are written.
+    After every seed, and where it is stopped, the results of what is finished are written.
 
     Args:
         plan: The table.
@@ -55,12 +55,16 @@ def reproduce(
         winners = {row.name: tuned.winner(row) for row in plan.table.rows}
         check_same_settings(row_runs(plan, winners, seeds), output)
         failures: dict[str, str] = {}
+        results: dict[str, Any] = {}
         for done, seed in enumerate(seeds, start=1):
-            failures |= do_runs(row_runs(plan, winners, [seed]), output, progress, tell, stop_asked)
-            results = table_results(plan, tuned, seeds[:done], failures, output)
-            folder = RunFolder(output)
-            folder.write_json(f"{RESULTS}.json", results)
-            folder.write_text(f"{RESULTS}.md", markdown_results(results))
+            runs = row_runs(plan, winners, [seed])
+            try:
+                failures |= do_runs(runs, output, progress, tell, stop_asked)
+            finally:
+                results = table_results(plan, tuned, seeds[:done], failures, output)
+                folder = RunFolder(output)
+                folder.write_json(f"{RESULTS}.json", results)
+                folder.write_text(f"{RESULTS}.md", markdown_results(results))
         return results, failures
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.catalogue_file import read_catalogue_file, write_catalogue_file
 from pkgllm.errors import DataError
 
 
@@ -22,6 +23,15 @@ def test_items_with_and_without_facts(tmp_path: Path) -> None:
     assert found.names == ("Rye Bread", "Dal")
     assert found["b"].facts == {"course": ("main",)}
     assert found["a"].facts == {}
+
+
+def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
+    items = [
+        Item("2", "Half a character \ud83d (1999)"),
+        Item("1", "Ran (1985)", {"genre": ("war",), "star": ("A", "B")}),
+    ]
+    write_catalogue_file(Catalogue(items), tmp_path / "catalogue.json")
+    assert read_catalogue_file(tmp_path / "catalogue.json").items == Catalogue(items).items
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 from tiny_corpus import tiny_experiment, write_corpus
 
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ConfigError, DataError, FederationError
 from pkgllm.experiment.assembly import (
     build_groups,
@@ -22,7 +21,7 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.experiment.deployment.client_folder import ClientFolder, read_catalogue, write_catalogue
+from pkgllm.experiment.deployment.client_folder import ClientFolder
 from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
 from pkgllm.experiment.run_record import load_base
@@ -95,18 +94,6 @@ def test_what_is_private_can_be_read_by_the_owner_alone(folders: Path) -> None:
         assert (folders / "00" / name).stat().st_mode & 0o077 == 0
 
 
-def test_a_catalogue_is_read_back_equal(config: Experiment, tmp_path: Path) -> None:
-    items = read_corpus(config).catalogue.items
-    catalogue = Catalogue(
-        [*items, Item("0", "Ran (1985)", {"genre": ("war",), "star": ("A", "B")})]
-    )
-    write_catalogue(catalogue, tmp_path / "catalogue.json")
-    assert read_catalogue(tmp_path / "catalogue.json").items == catalogue.items
-    (tmp_path / "catalogue.json").write_text('{"items": [{"id": "1", "name": "A", "facts": [2]}]}')
-    with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
-        read_catalogue(tmp_path / "catalogue.json")
-
-
 def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
     own = folders / "00"
     with pytest.raises(DataError, match="no such folder"):
@@ -114,7 +101,7 @@ def test_what_is_wrong_with_a_folder_is_told(folders: Path) -> None:
     with pytest.raises(ConfigError, match=r"mode\.name must be federated, got local"):
         ClientFolder(own, ["mode={name: local, rounds: 1}"]).make_app(Silent())
     (own / "catalogue.json").write_text('{"items": [1]}')
-    with pytest.raises(DataError, match=r"catalogue\.json: must hold a catalogue"):
+    with pytest.raises(DataError, match=r"catalogue\.json: item 1: must be an object, got 1"):
         ClientFolder(own)
     (own / "graph.jsonld").rename(own / "elsewhere")
     with pytest.raises(DataError, match=r"must hold one of graph\.jsonld, .* got none"):

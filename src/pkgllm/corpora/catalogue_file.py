@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
+from pkgllm.files import write_atomically
 
 
 def read_catalogue_file(path: Path) -> Catalogue:
@@ -28,6 +29,21 @@ def read_catalogue_file(path: Path) -> Catalogue:
         return Catalogue(read)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def write_catalogue_file(catalogue: Catalogue, path: Path) -> None:
+    """Write ids, names and public facts of the items, as :func:`read_catalogue_file` reads them.
+
+    Raises:
+        RunError: If it cannot be written.
+    """
+    items = [
+        {"id": item.id, "name": item.name, "facts": {r: list(v) for r, v in item.facts.items()}}
+        for item in catalogue
+    ]
+    text = json.dumps({"items": items}, ensure_ascii=False, indent=0)
+    # A name may hold half a character, as some files of dialogues do.
+    write_atomically(path, text.encode("utf-8", "surrogatepass") + b"\n")
 
 
 def read_json_object(path: Path, *, what: str) -> dict[str, object]:

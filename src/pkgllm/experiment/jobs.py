@@ -10,6 +10,7 @@ from peft import PeftModel
 from pkgllm.baselines.pykeen_extra import check_pykeen
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
+from pkgllm.corpora.catalogue_file import write_catalogue_file
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.experiment.assembly import (
@@ -24,7 +25,7 @@ from pkgllm.experiment.assembly import (
     read_corpus,
 )
 from pkgllm.experiment.client_state import CONTROLS
-from pkgllm.experiment.deployment.client_folder import CATALOGUE, CONFIG, write_catalogue
+from pkgllm.experiment.deployment.client_folder import CATALOGUE, CONFIG
 from pkgllm.experiment.deployment.server import is_deployed
 from pkgllm.experiment.deployment.setup import graph_file
 from pkgllm.experiment.evaluation.ranking import (
@@ -207,7 +208,7 @@ def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
             write_graph(split.graph, graph_file(written.path, split.client))
             advance()
     written.write_json("split.json", split_record(population))
-    write_catalogue(population.corpus.catalogue, written.path / CATALOGUE)
+    write_catalogue_file(population.corpus.catalogue, written.path / CATALOGUE)
     written.write_text(CONFIG, dump_config(config))
     return len(population.splits)
 

@@ -11,14 +11,13 @@
 Nothing of ``private``, ``graph``, ``client.key`` and the ledger leaves the machine.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy, has_local_noise
-from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.catalogue_file import read_catalogue_file
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.experiment.assembly import build_groups, check_room, make_policy, make_writer, populate
@@ -26,7 +25,7 @@ from pkgllm.experiment.privacy.devices import HEAD, SHARE, DevicePrivacy, Device
 from pkgllm.experiment.privacy.run import LEDGER
 from pkgllm.experiment.run_record import load_base
 from pkgllm.experiment.trainers import check_engine, make_trainer
-from pkgllm.files import cannot, write_atomically
+from pkgllm.files import cannot
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.progress import Progress
@@ -41,41 +40,6 @@ GRAPHS = ("graph.jsonld", "graph.json", "graph.ttl")
 PRIVATE = "private"
 
 _GROUPS = "groups.arrow"
-
-
-def write_catalogue(catalogue: Catalogue, path: Path) -> None:
-    """Write the ids, names and public facts of the items."""
-    items = [
-        {"id": item.id, "name": item.name, "facts": {r: list(v) for r, v in item.facts.items()}}
-        for item in catalogue
-    ]
-    text = json.dumps({"items": items}, ensure_ascii=False, indent=0)
-    write_atomically(path, text.encode("utf-8", "surrogatepass") + b"\n")
-
-
-def read_catalogue(path: Path) -> Catalogue:
-    """Read what :func:`write_catalogue` wrote.
-
-    Raises:
-        DataError: If it cannot be read or is something else.
-    """
-    try:
-        found = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-        items = [
-            Item(
-                str(item["id"]),
-                str(item["name"]),
-                {str(r): tuple(map(str, v)) for r, v in item.get("facts", {}).items()},
-            )
-            for item in found["items"]
-        ]
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: must hold a catalogue as pkgllm data build writes it: {error!r}"
-        ) from error
-    return Catalogue(items)
 
 
 class ClientFolder:
@@ -95,7 +59,7 @@ class ClientFolder:
         self.path = path
         self.config = load_config(str(path / CONFIG), overrides)
         self.graph = self._read_graph()
-        self._catalogue = read_catalogue(path / CATALOGUE)
+        self._catalogue = read_catalogue_file(path / CATALOGUE)
         try:
             self.private.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:

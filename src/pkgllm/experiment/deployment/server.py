@@ -11,6 +11,7 @@ from peft import PeftModel
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
+from pkgllm.corpora.catalogue_file import read_catalogue_file
 from pkgllm.errors import ConfigError, FederationError
 from pkgllm.experiment.assembly import (
     check_room,
@@ -19,7 +20,7 @@ from pkgllm.experiment.assembly import (
     make_writer,
     takes_public_baseline,
 )
-from pkgllm.experiment.deployment.client_folder import CATALOGUE, read_catalogue
+from pkgllm.experiment.deployment.client_folder import CATALOGUE
 from pkgllm.experiment.privacy.plan import check_privacy, known_clients
 from pkgllm.experiment.privacy.run import (
     FIXED_NOISE,
@@ -140,7 +141,7 @@ def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: P
             "objective.kl_baseline public needs the clients' catalogue, of which the server makes "
             f"public prompts, and {path} is missing; copy {CATALOGUE} of a client's folder there"
         )
-    catalogue, writer = read_catalogue(path), make_writer(config.prompt, base)
+    catalogue, writer = read_catalogue_file(path), make_writer(config.prompt, base)
     check_room(config.prompt, writer, base, catalogue)
     return make_kl_baseline(config, policy, writer, catalogue)
 

@@ -63,6 +63,7 @@ def test_the_commands() -> None:
         "recommend",
         "report",
         "reproduce pie",
+        "reproduce table2",
         "sweep",
         "train",
     ]

@@ -119,11 +119,10 @@ def test_a_round_starts_where_the_kl_baseline_counts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("steps", [1, 2])
 def test_all_ways_have_the_same_losses_and_adapters(
-    script: ModuleType, capsys: pytest.CaptureFixture[str], steps: int
+    script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    script.main(["--json", "--clients", "2", "--steps", str(steps)])
+    script.main(["--json", "--clients", "2", "--steps", "2"])
     printed = capsys.readouterr()
     measured = json.loads(printed.out)
     assert measured["ratios"].keys() == {
@@ -143,7 +142,7 @@ def test_all_ways_have_the_same_losses_and_adapters(
         assert ways["lanes"]["update_difference_share"] > 0
         assert 0 < ways["TRL"]["share_of_making_trainers"] < 1
     assert measured["examples"]["max_difference"] < 1e-4
-    assert measured["conditions"]["steps"] == steps
+    assert measured["conditions"]["steps"] == 2
     assert printed.err.splitlines()[-1].startswith("block 4 of 4")
 
     script.print_tables(measured)

@@ -90,6 +90,8 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
     assert (output / "rows/fed/seed7/predictions.jsonl").read_bytes() == before
     assert read_json(output / "results.json") == json.loads(json.dumps(results))
     written = (output / "results.md").read_text()
+    assert "| 0.001: .1000; 0.004: .2000 | training.learning_rate=0.004 |" in written
+    assert "| none yet, of a, b | - |" in written
     for piece in ("## T: 3 of 3 rows", "| EASE |", "P@10", "Long tail", "Difference from Fed"):
         assert piece in written
     fed = read_json(output / "rows/fed/seed7/results.json")

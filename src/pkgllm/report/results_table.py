@@ -162,10 +162,9 @@ def _settings_block(results: Results) -> Block:
     rows = []
     for row in results["rows"]:
         winner = row["winner"]
-        tried = "; ".join(
-            f"{label}: {number(row['tried'][label]).value}" if row["tried"] else label
-            for label in row["grid"]
-        )
+        tried = "; ".join(f"{label}: {number(mrr).value}" for label, mrr in row["tried"].items())
+        if row["grid"] and not row["tried"]:
+            tried = f"none yet, of {', '.join(row['grid'])}"
         chosen = " ".join(row["grid"].get(winner, ()))
         cells = (
             Cell(row["config"] if row["of"] is None else f"run of {row['of']}"),

@@ -101,6 +101,8 @@ def test_over_seeds_the_mean_and_its_spread(plan: TablePlan, tmp_path: Path) -> 
     write(plan, tmp_path, {"tuned": {"a": ["a0"], "b": []}}, seed=1)
     failed = {str(row_folder(plan.table.rows[2], 1)): "no memory"}
     found = rows_of(table_results(plan, recorded(plan), [0, 1], failed, tmp_path))
+    # Lists of one item and of none are divided by ten as well.
+    assert found["Good"]["metrics"]["precision@10"]["value"] == pytest.approx((3 / 20 + 1 / 20) / 2)
     recall = found["Good"]["metrics"]["recall@10"]
     assert recall["value"] == pytest.approx((1 + 1 / 3) / 2)
     assert recall["sd"] == pytest.approx(np.std([1, 1 / 3], ddof=1))

@@ -29,6 +29,7 @@ from pkgllm.lm.adapter import adapter_state, read_adapter_state, update_norm
 from pkgllm.progress import Silent
 from pkgllm.runs import RunFolder
 
+pytestmark = pytest.mark.usefixtures("ray_alone")
 # Not imported here: Ray reads its variables when it is.
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"

@@ -18,9 +18,12 @@ from pkgllm.federation.ray_runtime import RayResources, check_ray
 from pkgllm.federation.rounds import RoundRecord
 
 # Not imported here: Ray reads its variables when it is.
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"
-)
+pytestmark = [
+    pytest.mark.usefixtures("ray_alone"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("ray") is None, reason="needs the extra pkgllm[ray]"
+    ),
+]
 
 HERE = Path(__file__).parent
 

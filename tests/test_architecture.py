@@ -14,7 +14,7 @@ MODULES = {
 }
 
 FLOORS = [
-    {"errors", "interrupts", "randomness", "progress", "shipped"},
+    {"errors", "interrupts", "randomness", "progress", "shipped", "threads"},
     {"files"},
     {"graph", "lm", "config", "runs", "checkpoints", "terminal"},
     {"corpora", "privacy"},

@@ -20,6 +20,7 @@ from pkgllm.commands.reproduce import reproduce_app
 from pkgllm.commands.sweep import sweep
 from pkgllm.errors import PkgllmError
 from pkgllm.interrupts import keep_interrupts
+from pkgllm.threads import wait_briefly
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import AnyExperiment
@@ -341,6 +342,7 @@ def _show(report: "Report") -> None:
 def main() -> None:
     """Run a command; exit 0 when done, 1 when it cannot be done, 2 when called wrongly."""
     keep_interrupts()
+    wait_briefly()
     try:
         code = app(prog_name="pkgllm", standalone_mode=False)
     except PkgllmError as error:

@@ -1,6 +1,7 @@
 import json
 import statistics
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import pytest
 from scipy.stats import permutation_test  # type: ignore[import-untyped]  # scipy ships no types
 
 from answered_runs import random_ranks, read_rows, write_rows, write_run
-from pkgllm.errors import ConfigError, RunError
+from pkgllm.errors import ConfigError, PrivacyError, RunError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm
 from pkgllm.experiment.evaluation.comparison import check_output, compare, write_comparison
+from pkgllm.privacy.statements import Guarantee
 from pkgllm.report.comparison import markdown_comparison
+
+NOT_PRIVATE = "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
 
 
 def values(results: Mapping[str, Any], metric: str) -> dict[str, float]:
@@ -200,7 +204,7 @@ def test_a_setting_has_its_mean_and_sd_over_seeds(tmp_path: Path) -> None:
             single = [values(results, metric)[f"kto{seed}: {model}"] for seed in (4, 5, 6)]
             assert found["mean"] == pytest.approx(statistics.mean(single))
             assert found["sd"] == pytest.approx(statistics.stdev(single))
-    assert results["notes"] == []
+    assert results["notes"] == [NOT_PRIVATE]
 
 
 def test_one_seed_twice_is_no_spread_over_seeds(tmp_path: Path) -> None:
@@ -208,8 +212,32 @@ def test_one_seed_twice_is_no_spread_over_seeds(tmp_path: Path) -> None:
     results = compare([write_run(tmp_path / name, models) for name in ("x", "y")])
     assert results["settings"] == []
     assert results["notes"] == [
-        "x, y: one setting, but not each with a seed of its own, so no mean over seeds is given."
+        "x, y: one setting, but not each with a seed of its own, so no mean over seeds is given.",
+        NOT_PRIVATE,
     ]
+
+
+def test_what_runs_promise_stands_beside_what_they_found(tmp_path: Path) -> None:
+    models = {"tuned": random_ranks(0, num_clients=5, skill=3)}
+    budget = "privacy={name: client, delta: 1e-3, clip_norm: 1, noise_multiplier: 2}"
+    with_unit = [
+        write_run(tmp_path / name, models, seed=seed, overrides=[budget])
+        for name, seed in (("x", 0), ("y", 1), ("lost", 2))
+    ]
+    for run in with_unit[:2]:
+        guarantee = Guarantee("client", 2.991, 1e-3, "prv")
+        (run / "results.json").write_text(json.dumps({"privacy": asdict(guarantee)}))
+    without = write_run(tmp_path / "z", models, seed=3)
+    results = compare([*with_unit, without])
+    told = "unit client, add or remove one; accountant prv."
+    assert results["notes"][-3:] == [
+        f"x, y: Privacy: epsilon 3.00 at delta 0.001; {told}",
+        "lost: Privacy: unit client; the epsilon that was spent is not on record.",
+        f"z: {NOT_PRIVATE}",
+    ]
+    (with_unit[0] / "results.json").write_text(json.dumps({"privacy": {"epsilon": 1}}))
+    with pytest.raises(PrivacyError, match=r"x/results\.json: must hold what the run promises"):
+        compare(with_unit)
 
 
 def test_what_else_differs_between_runs_is_noted(tmp_path: Path) -> None:
@@ -229,6 +257,7 @@ def test_what_else_differs_between_runs_is_noted(tmp_path: Path) -> None:
     assert results["notes"] == [
         "2 of the 5 clients were seen in training by some of the runs and not by others.",
         "The runs did not all read the same: movies.json.",
+        NOT_PRIVATE,
     ]
     assert {model["name"]: model["failures"] for model in results["models"]} == {
         "x: tuned": 0,

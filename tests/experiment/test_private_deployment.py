@@ -21,7 +21,7 @@ from tiny_corpus import write_corpus
 from pkgllm.config.load import dump_config
 from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
-from pkgllm.experiment.privacy.run import read_guarantee
+from pkgllm.experiment.privacy.guarantees import read_guarantee
 from pkgllm.privacy.statements import statement
 from pkgllm.progress import Silent
 

@@ -96,6 +96,15 @@ def test_values_by_hand(plan: TablePlan, tmp_path: Path) -> None:
     assert difference["metrics"]["mrr"]["difference"] == pytest.approx(expected)
 
 
+def test_the_table_says_what_its_rows_promise(plan: TablePlan, tmp_path: Path) -> None:
+    write(plan, tmp_path, TOPS)
+    results = table_results(plan, recorded(plan), [0], {}, tmp_path)
+    (told,) = (note for note in results["notes"] if "Privacy" in note)
+    assert told == (
+        "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
+    )
+
+
 def test_over_seeds_the_mean_and_its_spread(plan: TablePlan, tmp_path: Path) -> None:
     write(plan, tmp_path, TOPS)
     write(plan, tmp_path, {"tuned": {"a": ["a0"], "b": []}}, seed=1)

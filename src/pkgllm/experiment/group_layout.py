@@ -9,6 +9,7 @@ from typing import Any
 from pkgllm.config import schema
 from pkgllm.errors import DataError, RunError
 from pkgllm.experiment.assembly import Population, build_groups
+from pkgllm.experiment.privacy.statement import MOVED
 from pkgllm.files import hidden_sibling
 from pkgllm.preferences.group_store import GroupStore, GroupWriter
 from pkgllm.preferences.groups import Group
@@ -21,9 +22,6 @@ from pkgllm.randomness import stream
 
 LAYOUT = "layout.json"
 """What a run's layout left, in numbers of all clients together; nothing in it is a client's id."""
-
-MOVED = "examples of one person train on another's device"
-"""Why a run with the layout ``redistributed`` is not private."""
 
 
 def lay_out_groups(

@@ -12,8 +12,8 @@ from pkgllm.config import schema
 from pkgllm.errors import FederationError, StoppedError
 from pkgllm.experiment.assembly import learning_rate
 from pkgllm.experiment.observation import Observer
+from pkgllm.experiment.privacy.guarantees import GUARANTEE
 from pkgllm.experiment.privacy.run import (
-    GUARANTEE,
     RunPrivacy,
     clients_budget,
     clients_guarantee,

@@ -21,13 +21,13 @@ from pkgllm.experiment.assembly import (
     takes_public_baseline,
 )
 from pkgllm.experiment.deployment.client_folder import CATALOGUE
+from pkgllm.experiment.privacy.guarantees import read_guarantee
 from pkgllm.experiment.privacy.plan import check_privacy, known_clients
 from pkgllm.experiment.privacy.run import (
     FIXED_NOISE,
     LEDGER,
     given_noise,
     noise_source,
-    read_guarantee,
 )
 from pkgllm.experiment.privacy.statement import privacy_statement
 from pkgllm.experiment.run_record import LIKED, check_same_base, load_base, read_json

@@ -19,7 +19,12 @@ from pkgllm.errors import ConfigError, RunError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm, permutation_p_values
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.experiment.evaluation.predictions import Predictions, printable, read_runs
+from pkgllm.experiment.evaluation.predictions import (
+    Predictions,
+    printable,
+    privacy_notes,
+    read_runs,
+)
 from pkgllm.files import write_atomically
 from pkgllm.randomness import stream
 from pkgllm.report.comparison import markdown_comparison
@@ -316,7 +321,7 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
     ]
     if differing:
         notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
-    return notes
+    return notes + privacy_notes({run.name: run for run in runs})
 
 
 def _readers(runs: Sequence[Predictions], name: str) -> list[Predictions]:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import AnyExperiment
 from pkgllm.errors import ConfigError, RunError
+from pkgllm.experiment.privacy.guarantees import ranked_guarantee
+from pkgllm.experiment.privacy.statement import privacy_statement
 from pkgllm.files import cannot
 from pkgllm.runs import RunFolder
 
@@ -162,6 +164,24 @@ def read_predictions(path: Path, name: str) -> Predictions:
         for model, answer in row.answers.items():
             answers.setdefault(model, {})[row.client] = answer
     return Predictions(name, path, config, digests, asked, seen, answers)
+
+
+def privacy_notes(runs: Mapping[str, Predictions]) -> list[str]:
+    """Return what runs promise, for a table in which they stand beside each other.
+
+    Args:
+        runs: By their name in the table.
+
+    Raises:
+        PrivacyError: If what a run promises is damaged.
+    """
+    names_by_statement: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        promised = privacy_statement(run.config, ranked_guarantee(run.path))
+        names_by_statement.setdefault(promised, []).append(name)
+    if len(names_by_statement) == 1:
+        return list(names_by_statement)
+    return [f"{', '.join(names)}: {told}" for told, names in names_by_statement.items()]
 
 
 def check_same_queries(first: Predictions, other: Predictions) -> None:

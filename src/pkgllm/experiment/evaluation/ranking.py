@@ -17,7 +17,7 @@ from pkgllm.experiment.evaluation.scorers import (
     make_baselines,
     training_likes,
 )
-from pkgllm.experiment.privacy.run import read_guarantee
+from pkgllm.experiment.privacy.guarantees import read_guarantee
 from pkgllm.experiment.privacy.statement import privacy_statement
 from pkgllm.experiment.run_record import read_json
 from pkgllm.progress import Progress
@@ -214,10 +214,7 @@ def score_notes(choice: schema.Evaluation) -> tuple[str, ...]:
 
 def run_notes(config: schema.AnyExperiment, run: Path | None = None) -> tuple[str, ...]:
     """Return notes on privacy and on whose the data are."""
-    if isinstance(config, schema.EmbeddingExperiment):
-        notes = [f"Privacy: none; mode {config.mode.name}."]
-    else:
-        notes = [privacy_statement(config, read_guarantee(run) if run else None)]
+    notes = [privacy_statement(config, read_guarantee(run) if run else None)]
     if config.corpus.name == "redial":
         notes.append(
             "ReDial: Li et al. 2018, arXiv:1812.07617, CC BY 4.0; the dialogues of the given "

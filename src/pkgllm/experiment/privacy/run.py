@@ -1,7 +1,6 @@
 """What keeps the promise of a run: its ledger, its budget, and where its noise comes from."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from pkgllm.checkpoints import Checkpoint
 from pkgllm.config import schema
-from pkgllm.errors import ConfigError, PrivacyError
+from pkgllm.errors import ConfigError
 from pkgllm.experiment.privacy.plan import settle_noise, units_by_client
 from pkgllm.experiment.privacy.statement import (
     Budgeted,
@@ -29,9 +28,6 @@ from pkgllm.privacy.statements import Guarantee
 
 LEDGER = "privacy_ledger.jsonl"
 """What was released about whom. Private where it names clients; stays with the run."""
-
-GUARANTEE = "privacy.json"
-"""What the run promises, written when training is done."""
 
 PRIVACY = "privacy"
 """Section of a checkpoint."""
@@ -184,29 +180,6 @@ class RunPrivacy:
         if clip_norm is not None:
             found["clip_norm"] = torch.tensor(clip_norm, dtype=torch.float64)
         return found
-
-
-def read_guarantee(run: Path) -> Guarantee | None:
-    """Return what a finished run promises; None where it has no privacy unit.
-
-    Raises:
-        PrivacyError: If the file does not hold a guarantee.
-    """
-    path = run / GUARANTEE
-    if not path.exists():
-        return None
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if told["epsilon"] is None:
-            told["epsilon"] = math.inf
-        if told.get("min_shares") is not None and told["share_epsilon"] is None:
-            told["share_epsilon"] = math.inf
-        relation = NeighboringRelation(told.pop("neighboring_relation"))
-        return Guarantee(**told, neighboring_relation=relation)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise PrivacyError(
-            f"{path}: must hold what the run promises, as training writes it: {error}; restore it"
-        ) from error
 
 
 def noise_source(config: schema.Experiment, *, insecure_fixed_noise: bool) -> NoiseSource:

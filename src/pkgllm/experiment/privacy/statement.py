@@ -1,25 +1,29 @@
 """The note on privacy under a table, from a configuration and what its run spent."""
 
 from pkgllm.config import schema
-from pkgllm.experiment.group_layout import MOVED
 from pkgllm.privacy.mechanisms import NeighboringRelation
 from pkgllm.privacy.statements import Guarantee, statement
 
 Budgeted = schema.ExamplePrivacy | schema.ClientPrivacy
 
+MOVED = "examples of one person train on another's device"
+"""Why a run with the layout ``redistributed`` is not private."""
+
 METRICS_LEAVE = "losses and counts leave the clients without noise"
 
 
-def privacy_statement(config: schema.Experiment, guarantee: Guarantee | None = None) -> str:
+def privacy_statement(config: schema.AnyExperiment, guarantee: Guarantee | None = None) -> str:
     """Return the note on privacy that stands under every table of results.
 
     Args:
         config: Of the run.
         guarantee: What the run's ledger says; None where the run has no privacy unit.
     """
-    privacy = config.privacy
     if guarantee is not None:
         return statement(guarantee)
+    if isinstance(config, schema.EmbeddingExperiment):
+        return f"Privacy: none; mode {config.mode.name}."
+    privacy = config.privacy
     if not isinstance(privacy, schema.NoPrivacy):
         return f"Privacy: unit {privacy.name}; the epsilon that was spent is not on record."
     if config.mode.name != "federated":

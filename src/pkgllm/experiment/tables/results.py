@@ -1,6 +1,6 @@
 """What the rows of a table found: values, differences from the reference, what differs and why."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.evaluation.top_lists import top_list_terms
 from pkgllm.experiment.evaluation.comparison import client_terms
-from pkgllm.experiment.evaluation.predictions import Predictions, read_predictions
+from pkgllm.experiment.evaluation.predictions import Predictions, privacy_notes, read_predictions
 from pkgllm.experiment.run_record import read_json
 from pkgllm.experiment.studies.comparison import RankedRuns, against_reference
 from pkgllm.experiment.tables.rows import row_folder
@@ -90,7 +90,12 @@ def table_results(
             for row in plan.table.rows
         ],
         "differences": differences,
-        "notes": [*notes, *_isolation_notes(plan, tuned), *_goal_notes(plan, differences)],
+        "notes": [
+            *notes,
+            *_isolation_notes(plan, tuned),
+            *_goal_notes(plan, differences),
+            *_privacy_notes(found.values()),
+        ],
     }
 
 
@@ -213,6 +218,17 @@ def _isolation_notes(plan: TablePlan, tuned: Tuned) -> Iterator[str]:
             remark = below_isolation(federated, alone)
             if remark:
                 yield f"Flagged: {row.name} is {remark} ({row.isolated}); its exchange does harm."
+
+
+def _privacy_notes(found: Iterable[_Finished]) -> list[str]:
+    """Return what the runs promise, each under the name of the row that owns it."""
+    return privacy_notes(
+        {
+            of_row.row.name: next(iter(of_row.runs.values()))
+            for of_row in found
+            if of_row.runs and of_row.row.of is None
+        }
+    )
 
 
 def _goal_notes(plan: TablePlan, differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:

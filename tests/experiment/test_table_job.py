@@ -102,7 +102,7 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
             expected
         )
     monkeypatch.setattr(rows, "after_this_round", Asked)
-    with pytest.raises(StoppedError, match=r"stopped before run 1/2: rows/fed/seed8"):
+    with pytest.raises(StoppedError, match=r"stopped at run 1/2: rows/fed/seed8; the same"):
         reproduce(make_plan(), [7, 8], output, Silent(), told.append)
     # What is finished stands in the results all the same.
     stopped = read_json(output / "results.json")

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pkgllm.commands.options import ProcessesOption
+
 
 def sweep(
     config: Annotated[
@@ -24,6 +26,7 @@ def sweep(
     keep: Annotated[
         int, typer.Option(min=1, help="Checkpoints of each run that stay, the newest ones.")
     ] = 2,
+    processes: ProcessesOption = 1,
 ) -> None:
     """Train and rank every point of a study, with every seed.
 
@@ -44,7 +47,12 @@ def sweep(
 
     folder = output or Path("runs") / plan.name
     swept = do_sweep(
-        plan, folder, show_progress(), lambda line: typer.echo(line, err=True), keep=keep
+        plan,
+        folder,
+        show_progress(),
+        lambda line: typer.echo(line, err=True),
+        keep=keep,
+        processes=processes,
     )
     console = Console()
     console.print(study_title(swept.summary), style="bold", highlight=False, markup=False)

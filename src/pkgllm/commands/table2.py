@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from pkgllm.commands.options import ProcessesOption
+
 
 def table2(
     scale: Annotated[
@@ -20,6 +22,7 @@ def table2(
             "instead of those that were chosen before.",
         ),
     ] = False,
+    processes: ProcessesOption = 1,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -54,6 +57,7 @@ def table2(
         show_progress(),
         lambda line: typer.echo(line, err=True),
         with_tuning=tune,
+        processes=processes,
     )
     console = Console()
     console.print(results_title(results), style="bold", highlight=False, markup=False)

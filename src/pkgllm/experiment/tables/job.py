@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config.table_plan import TablePlan
-from pkgllm.errors import RunError
+from pkgllm.errors import RunError, StoppedError
+from pkgllm.experiment.studies.runs import Doing, Tell, check_same_settings, do_runs, failures_of
 from pkgllm.experiment.tables.results import table_results
-from pkgllm.experiment.tables.rows import Tell, check_same_settings, do_runs, row_runs, working
-from pkgllm.experiment.tables.tuning import recorded, tune
+from pkgllm.experiment.tables.rows import row_runs, working
+from pkgllm.experiment.tables.tuning import THIS_TABLE, recorded, tune
 from pkgllm.progress import Progress
 from pkgllm.report.results_table import markdown_results
 from pkgllm.runs import RunFolder
@@ -25,6 +26,7 @@ def reproduce(
     tell: Tell,
     *,
     with_tuning: bool = False,
+    processes: int = 1,
 ) -> tuple[dict[str, Any], Mapping[str, str]]:
     """Run every row that is not finished, and write ``results.json`` and ``results.md``.
 
@@ -38,6 +40,7 @@ def reproduce(
         progress: Is told how far the run in flight is.
         tell: Is told which run begins, and which failed.
         with_tuning: Whether settings are chosen anew, rather than taken from the table's file.
+        processes: Runs at a time.
 
     Returns:
         The results, and why runs failed, by their place below ``output``.
@@ -49,17 +52,18 @@ def reproduce(
             setting could not be tried.
     """
     with working(output) as stop_asked:
-        tuned = recorded(plan)
-        if with_tuning:
-            tuned = tune(plan, output, progress, tell, stop_asked)
+        doing = Doing(progress, tell, stop_asked, processes=processes)
+        tuned = tune(plan, output, doing) if with_tuning else recorded(plan)
         winners = {row.name: tuned.winner(row) for row in plan.table.rows}
-        check_same_settings(row_runs(plan, winners, seeds), output)
+        check_same_settings(row_runs(plan, winners, seeds), output, THIS_TABLE)
         failures: dict[str, str] = {}
         results: dict[str, Any] = {}
         for done, seed in enumerate(seeds, start=1):
             runs = row_runs(plan, winners, [seed])
             try:
-                failures |= do_runs(runs, output, progress, tell, stop_asked)
+                failures |= failures_of(do_runs(runs, output, doing))
+            except StoppedError as error:
+                raise StoppedError(f"{error}; the same command goes on") from error
             finally:
                 results = table_results(plan, tuned, seeds[:done], failures, output)
                 folder = RunFolder(output)

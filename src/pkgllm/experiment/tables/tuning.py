@@ -1,6 +1,6 @@
 """Choose the settings of a table's rows on the validation part, each with the same budget."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,15 +9,24 @@ import numpy as np
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.results_table import Row
 from pkgllm.config.table_plan import TablePlan
-from pkgllm.errors import RunError
+from pkgllm.errors import RunError, StoppedError
 from pkgllm.evaluation.metrics import reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.experiment.assembly import make_queries, populate, read_corpus
 from pkgllm.experiment.evaluation.scorers import baseline
 from pkgllm.experiment.run_record import read_json
-from pkgllm.experiment.tables.rows import TUNING, RowRun, Tell, do_runs, folder_name
-from pkgllm.progress import Progress
+from pkgllm.experiment.studies.runs import (
+    Doing,
+    PlannedRun,
+    check_same_settings,
+    do_runs,
+    failures_of,
+)
+from pkgllm.experiment.tables.rows import TUNING, folder_name
 from pkgllm.runs import RunFolder
+
+THIS_TABLE = "this table"
+"""What messages call it."""
 
 RECORD = "tuning.json"
 """What a tuning found: for each row with a grid the validation MRR of every setting."""
@@ -41,13 +50,7 @@ def recorded(plan: TablePlan) -> Tuned:
     return Tuned({row.name: row.validation for row in plan.table.rows if row.validation})
 
 
-def tune(
-    plan: TablePlan,
-    output: Path,
-    progress: Progress,
-    tell: Tell,
-    stop_asked: Callable[[], bool],
-) -> Tuned:
+def tune(plan: TablePlan, output: Path, doing: Doing) -> Tuned:
     """Try every setting of every row on the validation part, with seed 0, and write it down.
 
     Nothing of the test is looked at. What was tried already is not tried again.
@@ -55,11 +58,10 @@ def tune(
     Args:
         plan: The table.
         output: Folder of the table.
-        progress: Is told how far the run in flight is.
-        tell: Is told which run begins, and which failed.
-        stop_asked: Whether to end after the run in flight.
+        doing: How runs are done.
 
     Raises:
+        ConfigError: If a folder holds a run of another configuration; all keys are named.
         RunError: If a setting could not be tried, so that the rows would not have equal budgets.
         StoppedError: If somebody asked to stop.
     """
@@ -69,8 +71,12 @@ def tune(
         if row.of is None
         for label in row.grid
     ]
-    runs = [RowRun(place, plan.tuning(row, label)) for row, label, place in own]
-    failures = do_runs(runs, output, progress, tell, stop_asked)
+    runs = [PlannedRun(place, plan.tuning(row, label)) for row, label, place in own]
+    check_same_settings(runs, output, THIS_TABLE)
+    try:
+        failures = failures_of(do_runs(runs, output, doing))
+    except StoppedError as error:
+        raise StoppedError(f"{error}; the same command goes on") from error
     if failures:
         told = "; ".join(f"{place}: {reason}" for place, reason in failures.items())
         raise RunError(f"{len(failures)} settings could not be tried: {told}")

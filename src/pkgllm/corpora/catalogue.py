@@ -107,3 +107,10 @@ class Catalogue:
     def names(self) -> tuple[str, ...]:
         """Surface forms in column order."""
         return tuple(item.name for item in self.items)
+
+    @cached_property
+    def value_counts(self) -> Mapping[str, int]:
+        """How many items have each public value, whatever relation leads to it."""
+        return Counter(
+            value for item in self for value in {v for vs in item.facts.values() for v in vs}
+        )

@@ -166,15 +166,20 @@ def read_record(path: Path) -> PersonalRecord:
     return record_of(read_rdf(path), str(path))
 
 
-def write_graph(held: PersonalGraph | PersonalRecord, path: Path) -> None:
+def write_graph(held: PersonalGraph | PersonalRecord, path: Path, *, private: bool = False) -> None:
     """Write a graph or a record to a file, whole or not at all, in the format of its ending.
+
+    Args:
+        held: The graph or the record.
+        path: The file.
+        private: Whether its owner alone may read it.
 
     Raises:
         DataError: If the ending is another one.
         RunError: If the file cannot be written.
     """
     write = {"json-ld": to_jsonld, "turtle": to_turtle}[format_of(path)]
-    write_atomically(path, write(held))
+    write_atomically(path, write(held), private=private)
 
 
 def record_of(found: rdflib.Graph, where: str) -> PersonalRecord:

@@ -160,9 +160,12 @@ def test_the_next_round_trains_on_what_was_accepted_and_nothing_but_the_update_l
     shutil.copytree(folders, tmp_path / "silent")
 
     graph = folders / PERSON / "graph.jsonld"
-    chat = ("chat", "--pkg", str(graph), "--adapter", str(tmp_path / "run"), "--yes", "--catalogue")
+    catalogue = graph.with_name("catalogue.json")
     # A model that knows nothing of actors offers all that the person has not seen.
-    chat = (*chat, str(folders / PERSON / "catalogue.json"), "--top", str(len(NAMES)))
+    chat = (
+        *("chat", "--pkg", str(graph), "--adapter", str(tmp_path / "run")),
+        *("--catalogue", str(catalogue), "--top", str(len(NAMES)), "--yes"),
+    )
     done = pkgllm(*chat, "--message", f"I enjoy {FORD}")
     assert done.code == 0, done.err
     assert NAMES[BENEATH] in done.out

@@ -157,6 +157,7 @@ def test_an_item_keeps_its_class() -> None:
     again = record.edited("dislike", NOON, OWN, verdicts=[Verdict("disliked", "r1", "Dal")])
     assert [fact.item_class for fact in again.graph.facts] == ["Recipe"]
     (made,) = record.statements
+    assert isinstance(made.content, Fact)
     film = replace(made.content, relation="seen", item_class="Movie")
     with pytest.raises(
         ValueError, match=r"an item has one class, got 'Movie' and 'Recipe' for 'r1'"

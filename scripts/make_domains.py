@@ -64,6 +64,7 @@ def cat_videos() -> dict[str, Any]:
         "constraint": {"scope": "length", "value": "short"},
         "avoid": "cats",
         "alike": "animal",
+        "item_class": "VideoObject",
         "items": items,
         "people": _people(items, "animal", "cat", "theme"),
     }
@@ -87,6 +88,7 @@ def tomato_recipes() -> dict[str, Any]:
         "constraint": {"scope": "cuisine", "value": "Italian"},
         "avoid": "tomatoes",
         "alike": "ingredient",
+        "item_class": "Recipe",
         "items": items,
         "people": _people(items, "ingredient", "tomato", "cuisine"),
     }

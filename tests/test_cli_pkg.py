@@ -7,6 +7,7 @@ import rdflib
 from command_line import RunCommand
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.rdf import read_record, write_graph
+from pkgllm.shipped import domains_folder
 
 SAID = Provenance("own_answer", "conversation/1")
 FILMS = {
@@ -104,6 +105,24 @@ def test_a_new_graph_takes_things_that_no_catalogue_has(pkgllm: RunCommand, home
     assert pkgllm("pkg", "validate", "own.ttl").out == (
         "own.ttl: good, 1 fact, no rules, 2 edits\n"
     )
+
+
+@pytest.mark.parametrize("ending", ["jsonld", "ttl"])
+def test_a_graph_of_recipes_says_so(pkgllm: RunCommand, home: Path, ending: str) -> None:
+    file, recipes = f"cook.{ending}", str(domains_folder() / "tomato_recipes.json")
+    assert pkgllm("pkg", "new", file, "--owner", "cook").code == 0
+    done = pkgllm("pkg", "like", file, "gazpacho", "--catalogue", recipes)
+    assert done.out.startswith("liked Gazpacho\n")
+    assert pkgllm("pkg", "dislike", file, "Gazpacho").code == 0
+    assert pkgllm("pkg", "seen", file, "My Stew", "--id", "own-1", "--catalogue", recipes).code == 0
+    assert pkgllm("pkg", "validate", file).out == f"{file}: good, 2 facts, no rules, 3 edits\n"
+    assert pkgllm("pkg", "export", file, "-o", "out.jsonld").code == 0
+    for name, form in ((file, "turtle" if ending == "ttl" else "json-ld"), ("out.jsonld", None)):
+        found = rdflib.Graph().parse(home / name, format=form)
+        items = set(found.objects(None, rdflib.URIRef("https://w3id.org/pkgllm/item")))
+        assert len(items) == 2
+        assert set(found.subjects(rdflib.RDF.type, rdflib.SDO.Recipe)) == items
+        assert not set(found.subjects(rdflib.RDF.type, rdflib.SDO.Movie))
 
 
 def test_rules_are_added_replaced_listed_and_removed(pkgllm: RunCommand, home: Path) -> None:

@@ -40,6 +40,16 @@ def test_a_new_item_needs_an_id_of_its_own() -> None:
         new_item("Other", "1", RECORD, CATALOGUE)
 
 
+def test_items_are_what_the_record_says_and_new_ones_what_most_are() -> None:
+    dishes = Catalogue([Item(n, f"Dish {n}", item_class="Recipe") for n in "abc"])
+    assert {item.item_class for item in known_items(RECORD, dishes)} == {"Recipe", "Movie"}
+    assert new_item("Dal", "d", RECORD, dishes).item_class == "Recipe"
+    assert new_item("Dal", "d", RECORD, None).item_class == "Movie"
+    assert new_item("Dal", "d", PersonalRecord("me"), None).item_class == "Movie"
+    liked = RECORD.edited("like", NOON, SAID, verdicts=[Verdict("liked", "d", "Dal", "Recipe")])
+    assert new_item("Dal", "d", liked, None).item_class == "Recipe"
+
+
 def test_the_changes_of_an_edit_are_told_with_what_they_replace() -> None:
     record = RECORD.edited("a", NOON, SAID, wishes=[Wish("avoid", "genre", "Horror", 0.5)])
     record = record.edited(

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.catalogue import Catalogue, Item, tell_apart
 from pkgllm.corpora.catalogue_file import read_catalogue_file, write_catalogue_file
 from pkgllm.errors import DataError
 
@@ -29,9 +29,27 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     items = [
         Item("2", "Half a character \ud83d (1999)"),
         Item("1", "Ran (1985)", {"genre": ("war",), "star": ("A", "B")}),
+        Item("3", "Dal", item_class="Recipe"),
     ]
     write_catalogue_file(Catalogue(items), tmp_path / "catalogue.json")
     assert read_catalogue_file(tmp_path / "catalogue.json").items == Catalogue(items).items
+
+
+def test_items_are_films_or_what_the_file_or_they_themselves_say(tmp_path: Path) -> None:
+    items = '[{"id": "a", "name": "Dal"}, {"id": "b", "name": "Ran", "item_class": "Movie"}]'
+    (tmp_path / "films.json").write_text(f'{{"items": {items}}}')
+    (tmp_path / "mixed.json").write_text(f'{{"item_class": "Recipe", "items": {items}}}')
+    for name, expected in (("films", ["Movie", "Movie"]), ("mixed", ["Recipe", "Movie"])):
+        found = read_catalogue_file(tmp_path / f"{name}.json")
+        assert [item.item_class for item in found] == expected
+
+
+def test_items_that_share_a_name_stay_what_they_are() -> None:
+    twins = [Item("1", "Dal", item_class="Recipe"), Item("2", "Dal", item_class="Book")]
+    assert [(item.name, item.item_class) for item in tell_apart(twins)] == [
+        ("Dal [1]", "Recipe"),
+        ("Dal [2]", "Book"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +57,11 @@ def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     [
         ('{"items": [\n{"id": "a"', "items.json:2: not JSON"),
         ("[]", "must be one JSON object"),
+        ('{"item_class": "recipe", "items": []}', "items.json: item_class: a class of schema.org"),
+        (
+            '{"items": [{"id": "a", "name": "Dal", "item_class": 7}]}',
+            "item 1: item_class: a class of schema.org, such as Recipe, is needed",
+        ),
         ("{}", "items must be a list, got None"),
         ('{"items": []}', "the catalogue is empty"),
         ('{"items": [3]}', "item 1: must be an object"),

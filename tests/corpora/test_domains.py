@@ -22,9 +22,12 @@ def test_the_shipped_domains_hold_people_who_later_leave_their_bubble(name: str)
         "star",
     }
     assert all(year_of(item.name) is None for item in domain.catalogue)
+    classes = {"cat_videos": "VideoObject", "tomato_recipes": "Recipe"}
+    assert {item.item_class for item in domain.catalogue} == {classes[name]}
     assert len(domain.people) == 8
     for person in domain.people:
         assert len(person.graph.with_relation("liked")) == 6
+        assert {fact.item_class for fact in person.graph.facts} == {classes[name]}
         assert person.held_out
         assert not person.graph.tails & set(person.held_out)
         assert set(person.held_out) <= {item.id for item in domain.catalogue}

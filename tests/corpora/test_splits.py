@@ -129,13 +129,23 @@ def test_the_held_out_facts_are_the_last_likes(
     liked = graph.with_relation("liked")
     held_out = split.validation + split.test
     assert held_out == liked[len(liked) - len(held_out) :]
-    assert len(split.test) == max(1, round(share[0] * len(liked)))
+    assert len(split.test) == (max(1, round(share[0] * len(liked))) if share[0] else 0)
     assert split == split_client(
         PersonalGraph("p1", graph.facts[::-1]),
         test_share=share[0],
         validation_share=share[1],
         seen_in_training=True,
     )
+
+
+def test_with_a_test_share_of_0_everything_is_trained_on_but_the_validation() -> None:
+    split = split_client(likes(10), test_share=0, validation_share=0, seen_in_training=True)
+    assert split.train_graph == split.graph == split.visible_graph("test")
+    assert (split.validation, split.test) == ((), ())
+    split = split_client(likes(10), test_share=0, validation_share=0.2, seen_in_training=True)
+    assert [fact.tail for fact in split.validation] == ["08", "09"]
+    assert split.test == ()
+    assert split.train_graph == split.visible_graph("validation") == likes(8)
 
 
 def test_a_client_without_likes_cannot_be_split() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pkgllm.evaluation.branches import Branches, Continuation
-from pkgllm.lm.decoder import KNOWN_MODELS, Decoder
+from pkgllm.lm.decoder import KNOWN_MODELS, Attention, Decoder
 from tiny_decoders import VOCABULARY, tiny_decoder
 
 Tree = list[tuple[int, int]]
@@ -31,11 +31,12 @@ class Planted:
     Args:
         model: Its own forward pass is the reference.
         capacity: Slots.
+        rows_at_once: Tokens of prompts in one pass.
     """
 
-    def __init__(self, model: PreTrainedModel, capacity: int) -> None:
+    def __init__(self, model: PreTrainedModel, capacity: int, rows_at_once: int = 1) -> None:
         self.model = model
-        self.branches = Branches(Decoder(model), capacity=capacity)
+        self.branches = Branches(Decoder(model), capacity=capacity, rows_at_once=rows_at_once)
         self.slots: dict[Row, int] = {}
 
     def read(self, prompts: Sequence[list[int]], trees: Sequence[Tree]) -> None:
@@ -105,7 +106,17 @@ def model(request: pytest.FixtureRequest) -> PreTrainedModel:
 
 
 tokens = st.integers(0, VOCABULARY - 1)
-prompts = st.lists(st.lists(tokens, min_size=1, max_size=15), min_size=1, max_size=4)
+
+
+@st.composite
+def prompts(draw: st.DrawFn) -> list[list[int]]:
+    """Draw prompts of which many begin like another one, or are one."""
+    found: list[list[int]] = []
+    for _ in range(draw(st.integers(1, 4))):
+        another = draw(st.sampled_from(found)) if found else []
+        beginning = another[: draw(st.integers(0, len(another)))]
+        found.append(beginning + draw(st.lists(tokens, min_size=not beginning, max_size=9)))
+    return draw(st.permutations(found))
 
 
 @st.composite
@@ -127,12 +138,16 @@ def any_pass(planted: Planted, chance: random.Random) -> list[Row]:
 
 
 @settings(deadline=None, max_examples=50)
-@given(prompts, st.data(), st.randoms(use_true_random=False))
+@given(prompts(), st.integers(1, 40), st.data(), st.randoms(use_true_random=False))
 @torch.inference_mode()
 def test_any_trees_fed_in_any_passes_equal_the_whole_sequences(
-    model: PreTrainedModel, read: list[list[int]], data: st.DataObject, chance: random.Random
+    model: PreTrainedModel,
+    read: list[list[int]],
+    rows_at_once: int,
+    data: st.DataObject,
+    chance: random.Random,
 ) -> None:
-    planted = Planted(model, capacity=12)
+    planted = Planted(model, capacity=12, rows_at_once=rows_at_once)
     planted.read(read, [data.draw(trees()) for _ in read])
     for _ in range(4):
         rows = any_pass(planted, chance)
@@ -142,6 +157,52 @@ def test_any_trees_fed_in_any_passes_equal_the_whole_sequences(
         if rows:
             used = len(planted.slots) + len(rows)
             planted.feed(rows, fill=chance.randrange(used))
+
+
+def rows_of_passes(branches: Branches, prompts: Sequence[list[int]]) -> list[int]:
+    """Read prompts, and return how many tokens went through the model in each pass."""
+    passes = []
+    hidden = branches.decoder.hidden
+
+    def watched(input_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        passes.append(len(input_ids))
+        return hidden(input_ids, positions, attention)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(branches.decoder, "hidden", watched)
+        branches.read(prompts)
+    return passes
+
+
+@torch.inference_mode()
+def test_what_prompts_begin_with_alike_is_read_once(model: PreTrainedModel) -> None:
+    whole = [*range(10, 30)]
+    without = [whole[:at] + whole[at + 1 :] for at in (15, 9, 3)]
+    branches = Branches(Decoder(model), capacity=1, rows_at_once=100)
+    # The whole one, and each of the others from the token after the one that it lacks.
+    assert rows_of_passes(branches, [whole, *without]) == [20 + (4 + 10 + 16)]
+    # The last prompt of the call before goes on to serve; of an equal one the last token is left.
+    assert rows_of_passes(branches, [without[-1], whole]) == [1 + 17]
+    assert rows_of_passes(branches, [[9], *without]) == [1 + 19 + 10 + 16]
+    few = Branches(Decoder(model), capacity=1, rows_at_once=14)
+    assert rows_of_passes(few, [whole, *without]) == [20, 4 + 10, 16]
+    one = Branches(Decoder(model), capacity=1)
+    assert rows_of_passes(one, [whole, *without]) == [20, 4, 10, 16]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(prompts(), min_size=2, max_size=3), st.integers(1, 40))
+@torch.inference_mode()
+def test_prompts_may_begin_like_those_of_an_earlier_call(
+    model: PreTrainedModel, calls: list[list[list[int]]], rows_at_once: int
+) -> None:
+    planted = Planted(model, capacity=4, rows_at_once=rows_at_once)
+    beginning = calls[0][-1]
+    for call in calls:
+        read = [beginning[: len(beginning) // 2] + call[0], *call[1:]]
+        planted.read(read, [[(-1, 3)]] * len(read))
+        planted.feed([(prompt, 0) for prompt in range(len(read))])
+        beginning = read[-1]
 
 
 TWO = [[5, 6, 7], [8] * 12]

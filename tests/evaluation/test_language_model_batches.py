@@ -12,6 +12,7 @@ from pkgllm.evaluation.branches import Branches, Continuation
 from pkgllm.evaluation.language_model import LanguageModelScorer
 from pkgllm.evaluation.memory import MemoryPlan
 from pkgllm.evaluation.scorer import RankedClient
+from pkgllm.lm.decoder import Attention, Decoder
 from tiny_decoders import tiny_decoder
 from tiny_ranking import TERMINATOR, asked, everyone, least_budget, scorer_of, sound, trie_of
 
@@ -95,6 +96,31 @@ def test_a_client_that_fails_does_not_move_what_others_are_asked_for(
     _, failed, last = scorer.rank(queries, everything, [best, best, worst], top_k=1)
     assert isinstance(failed, ModelError)
     assert sound(last).ranks.realistic.tolist() == [len(GRID)]
+
+
+def test_scores_read_no_beginning_twice_in_whatever_order_prompts_come(
+    model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(range(1, 31))
+    lacking = {f"p{at}": whole[:at] + whole[at + 1 :] for at in (4, 25, 0, 11, 17, 8, 21, 2, 29)}
+    prompts = {"whole": whole, **lacking}
+    rows = 0
+    hidden = Decoder.hidden
+
+    def watched(decoder: Decoder, ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        nonlocal rows
+        rows += len(ids)
+        return hidden(decoder, ids, positions, attention)
+
+    monkeypatch.setattr(Decoder, "hidden", watched)
+    scorer = scorer_of(model, prompts, trie_of([[5, TERMINATOR]]))
+    # Ten clients take two batches.
+    scores = scorer.scores(everyone(prompts))
+    beginnings = {tuple(ids[: at + 1]) for ids in prompts.values() for at in range(len(ids))}
+    # And the title's token after each prompt.
+    assert rows == len(beginnings) + len(prompts)
+    alone = np.concatenate([scorer.scores([asked(client)]) for client in prompts])
+    np.testing.assert_allclose(scores, alone, atol=1e-5)
 
 
 def held_bytes() -> int:

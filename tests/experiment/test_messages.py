@@ -1,16 +1,15 @@
 """What leaves a device in real federated training, looked at byte by byte."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from flwr.app import Message
-from flwr.common.serde import message_to_proto
+from private_things import found_in, private_scores, private_texts
 from tiny_corpus import FILMS, tiny_experiment, write_corpus
 
 from pkgllm.errors import FederationError
@@ -89,29 +88,8 @@ class Federation:
 
     def secrets(self) -> Iterator[tuple[str, bytes]]:
         """Everything private, in every form in which it could be carried."""
-        for item, name in FILMS.items():
-            yield f"title {name}", name[:-7].encode()
-            yield f"id {item}", item.encode()
-        for group in (group for groups in self.groups.values() for group in groups):
-            ids = group.prompt.token_ids
-            yield "prompt", group.prompt.facts_text.encode()
-            # Eight tokens of it are enough; as numbers of any width, or written out.
-            middle = ids[len(ids) // 2 :][:8]
-            for dtype in ("<i8", "<i4", "<i2", "<f4", "<f8"):
-                yield f"prompt tokens as {dtype}", np.array(middle, dtype).tobytes()
-            yield "prompt tokens as text", str(list(middle))[1:-1].encode()
-        for groups in self.groups.values():
-            asked = [(group, (*group.completions, *group.mismatched)) for group in groups]
-            for value in self.reference.log_probabilities(asked).tolist():
-                yield "log-probability as <f4", np.array(value, "<f4").tobytes()
-                yield "log-probability as <f8", np.array(value, "<f8").tobytes()
-                yield "log-probability as text", f"{value:.4f}".encode()
-
-
-def found_in(messages: Sequence[Message], secrets: Sequence[tuple[str, bytes]]) -> set[str]:
-    """Names of the secrets that some message carries, looked for in every byte of it."""
-    wire = [message_to_proto(message).SerializeToString() for message in messages]
-    return {what for what, secret in secrets if any(secret in sent for sent in wire)}
+        yield from private_texts(FILMS, self.groups.values())
+        yield from private_scores(self.reference, self.groups.values())
 
 
 @pytest.fixture

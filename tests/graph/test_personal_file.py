@@ -62,6 +62,14 @@ def test_a_change_is_written_and_leaves_nothing_beside_the_file(file: Path) -> N
     assert names(file.parent) == ["me.jsonld"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o640])
+def test_what_its_owner_alone_may_read_stays_so(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    change(file, like)
+    assert (file.stat().st_mode & 0o077 == 0) == (mode != 0o640)
+    assert len(read_record(file).graph.facts) == 1
+
+
 def test_what_changes_nothing_is_not_written(file: Path) -> None:
     change(file, like)
     stamp = file.stat().st_mtime_ns, file.stat().st_ino

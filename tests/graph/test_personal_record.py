@@ -151,6 +151,22 @@ def test_an_item_keeps_its_name_so_that_the_file_can_be_read() -> None:
     assert record_from_jsonld(to_jsonld(record), where="x") == record
 
 
+def test_an_item_keeps_its_class() -> None:
+    verdict = Verdict("liked", "r1", "Dal", "Recipe")
+    record = PersonalRecord("p1").edited("like", NOON, OWN, verdicts=[verdict])
+    again = record.edited("dislike", NOON, OWN, verdicts=[Verdict("disliked", "r1", "Dal")])
+    assert [fact.item_class for fact in again.graph.facts] == ["Recipe"]
+    (made,) = record.statements
+    assert isinstance(made.content, Fact)
+    film = replace(made.content, relation="seen", item_class="Movie")
+    with pytest.raises(
+        ValueError, match=r"an item has one class, got 'Movie' and 'Recipe' for 'r1'"
+    ):
+        PersonalRecord(
+            "p1", (replace(made, made_by=None, ended_by=1), Statement(film)), record.edits
+        )
+
+
 def test_a_rule_replaces_the_one_of_its_scope_and_value_and_ids_are_not_used_again() -> None:
     record = START.edited("rule", NOON, OWN, wishes=[Wish("avoid", "genre", "Horror", 0.5)])
     record = record.edited("rule", NOON, OWN, wishes=[Wish("prefer", "genre", "Horror")])

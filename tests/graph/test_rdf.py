@@ -2,6 +2,7 @@ import json
 import re
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ facts = st.builds(
     texts,
     st.builds(Moment, counts, counts),
     st.builds(Provenance, st.sampled_from(SOURCES), texts),
+    st.sampled_from(["Movie", "Recipe", "VideoObject", "3DModel"]),
 )
 graphs = st.builds(
     PersonalGraph, texts, st.lists(facts, max_size=5, unique_by=lambda fact: fact.tail).map(tuple)
@@ -140,6 +142,54 @@ def test_the_documented_example_is_what_we_write() -> None:
     assert block is not None
     graph = from_jsonld(block[1], where="docs/vocabulary.md")
     assert json.loads(block[1]) == json.loads(to_jsonld(graph))
+
+
+AS_IT_WAS = """\
+      "item": {
+        "@id": "urn:pkgllm:item:7",
+        "@type": "Movie",
+        "name": "Amber Kettle (1991)",
+        "identifier": "7"
+      },
+"""
+
+
+def test_films_are_written_as_before_and_other_items_by_their_class() -> None:
+    text = to_jsonld(SMALL)
+    assert AS_IT_WAS in text
+    assert '"Movie": "schema:Movie"' in text
+    recipe = SMALL.only(replace(fact, item_class="Recipe") for fact in SMALL.facts)
+    assert to_jsonld(recipe) == text.replace(
+        '"@type": "Movie"', '"@type": "https://schema.org/Recipe"'
+    )
+    assert "a schema:Recipe ;" in to_turtle(recipe)
+    found = rdflib.Graph().parse(data=to_jsonld(recipe), format="json-ld")
+    recipes = found.subjects(rdflib.RDF.type, rdflib.URIRef("https://schema.org/Recipe"))
+    assert [str(item) for item in recipes] == [ITEM]
+
+
+@pytest.mark.parametrize(
+    ("types", "read"),
+    [
+        (None, "Movie"),
+        ("Movie", "Movie"),
+        (["https://schema.org/CreativeWork", "Movie"], "Movie"),
+        (["urn:x:Dish", "Fact2", "http://schema.org/Recipe"], "Movie"),
+        (["urn:x:Dish", "https://schema.org/Recipe"], "Recipe"),
+        (["schema:VideoObject", "schema:MediaObject"], "MediaObject"),
+    ],
+)
+def test_any_class_of_an_item_is_read(types: Any, read: str) -> None:
+    document = edited(lambda d: d["facts"][0]["item"].update({"@type": types}))
+    (fact,) = from_jsonld(document, where="x").facts
+    assert fact == replace(SMALL.facts[0], item_class=read)
+
+
+@pytest.mark.parametrize("wrong", ["", "recipe", "A dish", "x/Y", "Récipe"])
+def test_what_is_no_class_of_schema_org_is_not_written(wrong: str) -> None:
+    graph = SMALL.only(replace(fact, item_class=wrong) for fact in SMALL.facts)
+    with pytest.raises(ValueError, match=r"a class of schema.org, such as Recipe, is needed"):
+        to_jsonld(graph)
 
 
 def test_a_fact_may_come_without_an_iri() -> None:

@@ -30,10 +30,11 @@ FULL = (
     )
     .edited("drop", NOON, OWN, drop={"r1"}, wishes=[Wish("prefer", "person", "Ann Lee")])
 )
+RECIPES = PersonalGraph("p1", (Fact("liked", "r1", "Dal", Moment(0, 0), SAID, "Recipe"),))
 
 
 @pytest.mark.parametrize("ending", ["jsonld", "ttl"])
-@pytest.mark.parametrize("held", [OLD, FULL])
+@pytest.mark.parametrize("held", [OLD, FULL, RECIPES])
 def test_what_we_write_is_good(held: Any, ending: str, tmp_path: Path) -> None:
     write_graph(held, tmp_path / f"me.{ending}")
     assert violations(tmp_path / f"me.{ending}") == ()
@@ -63,6 +64,12 @@ BROKEN: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda d: d["facts"][0].update(session=-1), "fact:p1:7: .*session: .*got '-1'"),
     (lambda d: d["facts"][0].update(source="rumour"), "fact:p1:7: .*wasAttributedTo"),
     (lambda d: d["facts"][0].pop("document"), "fact:p1:7: .*wasDerivedFrom"),
+    (lambda d: [d[k][0]["item"].pop("name") for k in ("facts", "past")], "item:7: .*name: Less"),
+    (
+        lambda d: [d[k][0]["item"].update({"@type": "Rule"}) for k in ("facts", "past")],
+        "item:7: .*type: a class of schema.org is needed",
+    ),
+    (lambda d: d["facts"][0]["item"].update({"@id": "urn:x:y"}), "urn:x:y: .*urn:pkgllm:item:"),
     (lambda d: d["rules"][0].update(strength="2"), "rule:p1:r2: .*strength: .*got '2'"),
     (lambda d: d["rules"][0].update(direction="hate"), "rule:p1:r2: .*direction"),
     (lambda d: d["rules"][0].update(value=" "), "rule:p1:r2: .*value"),

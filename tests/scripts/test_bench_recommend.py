@@ -41,5 +41,6 @@ def test_both_are_measured(
     monkeypatch.setattr(module, "load_config", lambda name: config)
     module.main(["--json", "--repeats", "1", "--top", "4"])
     measured = json.loads(capsys.readouterr().out)
-    assert set(measured["seconds"]) == {"recommend", "why"}
+    assert set(measured["seconds"]) == set(measured["cpu_seconds"]) == {"recommend", "why"}
+    assert min(measured["cpu_seconds"].values()) > 0
     assert (measured["prompt_facts"], measured["recommendations"]) == (6, 4)

@@ -1,11 +1,12 @@
 """Which items a person means who edits the graph, and what an edit has changed, in words."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from pkgllm.assistant.linking import Linker
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
-from pkgllm.graph.personal_graph import Fact
+from pkgllm.graph.personal_graph import MOVIE, Fact
 from pkgllm.graph.personal_record import Edit, PersonalRecord
 from pkgllm.graph.rules import Rule
 
@@ -16,7 +17,7 @@ def known_items(record: PersonalRecord, catalogue: Catalogue | None) -> tuple[It
     for statement in record.statements:
         if isinstance(statement.content, Fact):
             fact = statement.content
-            found.setdefault(fact.tail, Item(fact.tail, fact.name))
+            found.setdefault(fact.tail, Item(fact.tail, fact.name, item_class=fact.item_class))
     return tuple(found.values())
 
 
@@ -47,18 +48,23 @@ def find_items(
 
 
 def new_item(text: str, item_id: str, record: PersonalRecord, catalogue: Catalogue | None) -> Item:
-    """Return an item by its id, a known one or a new one.
+    """Return an item by its id, a known one or a new one, which is what most known ones are.
 
     Raises:
         DataError: If the id is that of an item with another name.
     """
-    for item in known_items(record, catalogue):
-        if item.id == item_id and item.name != text:
+    known = known_items(record, catalogue)
+    for item in known:
+        if item.id != item_id:
+            continue
+        if item.name != text:
             raise DataError(
                 f"--id {item_id}: is the item {item.name!r}, got the name {text!r}; give its whole "
                 "name, or another id"
             )
-    return Item(item_id, text)
+        return item
+    classes = Counter(item.item_class for item in known)
+    return Item(item_id, text, item_class=max(classes, key=classes.__getitem__, default=MOVIE))
 
 
 def in_words(content: Fact | Rule) -> str:

@@ -55,7 +55,7 @@ class Extraction:
     def verdicts(self) -> tuple[Verdict, ...]:
         """The opinions as facts."""
         return tuple(
-            Verdict(opinion.relation, item.id, item.name)
+            Verdict(opinion.relation, item.id, item.name, item.item_class)
             for item, opinion in self.opinions
             if opinion.relation is not None
         )

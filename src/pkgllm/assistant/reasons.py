@@ -4,7 +4,6 @@ Both are measured or looked up. No text is generated, because a model's account 
 need not be true.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from pkgllm.assistant.guidance import Constraints
 from pkgllm.assistant.recommend import NO_CONSTRAINTS, Recommendation, Recommender
-from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.graph.public_facts import PublicFacts, PublicPath
 
@@ -73,7 +71,7 @@ def give_reasons(
     catalogue = recommender.catalogue
     spoken_of = [catalogue[fact.tail] for fact in graph.facts if fact.tail in catalogue]
     public = PublicFacts({item.id: item.facts for item in (*spoken_of, *items)})
-    counts = _item_counts(catalogue)
+    counts = catalogue.value_counts
     reasons = []
     for item, of_item in zip(items, changes.T, strict=True):
         carrying = _carrying(graph.facts, of_item)
@@ -90,11 +88,4 @@ def _carrying(facts: Sequence[Fact], changes: NDArray[np.float64]) -> tuple[Carr
         CarryingFact(facts[place], float(changes[place]), float(changes[place] / total))
         for place in np.argsort(-changes, kind="stable")[:FACTS_SHOWN].tolist()
         if changes[place] > 0
-    )
-
-
-def _item_counts(catalogue: Catalogue) -> Counter[str]:
-    """Return how many items have each public value."""
-    return Counter(
-        value for item in catalogue for value in {v for vs in item.facts.values() for v in vs}
     )

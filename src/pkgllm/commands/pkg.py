@@ -313,7 +313,7 @@ def _say(
             action,
             _now(),
             _by_hand(record),
-            verdicts=[Verdict(relation, item.id, item.name) for item in items],
+            verdicts=[Verdict(relation, i.id, i.name, i.item_class) for i in items],
         )
 
     _change(file, make)

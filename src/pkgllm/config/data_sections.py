@@ -41,8 +41,9 @@ class Clients(Section):
 class Split(Section):
     """What is held out of each client's liked facts, latest first."""
 
-    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the liked facts held out for the test, at least one fact."""
+    test_share: Share = 0.2
+    """Share of the liked facts held out for the test, at least one fact. With 0 nothing is, and
+    nobody can be ranked: for people who train on their own machines and want all to count."""
     validation_share: Share = 0.1
     """Share of the liked facts, before those, held out for validation."""
     restated_facts: Literal["latest", "first"] = "latest"

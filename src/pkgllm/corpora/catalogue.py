@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from pkgllm.errors import DataError
+from pkgllm.graph.personal_graph import MOVIE
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,8 @@ class Item:
     """The surface form, unique in its catalogue: ``Title (Year)`` for a film."""
     facts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Public facts by relation: for films ``genre``, ``director``, ``writer``, ``star``."""
+    item_class: str = MOVIE
+    """What it is, a class of schema.org."""
 
 
 _YEAR = re.compile(r"\s*\((?P<year>\d{4})\)\s*(?:\[[^\]]*\])?$")
@@ -57,9 +60,7 @@ def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:
     found = tuple(items)
     count_by_name = Counter(item.name for item in found)
     return tuple(
-        Item(item.id, f"{item.name} [{item.id}]", item.facts)
-        if count_by_name[item.name] > 1
-        else item
+        replace(item, name=f"{item.name} [{item.id}]") if count_by_name[item.name] > 1 else item
         for item in found
     )
 
@@ -107,3 +108,10 @@ class Catalogue:
     def names(self) -> tuple[str, ...]:
         """Surface forms in column order."""
         return tuple(item.name for item in self.items)
+
+    @cached_property
+    def value_counts(self) -> Mapping[str, int]:
+        """How many items have each public value, whatever relation leads to it."""
+        return Counter(
+            value for item in self for value in {v for vs in item.facts.values() for v in vs}
+        )

@@ -7,14 +7,18 @@ from pathlib import Path
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.files import write_atomically
+from pkgllm.graph.personal_graph import MOVIE
+from pkgllm.graph.vocabulary import item_class_iri
 
 
 def read_catalogue_file(path: Path) -> Catalogue:
     """Read the items of a domain with their public facts.
 
     The file is one JSON object; its ``items`` are objects with ``id``, ``name`` and, where anything
-    is known, ``facts``: lists of texts by relation, whatever the domain calls its relations. Other
-    keys are not read, so the file that ``pkgllm data build`` writes for clients is one of these.
+    is known, ``facts``: lists of texts by relation, whatever the domain calls its relations. What
+    they are, a class of schema.org such as ``Recipe``, is the file's ``item_class`` or an item's
+    own; without either they are films. Other keys are not read, so the file that ``pkgllm data
+    build`` writes for clients is one of these.
 
     Raises:
         DataError: If the file cannot be read or holds something else, or an id or a name stands
@@ -24,7 +28,10 @@ def read_catalogue_file(path: Path) -> Catalogue:
     items = found.get("items")
     if not isinstance(items, list):
         raise DataError(f"{path}: items must be a list, got {items!r:.60}")
-    read = [_item(item, f"{path}: item {number}") for number, item in enumerate(items, start=1)]
+    of_file = _item_class(found.get("item_class", MOVIE), str(path))
+    read = [
+        _item(item, of_file, f"{path}: item {number}") for number, item in enumerate(items, start=1)
+    ]
     try:
         return Catalogue(read)
     except DataError as error:
@@ -32,13 +39,18 @@ def read_catalogue_file(path: Path) -> Catalogue:
 
 
 def write_catalogue_file(catalogue: Catalogue, path: Path) -> None:
-    """Write ids, names and public facts of the items, as :func:`read_catalogue_file` reads them.
+    """Write the items with their public facts, as :func:`read_catalogue_file` reads them.
 
     Raises:
         RunError: If it cannot be written.
     """
     items = [
-        {"id": item.id, "name": item.name, "facts": {r: list(v) for r, v in item.facts.items()}}
+        {
+            "id": item.id,
+            "name": item.name,
+            "facts": {r: list(v) for r, v in item.facts.items()},
+            **({} if item.item_class == MOVIE else {"item_class": item.item_class}),
+        }
         for item in catalogue
     ]
     text = json.dumps({"items": items}, ensure_ascii=False, indent=0)
@@ -72,7 +84,7 @@ def read_json_object(path: Path, *, what: str) -> dict[str, object]:
     return found
 
 
-def _item(found: object, where: str) -> Item:
+def _item(found: object, of_file: str, where: str) -> Item:
     if not isinstance(found, dict):
         raise DataError(f"{where}: must be an object, got {found!r:.60}")
     texts = [found.get(key) for key in ("id", "name")]
@@ -80,7 +92,16 @@ def _item(found: object, where: str) -> Item:
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: {key} must be a text, got {text!r:.60}")
     item_id, name = map(str, texts)
-    return Item(item_id, name, _facts(found.get("facts", {}), where))
+    item_class = _item_class(found.get("item_class", of_file), where)
+    return Item(item_id, name, _facts(found.get("facts", {}), where), item_class)
+
+
+def _item_class(found: object, where: str) -> str:
+    try:
+        item_class_iri(str(found))
+    except ValueError as error:
+        raise DataError(f"{where}: item_class: {error}") from error
+    return str(found)
 
 
 def _facts(found: object, where: str) -> Mapping[str, tuple[str, ...]]:

@@ -83,6 +83,7 @@ def _person(found: dict[str, list[list[str]]], catalogue: Catalogue) -> DomainPe
             catalogue[item].name,
             Moment(0, place),
             said,
+            catalogue[item].item_class,
         )
         for place, (relation, item) in enumerate(found["facts"])
     )

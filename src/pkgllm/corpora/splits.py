@@ -28,7 +28,7 @@ class ClientSplit:
     validation: tuple[Fact, ...]
     """Liked facts just before the test, in order of time; may be empty."""
     test: tuple[Fact, ...]
-    """The latest liked facts, in order of time; at least one."""
+    """The latest liked facts, in order of time; at least one, or none at all of anybody."""
 
     @property
     def client(self) -> str:
@@ -37,8 +37,9 @@ class ClientSplit:
 
     @property
     def train_graph(self) -> PersonalGraph:
-        """The facts strictly before the first held-out fact of either part."""
-        return self.graph.before((self.validation + self.test)[0].time)
+        """The facts strictly before the first held-out fact of either part, if there is one."""
+        held_out = self.validation + self.test
+        return self.graph.before(held_out[0].time) if held_out else self.graph
 
     def visible_graph(self, part: Part) -> PersonalGraph:
         """Return the facts strictly before the first held-out fact of a part.
@@ -64,7 +65,7 @@ def split_client(
 
     Of ``n`` liked facts in order of time, the last ``max(1, round(test_share * n))`` are the test
     and the ``round(validation_share * n)`` before them, as far as there are so many, the
-    validation. Halves are rounded to the even number.
+    validation. Halves are rounded to the even number. Of a test share of 0 there is no test.
 
     Raises:
         ValueError: If nothing is liked, or the shares are not from 0 and below 1 together.
@@ -90,7 +91,7 @@ def split_client(
     liked = graph.with_relation("liked")
     if not liked:
         raise ValueError(f"client {graph.owner}: a liked fact is needed to hold out, got none")
-    num_test = max(1, round(test_share * len(liked)))
+    num_test = max(1, round(test_share * len(liked))) if test_share else 0
     num_validation = min(round(validation_share * len(liked)), len(liked) - num_test)
     first_test = len(liked) - num_test
     return ClientSplit(

@@ -1,19 +1,25 @@
 """A language model that has read several prompts and is fed branches that continue them.
 
-Prompts are read once. Each token fed afterwards continues one prompt along one branch: it attends
-to that prompt, to the tokens before it on its branch, and to itself.
+Prompts are read once, and what one begins with like the one before it is not read again. Each token
+fed afterwards continues one prompt along one branch: it attends to that prompt, to the tokens
+before it on its branch, and to itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
 
+from pkgllm.evaluation.trie import shared_length
 from pkgllm.lm.decoder import Decoder
 from pkgllm.lm.projection import linear
+
+KeysAndValues = tuple[Tensor, Tensor]
+"""Keys ``(heads, tokens, head_dim)`` and values ``(heads, head_dim, tokens)`` of one layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +75,33 @@ class Branches:
     Args:
         decoder: The model.
         capacity: Most tokens that are kept beside the prompts.
+        rows_at_once: Most tokens of several prompts that are read in one pass.
         memory: Where they are kept; what another model kept there is lost.
     """
 
     def __init__(
-        self, decoder: Decoder, *, capacity: int, memory: SlotMemory | None = None
+        self,
+        decoder: Decoder,
+        *,
+        capacity: int,
+        rows_at_once: int = 1,
+        memory: SlotMemory | None = None,
     ) -> None:
         self.decoder = decoder
         self.capacity = capacity
         self.num_fed = 0
         """Slots in use."""
-        self._prompts: list[list[tuple[Tensor, Tensor]]] = []
-        """Keys ``(heads, tokens, head_dim)`` and values ``(heads, head_dim, tokens)``, by layer."""
+        self._rows_at_once = rows_at_once
+        self._prompts: list[list[KeysAndValues]] = []
+        """Of each prompt, by layer."""
+        self._last_prompt: Sequence[int] = ()
         self._slots = (memory or SlotMemory()).slots(decoder, capacity)
 
     def read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Forget everything, read prompts, and return each one's last hidden state.
+        """Read prompts in place of those before, and return each one's last hidden state.
+
+        What a prompt begins with like the one before it, be it of an earlier call, is taken over.
+        Of prompts in sorted order no beginning is read twice.
 
         Args:
             prompts: Token ids, none empty.
@@ -93,34 +110,79 @@ class Branches:
             Shape ``(len(prompts), hidden)``.
         """
         self.num_fed = 0
-        self._prompts = []
-        last = []
+        before = self._last_prompt
+        shared = []
         for prompt in prompts:
-            kept: list[tuple[Tensor, Tensor]] = []
-            self._prompts.append(kept)
+            # The last token is read in any case, because its hidden state is asked for.
+            shared.append(min(shared_length(before, prompt), len(prompt) - 1))
+            before = prompt
+        held = self._prompts[-1] if self._prompts else []
+        self._prompts, self._last_prompt = [], ()
+        last = []
+        for first, stop in self._passes(prompts, shared):
+            last.append(self._read_at_once(prompts[first:stop], shared[first:stop], held))
+            held = list(self._prompts[-1])
+        self._last_prompt = before
+        return torch.cat(last)
 
-            def attention(
-                layer: int,
-                query: Tensor,
-                key: Tensor,
-                value: Tensor,
-                kept: list[tuple[Tensor, Tensor]] = kept,
-            ) -> Tensor:
-                kept.append((key.transpose(0, 1).contiguous(), value.permute(1, 2, 0).contiguous()))
-                seen = F.scaled_dot_product_attention(
-                    query.transpose(0, 1)[None],
-                    key.transpose(0, 1)[None],
-                    value.transpose(0, 1)[None],
-                    is_causal=True,
+    def _passes(
+        self, prompts: Sequence[Sequence[int]], shared: Sequence[int]
+    ) -> Iterator[tuple[int, int]]:
+        first = rows = 0
+        for place, (prompt, start) in enumerate(zip(prompts, shared, strict=True)):
+            length = len(prompt) - start
+            if rows and rows + length > self._rows_at_once:
+                yield first, place
+                first, rows = place, 0
+            rows += length
+        yield first, len(prompts)
+
+    def _read_at_once(
+        self,
+        prompts: Sequence[Sequence[int]],
+        shared: Sequence[int],
+        held: list[KeysAndValues],
+    ) -> Tensor:
+        """Read prompts from where they differ from the one before each.
+
+        Args:
+            prompts: Token ids.
+            shared: Tokens that each takes over.
+            held: The prompt before the first one, if any; it is used up, so that it takes no room
+                beside what takes its place.
+        """
+        parts = [range(start, len(p)) for p, start in zip(prompts, shared, strict=True)]
+        bounds = [0, *accumulate(len(part) for part in parts)]
+        kept: list[list[KeysAndValues]] = [[] for _ in prompts]
+        self._prompts += kept
+
+        def attention(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            seen = torch.empty_like(query)
+            nothing = key[:0].transpose(0, 1), value[:0].permute(1, 2, 0)
+            keys, values = held.pop(0) if held else nothing
+            for place, (first, stop) in enumerate(pairwise(bounds)):
+                own = slice(first, stop)
+                keys = torch.cat((keys[:, : shared[place]], key[own].transpose(0, 1)), dim=1)
+                rows = torch.cat((values[..., : shared[place]].permute(2, 0, 1), value[own]))
+                values = rows.permute(1, 2, 0).contiguous()
+                kept[place].append((keys, values))
+                seen[own] = F.scaled_dot_product_attention(
+                    query[own].transpose(0, 1)[None],
+                    keys[None],
+                    rows.transpose(0, 1)[None],
+                    attn_mask=causal_lower_right(stop - first, keys.shape[1]),
                     scale=1.0,
                     enable_gqa=True,
-                )
-                return seen[0].transpose(0, 1)
+                )[0].transpose(0, 1)
+            return seen
 
-            ids = torch.tensor(prompt, device=self.decoder.device)
-            positions = torch.arange(len(prompt), device=self.decoder.device)
-            last.append(self.decoder.hidden(ids, positions, attention)[-1])
-        return torch.stack(last)
+        ids = [prompts[p][at] for p, part in enumerate(parts) for at in part]
+        positions = [at for part in parts for at in part]
+        device = self.decoder.device
+        hidden = self.decoder.hidden(
+            torch.tensor(ids, device=device), torch.tensor(positions, device=device), attention
+        )
+        return hidden[torch.tensor(bounds[1:], device=device) - 1]
 
     def feed(self, rows: Continuation) -> Tensor:
         """Feed tokens into the next slots and return their last hidden states.

@@ -29,9 +29,9 @@ class LanguageModelScorer:
     .. math:: s(t) = \sum_i \log p(t_i \mid \text{prompt}, t_1 \ldots t_{i-1})
 
     in nats, without any length normalisation. The prompt goes through the model once; its keys and
-    values serve the whole trie. The result equals one forward pass for each title up to rounding;
-    log-probabilities are taken in float32 and added up in float64. Ranks are taken from the part of
-    the trie that decides them.
+    values serve the whole trie, and its beginning the prompts that begin alike. The result equals
+    one forward pass for each title up to rounding; log-probabilities are taken in float32 and added
+    up in float64. Ranks are taken from the part of the trie that decides them.
 
     The model's parameters are read when :meth:`scores` or :meth:`rank` begins.
 
@@ -96,18 +96,22 @@ class LanguageModelScorer:
             ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
                 a title's probability is no number.
         """
-        num_columns = len(self._trie.terminal_nodes)
-        found = [np.empty((0, num_columns))]
-        for start in range(0, len(queries), self.clients_at_once):
-            part = queries[start : start + self.clients_at_once]
-            prompts = [self._prompt(query) for query in part]
-            with torch.inference_mode():
-                search = self._search(part, prompts)
-                search.visit(np.ones((len(part), num_columns), dtype=bool))
-            for error in search.errors.values():
-                raise error
-            found.append(search.scores)
-        return np.concatenate(found)
+        prompts = [self._prompt(query) for query in queries]
+        # In this order each shares with the one before it whatever it shares with any before.
+        order = sorted(range(len(prompts)), key=prompts.__getitem__)
+        found = np.empty((len(queries), len(self._trie.terminal_nodes)))
+        with torch.inference_mode():
+            branches = self._branches()
+            for start in range(0, len(order), self.clients_at_once):
+                places = order[start : start + self.clients_at_once]
+                search = self._search(
+                    branches, [queries[p] for p in places], [prompts[p] for p in places]
+                )
+                search.visit(np.ones((len(places), found.shape[1]), dtype=bool))
+                for error in search.errors.values():
+                    raise error
+                found[places] = search.scores
+        return found
 
     def best(
         self, query: ClientQueries, candidates: NDArray[np.bool_], k: int
@@ -123,7 +127,7 @@ class LanguageModelScorer:
             ModelError: As :meth:`scores` does.
         """
         with torch.inference_mode():
-            search = self._search([query], [self._prompt(query)])
+            search = self._search(self._branches(), [query], [self._prompt(query)])
             search.visit_what_matters(
                 candidates[None], [np.empty(0, dtype=np.int64)], top_k=min(k, candidates.sum())
             )
@@ -161,7 +165,7 @@ class LanguageModelScorer:
         top_k: int,
     ) -> list[RankedClient | PkgllmError]:
         found: dict[int, RankedClient | PkgllmError] = {}
-        prompts: dict[int, Sequence[int]] = {}
+        prompts: dict[int, list[int]] = {}
         for place, query in enumerate(queries):
             try:
                 prompts[place] = self._prompt(query)
@@ -170,7 +174,9 @@ class LanguageModelScorer:
         if prompts:
             places = list(prompts)
             with torch.inference_mode():
-                search = self._search([queries[p] for p in places], list(prompts.values()))
+                search = self._search(
+                    self._branches(), [queries[p] for p in places], list(prompts.values())
+                )
                 search.visit_what_matters(
                     candidates[places], [gold[p] for p in places], top_k=top_k
                 )
@@ -185,11 +191,20 @@ class LanguageModelScorer:
                 )
         return [found[place] for place in range(len(queries))]
 
+    def _branches(self) -> Branches:
+        return Branches(
+            Decoder(self._model, with_adapter=self._with_adapter),
+            capacity=self._plan.capacity,
+            rows_at_once=self._plan.rows,
+            memory=self._memory,
+        )
+
     def _search(
-        self, queries: Sequence[ClientQueries], prompts: Sequence[Sequence[int]]
+        self,
+        branches: Branches,
+        queries: Sequence[ClientQueries],
+        prompts: Sequence[Sequence[int]],
     ) -> TrieSearch:
-        decoder = Decoder(self._model, with_adapter=self._with_adapter)
-        branches = Branches(decoder, capacity=self._plan.capacity, memory=self._memory)
         return TrieSearch(
             self._trie,
             TrieReader(branches, prompts, logits_at_once=self._plan.logits),
@@ -197,7 +212,7 @@ class LanguageModelScorer:
             rows_at_once=self._plan.rows,
         )
 
-    def _prompt(self, query: ClientQueries) -> Sequence[int]:
+    def _prompt(self, query: ClientQueries) -> list[int]:
         ids = list(self._prompt_ids(query.graph))
         longest = self._max_positions - self._trie.longest_input
         if not 1 <= len(ids) <= longest:

@@ -52,7 +52,7 @@ class CatalogueTrie:
         previous: tuple[int, ...] = ()
         # In sorted order a sequence leaves the path of the one before it and never comes back.
         for sequence in sorted(set(sequences)):
-            shared = _shared_length(previous, sequence)
+            shared = shared_length(previous, sequence)
             del path[shared:]
             for depth in range(shared, len(sequence)):
                 parents.append(path[-1] if path else -1)
@@ -159,7 +159,8 @@ def _joined_ranges(starts: NDArray[np.int64], stops: NDArray[np.int64]) -> NDArr
     return np.repeat(starts - before, counts) + np.arange(counts.sum())
 
 
-def _shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many tokens two sequences begin with alike."""
     length = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

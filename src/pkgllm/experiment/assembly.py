@@ -215,8 +215,16 @@ def make_queries(
         config: The run's configuration.
         population: All clients.
         everybody: Whether to pass over ``evaluation.max_clients``.
+
+    Raises:
+        ConfigError: If the test is asked for, and ``split.test_share`` is 0.
     """
     part = config.evaluation.part
+    if part == "test" and config.split.test_share == 0:
+        raise ConfigError(
+            "split.test_share must be above 0 where people are ranked on the test, or nothing is "
+            "held out to ask for; got 0, which is for clients on machines of their own"
+        )
     asked = [split for split in population.splits if split.held_out(part)]
     limit = config.evaluation.max_clients
     if limit is not None and limit < len(asked) and not everybody:

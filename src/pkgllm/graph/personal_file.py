@@ -48,7 +48,7 @@ def change(
 ) -> tuple[PersonalRecord, PersonalRecord]:
     """Change a file, whole or not at all, while no other process changes it.
 
-    Where nothing changes, nothing is written.
+    Where nothing changes, nothing is written. What its owner alone may read stays so.
 
     Args:
         path: The file, or a link to it.
@@ -72,7 +72,8 @@ def change(
         before = read_record(path)
         after = make(before)
         if after != before:
-            write_graph(after, path)
+            only_its_owners = path.stat().st_mode & 0o077 == 0
+            write_graph(after, path, private=only_its_owners)
     return before, after
 
 

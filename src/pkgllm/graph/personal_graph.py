@@ -14,6 +14,9 @@ RELATIONS: tuple[Relation, ...] = get_args(Relation)
 Source = Literal["own_answer", "partner_answer", "own_edit", "own_statement"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
+MOVIE = "Movie"
+"""The class of items of which nothing else is said."""
+
 
 class Triple(NamedTuple):
     """(head, relation, tail): the owner, what they think, and the item's id."""
@@ -55,6 +58,8 @@ class Fact:
     """The item's surface form, for example ``Heat (1995)``."""
     time: Moment
     provenance: Provenance
+    item_class: str = MOVIE
+    """What the item is, a class of schema.org."""
 
 
 @dataclass(frozen=True, slots=True)

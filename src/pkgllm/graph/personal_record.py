@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation
+from pkgllm.graph.personal_graph import (
+    MOVIE,
+    Fact,
+    Moment,
+    PersonalGraph,
+    Provenance,
+    Relation,
+)
 from pkgllm.graph.rules import Direction, Rule
 
 
@@ -50,6 +57,7 @@ class Verdict(NamedTuple):
     relation: Relation
     tail: str
     name: str
+    item_class: str = MOVIE
 
 
 class Wish(NamedTuple):
@@ -74,7 +82,7 @@ class PersonalRecord:
     Raises:
         ValueError: If edits are not numbered in order or lack a time zone, a statement names an
             edit that is not there or ends before it is made, two facts about an item hold, an
-            item has two names, or a rule's id or wish stands twice.
+            item has two names or classes, or a rule's id or wish stands twice.
 
     Example:
         >>> from datetime import UTC
@@ -117,13 +125,17 @@ class PersonalRecord:
                 if end in ends:
                     raise self._off(f"edit {ended} ends two facts about {end[0]!r}")
                 ends.add(end)
-        names: dict[str, str] = {}
+        items: dict[str, Fact] = {}
         for fact in _facts(self.statements):
-            if names.setdefault(fact.tail, fact.name) != fact.name:
-                raise self._off(
-                    f"an item has one name, got {names[fact.tail]!r} and {fact.name!r} for "
-                    f"{fact.tail!r}"
-                )
+            first = items.setdefault(fact.tail, fact)
+            for what, one, other in (
+                ("name", first.name, fact.name),
+                ("class", first.item_class, fact.item_class),
+            ):
+                if one != other:
+                    raise self._off(
+                        f"an item has one {what}, got {one!r} and {other!r} for {fact.tail!r}"
+                    )
         wishes = [(rule.scope, rule.value) for rule in self.rules]
         for scope, value in wishes:
             if wishes.count((scope, value)) > 1:
@@ -225,18 +237,14 @@ class PersonalRecord:
             else s
             for s in self.statements
         ]
-        names = {fact.tail: fact.name for fact in _facts(self.statements)}
+        items = {fact.tail: (fact.name, fact.item_class) for fact in _facts(self.statements)}
         session = 1 + max((fact.time.session for fact in _facts(self.statements)), default=-1)
-        facts = [
-            Fact(
-                v.relation,
-                v.tail,
-                names.get(v.tail, v.name),
-                Moment(session, position),
-                provenance,
-            )
-            for position, v in enumerate(new.values())
-        ]
+        facts = []
+        for position, v in enumerate(new.values()):
+            # What the record calls an item already stays.
+            name, item_class = items.get(v.tail, (v.name, v.item_class))
+            time_said = Moment(session, position)
+            facts.append(Fact(v.relation, v.tail, name, time_said, provenance, item_class))
         first = self._next_rule()
         made = [
             Rule(f"r{first + place}", w.scope, w.value, w.direction, w.strength, provenance)

@@ -16,7 +16,7 @@ from rdflib.term import Node
 from pkgllm.errors import DataError
 from pkgllm.files import write_atomically
 from pkgllm.graph import vocabulary
-from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
+from pkgllm.graph.personal_graph import MOVIE, Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.personal_record import Edit, PersonalRecord, Statement
 from pkgllm.graph.rdf_nodes import NodeReader
 from pkgllm.graph.rdf_text import format_of, parse_jsonld, parse_turtle, read_rdf
@@ -83,7 +83,7 @@ def _written(owner: str, statement: Statement) -> dict[str, object]:
             "relation": content.relation,
             "item": {
                 "@id": vocabulary.item_iri(content.tail),
-                "@type": "Movie",
+                "@type": _item_type(content.item_class),
                 "name": content.name,
                 "identifier": content.tail,
             },
@@ -97,6 +97,11 @@ def _written(owner: str, statement: Statement) -> dict[str, object]:
     if ended_by is not None:
         written["endedBy"] = vocabulary.edit_iri(owner, ended_by)
     return written
+
+
+def _item_type(item_class: str) -> str:
+    # The context has a short word for films alone.
+    return MOVIE if item_class == MOVIE else vocabulary.item_class_iri(item_class)
 
 
 def from_jsonld(text: str, *, where: str) -> PersonalGraph:
@@ -161,15 +166,20 @@ def read_record(path: Path) -> PersonalRecord:
     return record_of(read_rdf(path), str(path))
 
 
-def write_graph(held: PersonalGraph | PersonalRecord, path: Path) -> None:
+def write_graph(held: PersonalGraph | PersonalRecord, path: Path, *, private: bool = False) -> None:
     """Write a graph or a record to a file, whole or not at all, in the format of its ending.
+
+    Args:
+        held: The graph or the record.
+        path: The file.
+        private: Whether its owner alone may read it.
 
     Raises:
         DataError: If the ending is another one.
         RunError: If the file cannot be written.
     """
     write = {"json-ld": to_jsonld, "turtle": to_turtle}[format_of(path)]
-    write_atomically(path, write(held))
+    write_atomically(path, write(held), private=private)
 
 
 def record_of(found: rdflib.Graph, where: str) -> PersonalRecord:
@@ -246,7 +256,14 @@ def _fact(reader: NodeReader, node: Node) -> Fact:
             reader.count(node, vocabulary.SESSION), reader.count(node, vocabulary.POSITION)
         ),
         provenance=_provenance(reader, node),
+        item_class=_item_class(reader, item),
     )
+
+
+def _item_class(reader: NodeReader, item: Node) -> str:
+    classes = sorted(filter(None, (vocabulary.item_class(iri) for iri in reader.types(item))))
+    # A film stays one, whatever else others call it, and so does what nobody calls anything.
+    return MOVIE if MOVIE in classes or not classes else classes[0]
 
 
 def _rule(reader: NodeReader, node: Node) -> Rule:

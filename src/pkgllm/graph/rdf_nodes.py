@@ -41,6 +41,10 @@ class NodeReader:
         """Tell whether a node is of a class."""
         return (node, RDF.type, URIRef(kind)) in self._found
 
+    def types(self, node: Node) -> list[str]:
+        """Return the classes of a node, in order of their names."""
+        return sorted(str(kind) for kind in self._found.objects(node, RDF.type))
+
     def one(self, node: Node, predicate: str) -> Node:
         """Return the one value there must be."""
         found = self.one_or_none(node, predicate)

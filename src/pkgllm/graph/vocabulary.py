@@ -1,10 +1,11 @@
 """The words of a personal graph in RDF: IRIs, the JSON-LD context, and ids as IRIs and back.
 
-Films are schema.org's, provenance is PROV's, and what neither has is in a small namespace of our
+Items are schema.org's, provenance is PROV's, and what neither has is in a small namespace of our
 own, which is a name and not an address: nothing is served there. ``docs/vocabulary.md`` explains
 every term. Nothing here imports an RDF library.
 """
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -24,7 +25,6 @@ RELATION = NAMESPACE + "relation"
 ITEM = NAMESPACE + "item"
 SESSION = NAMESPACE + "session"
 POSITION = NAMESPACE + "position"
-MOVIE = SCHEMA + "Movie"
 NAME = SCHEMA + "name"
 IDENTIFIER = SCHEMA + "identifier"
 DERIVED_FROM = PROV + "wasDerivedFrom"
@@ -88,6 +88,7 @@ RECORD_CONTEXT: Mapping[str, Any] = MappingProxyType(
 )
 """The inline context of a JSON-LD document that holds edits or rules as well."""
 
+_CLASS = re.compile(r"[0-9]*[A-Z][A-Za-z0-9]*")
 _PUBLIC_PREFIX = NAMESPACE + "public/"
 _OWNER_PREFIX = "urn:pkgllm:owner:"
 _ITEM_PREFIX = "urn:pkgllm:item:"
@@ -153,6 +154,35 @@ def item_id(iri: str) -> str:
         ValueError: If the IRI is not an item's.
     """
     return _id(iri, _ITEM_PREFIX)
+
+
+def item_class_iri(item_class: str) -> str:
+    """Return the IRI of a class of items.
+
+    Raises:
+        ValueError: If it is no name of a class of schema.org.
+
+    Example:
+        >>> item_class_iri("Recipe")
+        'https://schema.org/Recipe'
+    """
+    if not _CLASS.fullmatch(item_class):
+        raise ValueError(
+            "a class of schema.org, such as Recipe, is needed: letters and digits, the first "
+            f"letter a capital; got {item_class!r}"
+        )
+    return SCHEMA + item_class
+
+
+def item_class(iri: str) -> str | None:
+    """Return the class of items that an IRI names, or None where it names none.
+
+    Example:
+        >>> item_class("https://schema.org/Recipe"), item_class("https://w3id.org/pkgllm/Fact")
+        ('Recipe', None)
+    """
+    name = iri.removeprefix(SCHEMA)
+    return name if name != iri and _CLASS.fullmatch(name) else None
 
 
 def document_iri(document: str) -> str:

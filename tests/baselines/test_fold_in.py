@@ -9,6 +9,7 @@ from embedded_letters import CATALOGUE, CHOICES, TRAINING, graph_of
 from pkgllm.baselines.embedding_models import EmbeddingChoice
 from pkgllm.baselines.embedding_training import TrainingSetup, train_embeddings
 from pkgllm.baselines.fold_in import FoldIn, Visible, draw_negatives, fold_in, mean_person
+from pkgllm.baselines.frozen_models import OwnModels, SharedModel
 from pkgllm.baselines.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.baselines.pykeen_door import Model, entity_parts
 
@@ -16,6 +17,8 @@ GRAPH: PreferenceGraph = make_preference_graph(CATALOGUE, TRAINING)
 SETTINGS = FoldIn(steps=5, learning_rate=0.05, num_negatives=3)
 FITTED = [choice for choice in CHOICES if choice.name != "node_piece"]
 WITH_A_TABLE = [choice for choice in FITTED if choice.name in ("hake", "rotate", "complex")]
+WITH_OWN_TABLES = [choice for choice in FITTED if choice.name != "comp_gcn"]
+LIKES = ["bcd", "", "a", "aeib", "g"]
 PERSONS = torch.arange(len(GRAPH.persons))
 
 
@@ -41,7 +44,9 @@ def vector(model: Model, entity: int) -> list[torch.Tensor]:
 
 def fit(model: Model, persons: list[Visible], settings: FoldIn = SETTINGS) -> list[torch.Tensor]:
     prior = mean_person(model, PERSONS)
-    return fold_in(model, persons, prior=prior, items=GRAPH.items, settings=settings, seed=0)
+    return fold_in(
+        SharedModel(model), persons, prior=prior, items=GRAPH.items, settings=settings, seed=0
+    )
 
 
 @pytest.mark.parametrize("choice", WITH_A_TABLE, ids=lambda choice: choice.name)
@@ -97,6 +102,61 @@ def test_nothing_but_the_person_moves_and_others_do_not_matter(
         for part, alone in zip(together, fit(model, [person]), strict=True):
             assert torch.allclose(part[row], alone[0], atol=1e-5)
     assert not all(torch.equal(part[0], part[2]) for part in together)
+
+
+@pytest.mark.parametrize("choice", WITH_OWN_TABLES, ids=lambda choice: choice.name)
+def test_persons_with_models_of_their_own_are_fit_as_each_alone(
+    choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
+) -> None:
+    models = [copy.deepcopy(trained(choice)) for _ in range(2)]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in models[1].parameters():
+            parameter.mul_(1 + 0.2 * torch.rand(parameter.shape))
+    persons = [visible(name, likes) for name, likes in zip("vwxyz", LIKES, strict=True)]
+    whose, prior = [0, 1, 1, 0, 1], mean_person(models[0], PERSONS)
+    together = fold_in(
+        OwnModels.copied(models, whose),
+        persons,
+        prior=prior,
+        items=GRAPH.items,
+        settings=SETTINGS,
+        seed=0,
+    )
+    for row, person in enumerate(persons):
+        alone, other = (
+            fold_in(
+                SharedModel(models[which]),
+                [person],
+                prior=prior,
+                items=GRAPH.items,
+                settings=SETTINGS,
+                seed=0,
+            )
+            for which in (whose[row], 1 - whose[row])
+        )
+        for part, expected in zip(together, alone, strict=True):
+            assert torch.allclose(part[row], expected[0], atol=1e-5)
+        # The other model would have made somebody else of them.
+        if len(person.facts):
+            assert not all(
+                torch.allclose(part[row], expected[0], atol=1e-5)
+                for part, expected in zip(together, other, strict=True)
+            )
+
+
+def test_many_persons_with_models_of_their_own_are_fit_in_parts(
+    trained: Callable[[EmbeddingChoice], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(WITH_A_TABLE[0])
+    persons = [visible(name, likes) for name, likes in zip("vwxyz", LIKES, strict=True)]
+    frozen, prior = OwnModels.copied([model], [0] * 5), mean_person(model, PERSONS)
+    whole = fold_in(frozen, persons, prior=prior, items=GRAPH.items, settings=SETTINGS, seed=0)
+    # Two persons of at most four facts, each with three negatives.
+    monkeypatch.setattr("pkgllm.baselines.fold_in.PAIRS_AT_ONCE", 2 * 4 * 4)
+    parts = fold_in(frozen, persons, prior=prior, items=GRAPH.items, settings=SETTINGS, seed=0)
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
 
 
 def test_a_crowd_does_not_make_the_steps_smaller(

@@ -99,7 +99,8 @@ def test_of_equal_validation_values_the_first_wins(load: Load) -> None:
         ({}, {"reference": "eas"}, "reference must be the name of a row, got eas"),
         ({}, {"rows": []}, "rows: "),
         ({}, {"rows": 3}, "rows: "),
-        ({}, {"rows": [3]}, "row 1: "),
+        ({}, {"rows": [3]}, "row 1: must be a section of keys and values, got 3"),
+        ({"tuned": {"set": 3}}, {}, "row tuned: set: must be a list of text, got 3"),
         ({}, {"row": []}, "row: unknown key"),
         (
             {},

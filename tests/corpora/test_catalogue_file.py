@@ -88,3 +88,9 @@ def test_anything_else_is_an_error_that_says_where(tmp_path: Path, text: str, pi
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: No such file"):
         read_catalogue_file(tmp_path / "none.json")
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "items.json").write_bytes(b'{"\xff": []}')
+    with pytest.raises(DataError, match=r"items.json: not UTF-8 text: .* at byte 2"):
+        read_catalogue_file(tmp_path / "items.json")

@@ -36,7 +36,7 @@ def test_the_four_relations_are_read_and_nothing_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], r"must be one JSON object, film id -> facts, got a list"),
+        ([], r"facts by film id must be one JSON object, got \[\]"),
         ({"7": ["drama"]}, r"film 7: facts must be an object, got \['drama'\]"),
         ({"7": {"genre": "drama"}}, r"film 7: genre must be a list of texts, got 'drama'"),
         ({"7": {"star": ["A", None]}}, r"film 7: star must be a list of texts, got \['A', None\]"),
@@ -62,3 +62,9 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "movies.json").write_bytes(b'{"\xff": {}}')
     with pytest.raises(DataError, match=r"movies.json: not UTF-8 text: .* at byte 2"):
         read_movie_facts(tmp_path / "movies.json")
+
+
+def test_half_a_character_is_kept_written_out_or_not(tmp_path: Path) -> None:
+    (tmp_path / "movies.json").write_bytes(b'{"7": {"star": ["A \xed\xa0\xbd", "B \\ud83d"]}}')
+    facts = read_movie_facts(tmp_path / "movies.json")
+    assert facts == {"7": {"star": ("A \ud83d", "B \ud83d")}}

@@ -1,6 +1,5 @@
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_graphs import CATALOGUE, NUM_ITEMS, a_fact, graphs, liked, said, sizes
-from transformers import AutoTokenizer
 
 from pkgllm.corpora.splits import split_client
 from pkgllm.graph.personal_graph import PersonalGraph
@@ -21,6 +19,8 @@ from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.preferences.windows import WindowSettings
 from pkgllm.randomness import stream
 
+pytest_plugins = ["prose_writers"]
+
 Build = Callable[..., tuple[Group, ...]]
 
 
@@ -28,19 +28,11 @@ counts = st.builds(NegativeCounts, st.integers(0, 5), st.integers(0, NUM_ITEMS +
 
 
 @pytest.fixture(scope="module")
-def build(tiny_base_folder: Path) -> Build:
-    writer = PromptWriter(
-        AutoTokenizer.from_pretrained(tiny_base_folder),
-        form="prose",
-        instruction="",
-        request="Recommend movies to me.",
-        max_tokens=100_000,
-    )
-
+def build(prose_writer: PromptWriter) -> Build:
     def build(
         graph: PersonalGraph, negatives: NegativeCounts, *, seed: int = 0, **more: int
     ) -> tuple[Group, ...]:
-        builder = GroupBuilder(CATALOGUE, writer, negatives)
+        builder = GroupBuilder(CATALOGUE, prose_writer, negatives)
         wanted = {"hidden_facts": 3, "stride": 2, "min_context": 1, "max_groups": 16} | more
         return builder.build(graph, stream(seed, "groups", graph.owner), WindowSettings(**wanted))
 

@@ -1,16 +1,16 @@
 """Groups of people who are made up from the catalogue."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.preferences.groups import Group, GroupBuilder, NegativeCounts
 from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.preferences.public_groups import NUM_PUBLIC_GROUPS, public_groups
 from pkgllm.preferences.windows import WindowSettings
+
+pytest_plugins = ["prose_writers"]
 
 WINDOWS = WindowSettings(3, 2, min_context=2, max_groups=5, max_context=6)
 
@@ -22,19 +22,11 @@ def films(count: int) -> Catalogue:
 
 
 @pytest.fixture(scope="module")
-def make(tiny_base_folder: Path) -> Make:
-    writer = PromptWriter(
-        AutoTokenizer.from_pretrained(tiny_base_folder),
-        form="prose",
-        instruction="",
-        request="Recommend movies to me.",
-        max_tokens=100_000,
-    )
-
+def make(prose_writer: PromptWriter) -> Make:
     def make(
         catalogue: Catalogue, windows: WindowSettings = WINDOWS, *, seed: int = 0
     ) -> tuple[Group, ...]:
-        builder = GroupBuilder(catalogue, writer, NegativeCounts(known=1, uniform=2))
+        builder = GroupBuilder(catalogue, prose_writer, NegativeCounts(known=1, uniform=2))
         return public_groups(catalogue, builder, windows, seed=seed)
 
     return make

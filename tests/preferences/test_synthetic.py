@@ -1,11 +1,9 @@
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from some_graphs import NUM_ITEMS, graphs, liked, said
-from transformers import AutoTokenizer
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.graph.personal_graph import PersonalGraph
@@ -14,6 +12,8 @@ from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.preferences.public_paths import PublicPaths
 from pkgllm.preferences.synthetic import SyntheticSettings, synthetic_groups
 from pkgllm.randomness import stream
+
+pytest_plugins = ["prose_writers"]
 
 FILMS = Catalogue(
     Item(f"{n:02}", f"Film {n:02}", {"genre": (f"genre {n % 4}",)}) for n in range(NUM_ITEMS)
@@ -24,18 +24,10 @@ Make = Callable[..., tuple[Group, ...]]
 
 
 @pytest.fixture(scope="module")
-def make(tiny_base_folder: Path) -> Make:
-    writer = PromptWriter(
-        AutoTokenizer.from_pretrained(tiny_base_folder),
-        form="prose",
-        instruction="",
-        request="Recommend movies to me.",
-        max_tokens=100_000,
-    )
-
+def make(prose_writer: PromptWriter) -> Make:
     def make(graph: PersonalGraph, *, seed: int = 0, **chosen: int) -> tuple[Group, ...]:
         wanted = {"graph_edits": 4, "max_hidden": 10, "known_items": 2, "rule_facts": 3} | chosen
-        builder = GroupBuilder(FILMS, writer, NegativeCounts(known=0, uniform=2))
+        builder = GroupBuilder(FILMS, prose_writer, NegativeCounts(known=0, uniform=2))
         generator = stream(seed, "synthetic", graph.owner)
         return synthetic_groups(graph, builder, SyntheticSettings(**wanted), PATHS, generator)
 

@@ -8,29 +8,17 @@ from numpy.typing import NDArray
 from pykeen.models import InductiveNodePiece
 from torch import Tensor
 
-from pkgllm.baselines.fold_in import (
-    PAIRS_AT_ONCE,
-    FoldIn,
-    Visible,
-    fold_in,
-    mean_person,
-    tokenized_persons,
-)
+from pkgllm.baselines.fitted_scorer import FittedScorer, has_news, score_items, without_facts
+from pkgllm.baselines.fold_in import FoldIn, Visible, fold_in, mean_person, tokenized_persons
+from pkgllm.baselines.frozen_models import SharedModel
 from pkgllm.baselines.preference_graph import PreferenceGraph
-from pkgllm.baselines.pykeen_door import (
-    Model,
-    entity_parts,
-    model_device,
-    relation_parts,
-    score_parts,
-)
+from pkgllm.baselines.pykeen_door import Model, entity_parts, model_device, relation_parts
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.errors import DataError, PkgllmError
-from pkgllm.evaluation.ranks import best_columns, rank_gold
-from pkgllm.evaluation.scorer import ClientQueries, RankedClient
+from pkgllm.errors import DataError
+from pkgllm.evaluation.scorer import ClientQueries
 
 
-class EmbeddingScorer:
+class EmbeddingScorer(FittedScorer):
     """Score items by a trained embedding, for a person as the visible facts make them.
 
     Whoever took no part in training starts at the mean of the training clients, and whoever did, at
@@ -58,9 +46,6 @@ class EmbeddingScorer:
             none of them.
     """
 
-    clients_at_once = 64
-    """Persons that are asked for together."""
-
     def __init__(
         self,
         name: str,
@@ -76,43 +61,27 @@ class EmbeddingScorer:
                 f"{name}: the model must have the {graph.triples.num_entities} entities of its "
                 f"graph, has {model.num_entities}; load the model of this graph, or train it again"
             )
-        self.name = name
+        super().__init__(
+            name, ranked=graph.catalogue if catalogue is None else catalogue, known=graph.catalogue
+        )
         self._model, self._graph, self._settings, self._seed = model, graph, settings, seed
+        self._frozen = SharedModel(model)
         heads = graph.triples.triples
         self._trained_facts = {
             person: heads[heads[:, 0] == entity][:, 1:] for person, entity in graph.persons.items()
         }
         device = model_device(model)
-        self._ranked = graph.catalogue if catalogue is None else catalogue
-        self._liked = torch.tensor([[graph.relations["liked"]]], device=device)
+        ranked = torch.from_numpy(graph.items[self._places]).to(device)
+        liked = torch.tensor([graph.relations["liked"]], device=device)
+        persons = torch.tensor(list(graph.persons.values()), device=device)
         with torch.no_grad():
-            self._items = entity_parts(model, self._ranked_entities().to(device))
-            persons = torch.tensor(list(graph.persons.values()), device=device)
+            self._liked = [part.unsqueeze(0) for part in relation_parts(model, liked)]
+            self._items = [part.unsqueeze(0) for part in entity_parts(model, ranked)]
             self._trained = entity_parts(model, persons)
             self._prior = mean_person(model, persons)
 
-    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Return the model's scores, shape ``(len(queries), len(catalogue))``."""
-        found = np.empty((len(queries), len(self._ranked)))
-        for begin in range(0, len(queries), self.clients_at_once):
-            part = slice(begin, begin + self.clients_at_once)
-            found[part] = self._score_items(self._persons(queries[part]))
-        return found
-
-    def rank(
-        self,
-        queries: Sequence[ClientQueries],
-        candidates: NDArray[np.bool_],
-        gold: Sequence[NDArray[np.int64]],
-        *,
-        top_k: int,
-    ) -> Sequence[RankedClient | PkgllmError]:
-        """Rank as :func:`pkgllm.evaluation.scorer.rank_queries`, persons fit together."""
-        return rank_rows(self.scores(queries), candidates, gold, top_k=top_k)
-
-    def _ranked_entities(self) -> Tensor:
-        places = known_places(self._ranked, self._graph.catalogue, name=self.name)
-        return torch.from_numpy(self._graph.items[places])
+    def _score(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        return score_items(self._frozen, self._persons(queries), self._liked, self._items)
 
     def _persons(self, queries: Sequence[ClientQueries]) -> list[Tensor]:
         visible = [
@@ -126,7 +95,7 @@ class EmbeddingScorer:
         if isinstance(self._model, InductiveNodePiece):
             return tokenized_persons(self._model, visible, seed=self._seed)
         return fold_in(
-            self._model,
+            self._frozen,
             [person if self._has_news(person) else without_facts(person) for person in visible],
             prior=self._prior,
             items=self._graph.items,
@@ -140,90 +109,3 @@ class EmbeddingScorer:
 
     def _has_news(self, person: Visible) -> bool:
         return person.start is None or has_news(person, self._trained_facts[person.client])
-
-    def _score_items(self, persons: list[Tensor]) -> NDArray[np.float64]:
-        return score_items(self._model, persons, self._liked, self._items)
-
-
-def known_places(ranked: Catalogue, known: Catalogue, *, name: str) -> list[int]:
-    """Return where the items to rank stand among those with vectors.
-
-    Args:
-        ranked: In column order.
-        known: What the embedding was trained with.
-        name: Of the model, for the error.
-
-    Raises:
-        DataError: If one stands nowhere.
-    """
-    unknown = [item.id for item in ranked if item.id not in known]
-    if unknown:
-        raise DataError(
-            f"{name}: every item to rank must have a vector, and {len(unknown)} of "
-            f"{len(ranked)} have none, one is {unknown[0]!r}; an embedding can only be "
-            "asked of the catalogue that it was trained with"
-        )
-    return [known.index_by_id[item.id] for item in ranked]
-
-
-def has_news(person: Visible, known: NDArray[np.int64]) -> bool:
-    """Return whether a person's visible facts hold one that is not known.
-
-    Args:
-        person: Whose facts.
-        known: (relation, item entity), shape ``(facts, 2)``.
-    """
-    rows = {tuple(fact) for fact in known.tolist()}
-    return any(tuple(fact) not in rows for fact in person.facts.tolist())
-
-
-def without_facts(person: Visible) -> Visible:
-    """Return a person of whom nothing is visible, so that the vector stays where it starts."""
-    return Visible(person.client, person.facts[:0], person.start)
-
-
-@torch.no_grad()
-def score_items(
-    model: Model, persons: Sequence[Tensor], relation: Tensor, items: Sequence[Tensor]
-) -> NDArray[np.float64]:
-    """Return the scores of (person, relation, item), a part of the items at a time.
-
-    Args:
-        model: In evaluation mode.
-        persons: One tensor for each part of an entity, shape ``(persons, *part)``.
-        relation: Number of the relation, shape ``(1, 1)``.
-        items: As ``persons``, of the items.
-
-    Returns:
-        Shape ``(persons, items)``.
-    """
-    parts = relation_parts(model, relation)
-    at_once = max(1, PAIRS_AT_ONCE // max(1, len(persons[0])))
-    columns = [
-        score_parts(
-            model,
-            [part.unsqueeze(1) for part in persons],
-            parts,
-            [part[begin : begin + at_once].unsqueeze(0) for part in items],
-        ).double()
-        for begin in range(0, len(items[0]), at_once)
-    ]
-    return torch.cat(columns, dim=1).cpu().numpy()
-
-
-def rank_rows(
-    rows: NDArray[np.float64],
-    candidates: NDArray[np.bool_],
-    gold: Sequence[NDArray[np.int64]],
-    *,
-    top_k: int,
-) -> list[RankedClient | PkgllmError]:
-    """Rank rows of scores as :func:`pkgllm.evaluation.scorer.rank_queries` does."""
-    found: list[RankedClient | PkgllmError] = []
-    for row, mask, columns in zip(rows, candidates, gold, strict=True):
-        if np.isnan(row[mask]).any():
-            found.append(DataError("a candidate's score is NaN"))
-        else:
-            ranks = rank_gold(row, mask, columns)
-            found.append(RankedClient(ranks=ranks, top=best_columns(row, mask, top_k)))
-    return found

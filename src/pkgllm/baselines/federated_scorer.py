@@ -1,6 +1,5 @@
 """Embeddings that were trained over clients, under the protocol of all models."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,22 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pkgllm.baselines.embedding_scorer import (
-    has_news,
-    known_places,
-    rank_rows,
-    score_items,
-    without_facts,
-)
 from pkgllm.baselines.federated_embeddings import FederatedEmbeddings
+from pkgllm.baselines.fitted_scorer import FittedScorer, has_news, score_items, without_facts
 from pkgllm.baselines.fold_in import FoldIn, Visible, fold_in
+from pkgllm.baselines.frozen_models import OwnModels, SharedModel
 from pkgllm.baselines.pykeen_door import Model, entity_parts, model_device
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.errors import PkgllmError
-from pkgllm.evaluation.scorer import ClientQueries, RankedClient
+from pkgllm.evaluation.scorer import ClientQueries
 
 
-class FederatedScorer:
+class FederatedScorer(FittedScorer):
     """Score items for each client by the model that the client has at the end.
 
     A training client's own model is asked: its vector, its tables of what is not exchanged, and the
@@ -46,9 +39,6 @@ class FederatedScorer:
         DataError: If an item to rank has no vector.
     """
 
-    clients_at_once = 64
-    """Persons that are asked for together."""
-
     def __init__(
         self,
         name: str,
@@ -58,74 +48,57 @@ class FederatedScorer:
         seed: int,
         catalogue: Catalogue | None = None,
     ) -> None:
-        self.name = name
+        known = trained.graphs.graph.catalogue
+        super().__init__(name, ranked=known if catalogue is None else catalogue, known=known)
         self._trained, self._settings, self._seed = trained, settings, seed
         self._graphs = trained.graphs
-        known = self._graphs.graph.catalogue
-        places = known_places(known if catalogue is None else catalogue, known, name=name)
-        self._ranked = self._graphs.items[places]
 
-    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Return the models' scores, shape ``(len(queries), len(catalogue))``."""
-        found = np.empty((len(queries), len(self._ranked)))
-        places: dict[str | None, list[int]] = defaultdict(list)
-        for place, query in enumerate(queries):
-            places[None if self._trained.alike else self._owner(query)].append(place)
-        for owner, rows in places.items():
-            starts = [self._start(queries[row]) for row in rows] if self._trained.alike else None
+    @property
+    def clients_at_once(self) -> int:
+        """Persons that are asked for together; fewer where each one's tables are at hand."""
+        return super().clients_at_once if self._trained.alike else 16
+
+    def _score(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        graphs, owners = self._graphs, [self._owner(query) for query in queries]
+        distinct = list(dict.fromkeys(owners))
+        starts: dict[str | None, list[Tensor]] = {}
+
+        def model_of(owner: str | None) -> Model:
             model = self._trained.local_model(owner)
-            for begin in range(0, len(rows), self.clients_at_once):
-                part = rows[begin : begin + self.clients_at_once]
-                found[part] = self._score(
-                    model,
-                    [queries[row] for row in part],
-                    starts[begin : begin + self.clients_at_once] if starts else [None] * len(part),
-                )
-        return found
+            starts[owner] = _person(model)
+            return model
 
-    def rank(
-        self,
-        queries: Sequence[ClientQueries],
-        candidates: NDArray[np.bool_],
-        gold: Sequence[NDArray[np.int64]],
-        *,
-        top_k: int,
-    ) -> Sequence[RankedClient | PkgllmError]:
-        """Rank as :func:`pkgllm.evaluation.scorer.rank_queries`."""
-        return rank_rows(self.scores(queries), candidates, gold, top_k=top_k)
+        models = map(model_of, distinct)
+        frozen: SharedModel | OwnModels
+        if self._trained.alike:
+            *_, last = models
+            frozen = SharedModel(last)
+        else:
+            frozen = OwnModels.copied(models, [distinct.index(owner) for owner in owners])
+        fitted = fold_in(
+            frozen,
+            [
+                self._visible(query, starts[owner])
+                for query, owner in zip(queries, owners, strict=True)
+            ],
+            prior=starts[owners[0]],
+            items=graphs.items,
+            settings=self._settings,
+            seed=self._seed,
+        )
+        rows = torch.arange(len(queries), device=frozen.device)
+        liked = torch.tensor([[graphs.graph.relations["liked"]]], device=frozen.device)
+        ranked = torch.from_numpy(graphs.items[self._places]).to(frozen.device).unsqueeze(0)
+        return score_items(
+            frozen, fitted, frozen.relations(rows, liked), frozen.entities(rows, ranked)
+        )
 
     def _owner(self, query: ClientQueries) -> str | None:
         """Return whose model is asked; None for a newcomer's."""
         seen = query.seen_in_training and query.client in self._graphs.own
         return query.client if seen else None
 
-    def _start(self, query: ClientQueries) -> list[Tensor]:
-        return _person(self._trained.local_model(self._owner(query)))
-
-    def _score(
-        self,
-        model: Model,
-        queries: Sequence[ClientQueries],
-        starts: Sequence[Sequence[Tensor] | None],
-    ) -> NDArray[np.float64]:
-        graphs, device = self._graphs, model_device(model)
-        persons = [
-            self._visible(query, start) for query, start in zip(queries, starts, strict=True)
-        ]
-        fitted = fold_in(
-            model,
-            persons,
-            prior=_person(model),
-            items=graphs.items,
-            settings=self._settings,
-            seed=self._seed,
-        )
-        liked = torch.tensor([[graphs.graph.relations["liked"]]], device=device)
-        with torch.no_grad():
-            items = entity_parts(model, torch.from_numpy(self._ranked).to(device))
-        return score_items(model, fitted, liked, items)
-
-    def _visible(self, query: ClientQueries, start: Sequence[Tensor] | None) -> Visible:
+    def _visible(self, query: ClientQueries, start: Sequence[Tensor]) -> Visible:
         person = Visible(query.client, self._graphs.facts(query.graph), start)
         owner, alone = self._owner(query), self._trained.federation.exchange == "isolation"
         if owner is None or not alone or not self._trained.took_part(owner):

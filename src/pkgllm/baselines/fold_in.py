@@ -10,15 +10,9 @@ from pykeen.models import InductiveNodePiece
 from pykeen.triples import CoreTriplesFactory
 from torch import Tensor
 
+from pkgllm.baselines.frozen_models import Frozen
 from pkgllm.baselines.hake import HakeInteraction
-from pkgllm.baselines.pykeen_door import (
-    Model,
-    entity_parts,
-    model_device,
-    no_bars,
-    relation_parts,
-    score_parts,
-)
+from pkgllm.baselines.pykeen_door import Model, entity_parts, model_device, no_bars
 from pkgllm.randomness import stream, torch_seed
 
 PAIRS_AT_ONCE = 4096
@@ -71,7 +65,7 @@ def mean_person(model: Model, persons: Tensor) -> list[Tensor]:
 
 
 def fold_in(
-    model: Model,
+    frozen: Frozen,
     visible: Sequence[Visible],
     *,
     prior: Sequence[Tensor],
@@ -92,7 +86,7 @@ def fold_in(
     fit, and attention is not run again.
 
     Args:
-        model: Trained, in evaluation mode.
+        frozen: The trained model, or that of each person.
         visible: The persons; each client once.
         prior: The start of those who took no part, one tensor for each part of an entity.
         items: Entities that negatives are drawn from.
@@ -103,35 +97,39 @@ def fold_in(
         One tensor for each part of an entity, shape ``(len(visible), *part)``.
     """
     groups = [
-        _fit(model, group, prior, items, settings, seed) for group in _groups(visible, settings)
+        _fit(frozen.some(begin, end), visible[begin:end], prior, items, settings, seed)
+        for begin, end in _groups(visible, settings, padded=frozen.padded)
     ]
     if not groups:
         return [part.new_empty(0, *part.shape) for part in prior]
     return [torch.cat(parts) for parts in zip(*groups, strict=True)]
 
 
-def _groups(visible: Sequence[Visible], settings: FoldIn) -> Iterator[Sequence[Visible]]:
+def _groups(
+    visible: Sequence[Visible], settings: FoldIn, *, padded: bool
+) -> Iterator[tuple[int, int]]:
     """Cut the persons where their facts are too many for one step."""
     pairs = [len(person.facts) * (1 + settings.num_negatives) for person in visible]
-    begin = total = 0
+    begin = total = most = 0
     for place, more in enumerate(pairs):
-        if place > begin and total + more > PAIRS_AT_ONCE:
-            yield visible[begin:place]
-            begin, total = place, 0
-        total += more
+        most = max(most, more)
+        total = (place - begin + 1) * most if padded else total + more
+        if place > begin and total > PAIRS_AT_ONCE:
+            yield begin, place
+            begin, total, most = place, more, more
     if begin < len(visible):
-        yield visible[begin:]
+        yield begin, len(visible)
 
 
 def _fit(
-    model: Model,
+    frozen: Frozen,
     visible: Sequence[Visible],
     prior: Sequence[Tensor],
     items: NDArray[np.int64],
     settings: FoldIn,
     seed: int,
 ) -> list[Tensor]:
-    device = model_device(model)
+    device = frozen.device
     starts = [part.expand(len(visible), *part.shape).clone() for part in prior]
     for row, one in enumerate(visible):
         if one.start is not None:
@@ -143,18 +141,16 @@ def _fit(
     facts = torch.from_numpy(np.concatenate([person.facts for person in visible])).to(device)
     owner = torch.from_numpy(rows).to(device)
     drawn = torch.from_numpy(draw_negatives(visible, items, settings, seed)).to(device)
-    with torch.no_grad():
-        relations = relation_parts(model, facts[:, :1])
-        liked = entity_parts(model, facts[:, 1:])
+    relations = frozen.relations(owner, facts[:, :1])
+    liked = frozen.entities(owner, facts[:, 1:])
     persons = [start.clone().requires_grad_() for start in starts]
     optimizer = torch.optim.Adam(persons, lr=settings.learning_rate)
     for step in range(settings.steps):
-        with torch.no_grad():
-            others = entity_parts(model, drawn[step])
+        others = frozen.entities(owner, drawn[step])
         heads = [person[owner].unsqueeze(1) for person in persons]
-        loss = model.loss.process_slcwa_scores(
-            positive_scores=score_parts(model, heads, relations, liked),
-            negative_scores=score_parts(model, heads, relations, others),
+        loss = frozen.loss.process_slcwa_scores(
+            positive_scores=frozen.scores(owner, heads, relations, liked),
+            negative_scores=frozen.scores(owner, heads, relations, others),
         )
         # A mean over all persons' facts would let each take the smaller steps the more there are.
         gradients = torch.autograd.grad(loss * len(facts), persons)

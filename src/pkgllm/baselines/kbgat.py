@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from pykeen.losses import MarginRankingLoss, SoftplusLoss
 from pykeen.models import ERModel, TransE
-from pykeen.nn.modules import ConvKBInteraction
 from torch import Tensor
 
+from pkgllm.baselines.convkb import SummedConvKb
 from pkgllm.baselines.embedding_stages import Schedule, Stage
 from pkgllm.baselines.integer_triples import IntegerTriples
 from pkgllm.baselines.kbgat_attention import make_edges
@@ -122,7 +122,7 @@ class Kbgat:
     def _decoder(self, triples: IntegerTriples, entities: Tensor, relations: Tensor) -> Model:
         return ERModel(
             triples_factory=triples.factory(),
-            interaction=ConvKBInteraction(
+            interaction=SummedConvKb(
                 hidden_dropout_rate=self.decoder_dropout,
                 embedding_dim=entities.shape[1],
                 num_filters=self.filters,

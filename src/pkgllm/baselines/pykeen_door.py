@@ -8,6 +8,8 @@ import torch
 from pykeen.models import ERModel
 from pykeen.utils import NoRandomSeedNecessary
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import Module
 
 OWN_SEED: Any = NoRandomSeedNecessary
 """Given to a PyKEEN model as its seed, so that it does not seed Python, numpy and torch for all."""
@@ -43,6 +45,20 @@ def score_parts(
 ) -> Tensor:
     """Return the scores of broadcast parts."""
     found: Tensor = model.interaction(*map(_single, (heads, relations, tails)))
+    return found
+
+
+def score_with(
+    interaction: Module,
+    network: dict[str, Tensor],
+    heads: list[Tensor],
+    relations: list[Tensor],
+    tails: list[Tensor],
+) -> Tensor:
+    """Return the scores of broadcast parts by an interaction with other numbers than its own."""
+    found: Tensor = functional_call(
+        interaction, network, tuple(map(_single, (heads, relations, tails)))
+    )
     return found
 
 

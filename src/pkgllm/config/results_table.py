@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from pkgllm.config.problems import problems_of
 from pkgllm.config.section import Section
 from pkgllm.config.study import labelled
 
@@ -57,6 +58,24 @@ class ResultsTable(Section):
     """The row whose differences from all others are tested."""
     published_in: str
     """Where published numbers come from."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_by_name(cls, tree: Any) -> Any:
+        """Check each row by itself, so that a problem names the row; other values are left."""
+        rows = tree.get("rows") if isinstance(tree, dict) else None
+        if not isinstance(rows, list | tuple):
+            return tree
+        checked, lines = [], []
+        for number, of_row in enumerate(rows, start=1):
+            name = of_row.get("name", number) if isinstance(of_row, dict) else number
+            try:
+                checked.append(Row.model_validate(of_row, strict=True))
+            except ValidationError as error:
+                lines += [f"row {name}: {problem}" for problem in problems_of(error, of_row, Row)]
+        if lines:
+            raise ValueError("\n".join(lines))
+        return {**tree, "rows": tuple(checked)}
 
     @model_validator(mode="after")
     def _possible(self) -> "ResultsTable":

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from pkgllm.config.load import find_config, load_any_config, read_tree
-from pkgllm.config.problems import did_you_mean, problems_of
+from pkgllm.config.load import find_config
+from pkgllm.config.plan_files import load_planned, read_plan
+from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.config.study import Point, Study
 from pkgllm.config.study_plot import Layout, clash_lines, lay_out_plot
@@ -56,15 +55,7 @@ def load_study(name_or_path: str) -> Plan:
         >>> [run.name for run in plan.runs][:3]
         ['fedavg-seed0', 'fedprox-seed0', 'scaffold-seed0']
     """
-    path = find_config(name_or_path, kind="study")
-    tree, problems = read_tree(path)
-    study: Study | None = None
-    try:
-        study = Study.model_validate(tree, strict=True)
-    except ValidationError as error:
-        problems += problems_of(error, tree, Study)
-    if study is None or problems:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    path, study = read_plan(name_or_path, Study, kind="study")
     points = study.points()
     configs = _configs(path, study, points)
     layout = None
@@ -96,12 +87,11 @@ def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str
     points_by_line: dict[str, list[str]] = {}
     for point in points:
         try:
-            config = load_any_config(study.base, point.overrides)
+            config = load_planned(study.base, point.overrides)
             lines = _not_for_sweeps(study, config)
             found[point.name] = config
         except ConfigError as error:
-            # There is no --set here, but the same words in the study's file.
-            lines = [line.removeprefix("--set ") for line in str(error).splitlines()]
+            lines = str(error).splitlines()
         for line in lines:
             points_by_line.setdefault(line, []).append(point.name)
     if points_by_line:

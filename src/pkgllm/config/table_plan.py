@@ -4,10 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from pkgllm.config.load import find_config, load_any_config, read_tree
-from pkgllm.config.problems import problems_of
+from pkgllm.config.plan_files import load_planned, read_plan
 from pkgllm.config.results_table import ResultsTable, Row
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.errors import ConfigError
@@ -54,10 +51,9 @@ class TablePlan:
         owner = row if row.of is None else self.table.row(row.of)
         assert owner.config is not None
         try:
-            return load_any_config(owner.config, overrides)
+            return load_planned(owner.config, overrides)
         except ConfigError as error:
-            # There is no --set here, but the same words in the table's file.
-            lines = dict.fromkeys(line.removeprefix("--set ") for line in str(error).splitlines())
+            lines = str(error).splitlines()
             raise ConfigError(
                 "\n".join(f"{self.path}: row {row.name}: {line}" for line in lines)
             ) from error
@@ -78,19 +74,9 @@ def load_table(name_or_path: str) -> TablePlan:
         >>> plan.table.reference
         'FedPKGLLM NoSyn'
     """
-    path = find_config(name_or_path, kind="table")
-    tree, problems = read_tree(path)
-    rows, lines = _rows(tree.get("rows"))
-    table: ResultsTable | None = None
-    try:
-        if not lines:
-            table = ResultsTable.model_validate({**tree, "rows": rows}, strict=True)
-    except ValidationError as error:
-        problems += problems_of(error, tree, ResultsTable)
-    lines += map(str, problems)
-    if table is None or lines:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
+    path, table = read_plan(name_or_path, ResultsTable, kind="table")
     plan = TablePlan(path.stem, path, table)
+    lines: list[str] = []
     for row in table.rows:
         try:
             _check(plan, row)
@@ -99,20 +85,6 @@ def load_table(name_or_path: str) -> TablePlan:
     if lines:
         raise ConfigError("\n".join(dict.fromkeys(lines)))
     return plan
-
-
-def _rows(given: object) -> tuple[object, list[str]]:
-    """Check each row by itself, so that a problem names the row; other values are left alone."""
-    if not isinstance(given, list | tuple):
-        return given, []
-    rows, lines = [], []
-    for number, of_row in enumerate(given, start=1):
-        name = of_row.get("name", number) if isinstance(of_row, dict) else number
-        try:
-            rows.append(Row.model_validate(of_row, strict=True))
-        except ValidationError as error:
-            lines += [f"row {name}: {problem}" for problem in problems_of(error, of_row, Row)]
-    return tuple(rows), lines
 
 
 def _check(plan: TablePlan, row: Row) -> None:

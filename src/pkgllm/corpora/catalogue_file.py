@@ -61,8 +61,10 @@ def write_catalogue_file(catalogue: Catalogue, path: Path) -> None:
 def read_json_object(path: Path, *, what: str) -> dict[str, object]:
     """Read a file that must hold one JSON object.
 
+    Half a character, which some files of dialogues hold, is kept as it is.
+
     Args:
-        path: The file.
+        path: The file, in UTF-8.
         what: What it holds, for messages.
 
     Raises:
@@ -72,6 +74,8 @@ def read_json_object(path: Path, *, what: str) -> dict[str, object]:
         found = json.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
     except json.JSONDecodeError as error:
         raise DataError(
             f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "

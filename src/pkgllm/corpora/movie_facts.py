@@ -1,9 +1,9 @@
 """Public facts about films: genre, director, writer and star, from ``movies.json``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pkgllm.corpora.catalogue_file import read_json_object
 from pkgllm.errors import DataError
 
 FACT_RELATIONS = ("genre", "director", "writer", "star")
@@ -22,23 +22,7 @@ def read_movie_facts(path: Path) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     Raises:
         DataError: If the file cannot be read or has another shape.
     """
-    try:
-        content = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "
-            "the file may be cut off"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not facts about films: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(
-            f"{path}: must be one JSON object, film id -> facts, got a {type(content).__name__}"
-        )
+    content = read_json_object(path, what="facts by film id")
     return {film: _facts(facts, f"{path}: film {film}") for film, facts in content.items()}
 
 

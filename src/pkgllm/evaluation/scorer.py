@@ -126,11 +126,34 @@ def _rank_by_scores(
         raise ValueError(
             f"scores of {scorer.name!r} must have shape {(1, len(candidates))}, got {scores.shape}"
         )
-    if np.isnan(scores[0, candidates]).any():
+    return rank_scores(scores[0], candidates, gold, top_k=top_k)
+
+
+def rank_scores(
+    scores: NDArray[np.float64],
+    candidates: NDArray[np.bool_],
+    gold: NDArray[np.int64],
+    *,
+    top_k: int,
+) -> RankedClient | DataError:
+    """Rank one client's held-out items by the scores of the whole catalogue.
+
+    Args:
+        scores: Shape ``(catalogue,)``.
+        candidates: True where a column competes, of the same shape.
+        gold: Columns of the held-out items, all of them candidates.
+        top_k: Length of the list of best candidates.
+
+    Returns:
+        What the scores say, or an error where one of a candidate is no number.
+
+    Raises:
+        ValueError: If :func:`rank_gold` refuses the columns.
+    """
+    if np.isnan(scores[candidates]).any():
         return DataError("a candidate's score is NaN")
     return RankedClient(
-        ranks=rank_gold(scores[0], candidates, gold),
-        top=best_columns(scores[0], candidates, top_k),
+        ranks=rank_gold(scores, candidates, gold), top=best_columns(scores, candidates, top_k)
     )
 
 

@@ -29,6 +29,15 @@ _ANSWERS = {
 }
 
 
+# Minutes each.
+_LONGEST = ("test_reproduced.py", "test_resumed_deployment.py", "test_private_deployment.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, lest one process work on them when the others are done."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
+
 @pytest.fixture
 def ray_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Wait until no other test process has a Ray: two would each take all processors."""

@@ -143,10 +143,14 @@ def test_the_remarks_tell_how_the_numbers_came_to_be(runs: list[Path], tmp_path:
             "base": random_ranks(1, num_clients=6, skill=1),
         },
     )
-    assert len(comparison_remarks(compare([few]))) == 2
-    assert "is flipped in each of the 64 ways." in comparison_remarks(compare([few]))[1]
+    _, p, privacy = comparison_remarks(compare([few]))
+    assert "is flipped in each of the 64 ways." in p
+    assert privacy.startswith("Privacy: none, no epsilon can be given;")
     one = write_run(tmp_path / "one", {"tuned": {"a": (1,)}})
-    assert comparison_remarks(compare([one])) == ("One client only, so no interval can be given.",)
+    assert comparison_remarks(compare([one])) == (
+        "One client only, so no interval can be given.",
+        privacy,
+    )
 
 
 def test_every_metric_has_a_heading() -> None:

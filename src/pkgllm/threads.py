@@ -11,7 +11,7 @@ def wait_briefly() -> None:
 
     By default they spin for milliseconds (GNU libgomp: 300,000 turns). Where another process holds
     the processor that a thread needs, the others then spin at its cost, and training on two threads
-    takes many times as long as on one. To be called before torch is imported, which reads the
+    can take many times as long as on one. To be called before torch is imported, which reads the
     variable once; processes that are started later inherit it. What the environment says already
     (``GOMP_SPINCOUNT`` or ``OMP_WAIT_POLICY``) holds. Results do not change.
 

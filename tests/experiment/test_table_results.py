@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 import yaml
 
 from answered_runs import change_row, write_run
+from pkgllm.config.load import dump_config, load_config
 from pkgllm.config.table_plan import TablePlan, load_table
 from pkgllm.experiment.tables.results import table_results
 from pkgllm.experiment.tables.rows import row_folder
 from pkgllm.experiment.tables.tuning import Tuned, recorded
+from pkgllm.privacy.statements import Guarantee
 
 BEYOND = {
     "coverage": 0.5,
@@ -103,6 +106,28 @@ def test_the_table_says_what_its_rows_promise(plan: TablePlan, tmp_path: Path) -
     assert told == (
         "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
     )
+
+
+def test_the_table_hides_no_seed_that_promises_less(tmp_path: Path) -> None:
+    budget = "privacy={name: client, delta: 1e-3, clip_norm: 1, noise_multiplier: 2}"
+    rows = [{"name": "Good", "config": "quickstart.yaml", "set": [budget]}]
+    table = {"title": "T", "reference": "Good", "published_in": "nowhere", "rows": rows}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(table))
+    private = load_table(str(tmp_path / "t.yaml"))
+    for seed, epsilon in ((0, 1.0), (1, 2.0)):
+        write(private, tmp_path, TOPS, seed)
+        folder = tmp_path / row_folder(private.table.rows[0], seed)
+        (folder / "config.yaml").write_text(
+            dump_config(load_config("quickstart.yaml", [f"seed={seed}", budget]))
+        )
+        results = json.loads((folder / "results.json").read_text())
+        promised = asdict(Guarantee("client", epsilon, 1e-3, "prv"))
+        (folder / "results.json").write_text(json.dumps({**results, "privacy": promised}))
+    notes = table_results(private, recorded(private), [0, 1], {}, tmp_path)["notes"]
+    assert [note.split(" at ")[0] for note in notes if "Privacy" in note] == [
+        "Good: Privacy: epsilon 1.00",
+        "Good: Privacy: epsilon 2.00",
+    ]
 
 
 def test_over_seeds_the_mean_and_its_spread(plan: TablePlan, tmp_path: Path) -> None:

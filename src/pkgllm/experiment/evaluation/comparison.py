@@ -321,7 +321,7 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
     ]
     if differing:
         notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
-    return notes + privacy_notes({run.name: run for run in runs})
+    return notes + privacy_notes((run.name, run) for run in runs)
 
 
 def _readers(runs: Sequence[Predictions], name: str) -> list[Predictions]:

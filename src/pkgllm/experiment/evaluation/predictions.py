@@ -166,22 +166,25 @@ def read_predictions(path: Path, name: str) -> Predictions:
     return Predictions(name, path, config, digests, asked, seen, answers)
 
 
-def privacy_notes(runs: Mapping[str, Predictions]) -> list[str]:
+def privacy_notes(runs: Iterable[tuple[str, Predictions]]) -> list[str]:
     """Return what runs promise, for a table in which they stand beside each other.
 
     Args:
-        runs: By their name in the table.
+        runs: Each with its name in the table, which several seeds may share; where they promise
+            different things, all are told.
 
     Raises:
         PrivacyError: If what a run promises is damaged.
     """
     names_by_statement: dict[str, list[str]] = {}
-    for name, run in runs.items():
+    for name, run in runs:
         promised = privacy_statement(run.config, ranked_guarantee(run.path))
         names_by_statement.setdefault(promised, []).append(name)
     if len(names_by_statement) == 1:
         return list(names_by_statement)
-    return [f"{', '.join(names)}: {told}" for told, names in names_by_statement.items()]
+    return [
+        f"{', '.join(dict.fromkeys(names))}: {told}" for told, names in names_by_statement.items()
+    ]
 
 
 def check_same_queries(first: Predictions, other: Predictions) -> None:

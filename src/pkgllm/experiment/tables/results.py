@@ -223,11 +223,10 @@ def _isolation_notes(plan: TablePlan, tuned: Tuned) -> Iterator[str]:
 def _privacy_notes(found: Iterable[_Finished]) -> list[str]:
     """Return what the runs promise, each under the name of the row that owns it."""
     return privacy_notes(
-        {
-            of_row.row.name: next(iter(of_row.runs.values()))
-            for of_row in found
-            if of_row.runs and of_row.row.of is None
-        }
+        (of_row.row.name, run)
+        for of_row in found
+        if of_row.row.of is None
+        for run in of_row.runs.values()
     )
 
 

@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +137,24 @@ class Impatient:
             signal.raise_signal(signal.SIGINT)
 
         yield advance
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_here_leaves_no_process_behind(
+    make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    def fail_at_the_second(line: str) -> None:
+        if "run 2/2" in line:
+            raise OSError("nobody reads this any more")
+
+    output = tmp_path / "out"
+    with pytest.raises(OSError, match="nobody reads"):
+        sweep(make_plan("mode.rounds=300"), output, Silent(), fail_at_the_second, processes=2)
+    assert not any(str(output).encode() in command for command in commands())
+
+
+def commands() -> Iterator[bytes]:
+    """What every process of this machine was called with."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            yield place.read_bytes()

@@ -224,8 +224,18 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     "a model that is not ranked": (
         {"models": ["tuned", "popularty"]},
         [
-            "every point: models must be ranked by the runs (tuned, base, popularity, item_knn, "
-            "ease), got popularty; did you mean popularity?"
+            "models must be ranked by the runs (tuned, base, popularity, item_knn, ease), got "
+            "popularty; did you mean popularity?"
+        ],
+    ),
+    "a model to be tested that only some runs rank": (
+        {
+            "models": ["base", "tuned"],
+            "grid": {"base": {"asked": [], "not": ["evaluation.base_model=false"]}},
+        },
+        [
+            "the first of models must be ranked by all runs (tuned, popularity, item_knn, ease), "
+            "got base"
         ],
     ),
     "deployment": (

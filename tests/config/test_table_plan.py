@@ -62,6 +62,8 @@ def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(l
     assert isinstance(tried, Experiment)
     assert tried.training.learning_rate == 2e-3
     assert (tried.evaluation.part, tried.seed) == ("validation", 0)
+    # It would be asked the same in every setting.
+    assert not tried.evaluation.base_model
     assert plan.tuning(ease, "low").evaluation.baselines.l2 == 1
 
 

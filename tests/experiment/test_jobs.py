@@ -161,6 +161,20 @@ def test_evaluating_a_run_again_gives_its_own_numbers(finished: Finished, tmp_pa
         assert (tmp_path / "again" / name).read_bytes() == before[name]
 
 
+def test_the_base_model_is_asked_only_where_it_is_wanted(
+    run_in: Callable[[str], Finished], tmp_path: Path
+) -> None:
+    config, path, report = run_in("federated")
+    choice = config.evaluation.model_copy(update={"base_model": False})
+    alone = train(config.model_copy(update={"evaluation": choice}), tmp_path / "run", Silent())
+    expected = {name: of for name, of in report.results["models"].items() if name != "base"}
+    assert {"base", "tuned"} <= report.results["models"].keys()
+    assert alone.results["models"] == expected
+    assert [line["models"]["tuned"] for line in predictions(tmp_path / "run")] == [
+        line["models"]["tuned"] for line in predictions(path)
+    ]
+
+
 def test_evaluations_are_numbered_below_the_run(
     run_in: Callable[[str], Finished], tmp_path: Path
 ) -> None:

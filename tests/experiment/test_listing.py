@@ -122,6 +122,15 @@ def test_every_model_is_asked_in_every_mode(small_world: Asked, answered: Lists)
             assert not any(found.failed for found in sample)
 
 
+def test_the_base_model_is_asked_only_where_it_is_wanted(
+    small_world: Asked, answered: Lists
+) -> None:
+    choice = small_world.config.evaluation.model_copy(update={"base_model": False})
+    config = small_world.config.model_copy(update={"evaluation": choice})
+    found = replace(small_world, config=config).asker().ask({"greedy": 1}, Silent())
+    assert found == {("tuned", "greedy"): answered["tuned", "greedy"]}
+
+
 @pytest.mark.parametrize("model", ["tuned", "base"])
 def test_greedy_lists_are_those_of_the_decoder_in_any_company(
     small_world: Asked, answered: Lists, model: str

@@ -156,6 +156,26 @@ def test_the_summary_holds_what_the_results_say(
     assert "![tiny](plot.png)" in text
 
 
+def test_what_one_point_ranks_for_all_is_shown_once(
+    whole: tuple[Plan, Path, Swept, list[str]], make_plan: MakePlan, tmp_path: Path
+) -> None:
+    plan = make_plan(
+        seeds=[7],
+        grid={
+            "objective": {
+                "kto": [],
+                "dpo": ["objective={name: dpo}", "evaluation.base_model=false"],
+            }
+        },
+    )
+    summary = sweep(plan, tmp_path / "out", Silent(), quiet).summary
+    assert [list(point["models"]) for point in summary["points"]] == [["tuned"], ["tuned"]]
+    assert list(summary["shared"]) == ["base", "popularity"]
+    of_both = whole[2].summary["shared"]["base"]["mrr"]["values"]
+    assert summary["shared"]["base"]["mrr"]["values"] == of_both[:1]
+    assert "base, popularity: the same wherever ranked" in (tmp_path / "out/summary.md").read_text()
+
+
 def test_finished_runs_are_left_alone(
     whole: tuple[Plan, Path, Swept, list[str]], tmp_path: Path
 ) -> None:

@@ -62,5 +62,8 @@ class Evaluation(Section):
     memory_gib: PositiveFloat = 2.0
     """Memory that ranking may take beside the model's parameters, GiB; sets how much goes through
     the model at once."""
+    base_model: bool = True
+    """Whether the base model, before tuning, is asked as well. It answers alike in every run with
+    the same data and prompts, and takes as long as the tuned one."""
     baselines: Baselines = Baselines()
     lists: Lists = Lists()

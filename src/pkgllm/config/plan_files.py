@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from pkgllm.config.load import find_config, load_any_config, read_tree
 from pkgllm.config.problems import problems_of
-from pkgllm.config.schema import AnyExperiment
+from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.config.section import Section
 from pkgllm.errors import ConfigError
 
@@ -42,6 +42,13 @@ def read_plan(
     if found is None or problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return path, found
+
+
+def ranked_models(config: AnyExperiment) -> tuple[str, ...]:
+    """Return the names of the models that a run ranks, the trained one first."""
+    with_base = isinstance(config, Experiment) and config.evaluation.base_model
+    untuned = ("base",) if with_base else ()
+    return ("tuned", *untuned, *config.evaluation.baselines.names)
 
 
 def load_planned(base: str, overrides: Sequence[str]) -> AnyExperiment:

@@ -105,7 +105,8 @@ class Study(Section):
     metrics: tuple[MetricName, ...] = ("hits@10", "mrr")
     """What the summary shows."""
     models: tuple[str, ...] = ("tuned",)
-    """Whose numbers it shows; the first one's are drawn and tested."""
+    """Whose numbers it shows. The first one's are drawn and tested; others need not be ranked by
+    every run."""
     reference: Chosen | None = None
     """The point that the others are tested against, as a value for each axis; none when absent."""
     plot: Plot | None = None

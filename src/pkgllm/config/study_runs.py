@@ -1,11 +1,13 @@
 """A study's file, found, read, and turned into the configurations of all its runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pkgllm.config.load import find_config
-from pkgllm.config.plan_files import load_planned, read_plan
+from pkgllm.config.mode_sections import DeploymentRuntime, Federated
+from pkgllm.config.plan_files import load_planned, ranked_models, read_plan
 from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.config.study import Point, Study
@@ -88,37 +90,43 @@ def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str
     for point in points:
         try:
             config = load_planned(study.base, point.overrides)
-            lines = _not_for_sweeps(study, config)
+            lines = _not_for_sweeps(config)
             found[point.name] = config
         except ConfigError as error:
             lines = str(error).splitlines()
         for line in lines:
             points_by_line.setdefault(line, []).append(point.name)
-    if points_by_line:
-        raise ConfigError(
-            "\n".join(
-                f"{path}: {_named(names, points)}: {line}" for line, names in points_by_line.items()
-            )
-        )
+    lines = [f"{_named(names, points)}: {line}" for line, names in points_by_line.items()]
+    # Of a point that cannot be, nobody knows what it would rank.
+    lines += _never_ranked(study, found.values()) if len(found) == len(points) else ()
+    if lines:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
     return found
 
 
-def _not_for_sweeps(study: Study, config: AnyExperiment) -> list[str]:
-    lines = []
-    untuned: tuple[str, ...] = ()
-    if isinstance(config, Experiment):
-        untuned = ("base",)
-        if config.mode.name == "federated" and config.mode.runtime.name == "deployment":
-            lines.append("mode.runtime must be local or ray in a sweep, got deployment")
-    known = ("tuned", *untuned, *config.evaluation.baselines.names)
-    for model in study.models:
+def _not_for_sweeps(config: AnyExperiment) -> list[str]:
+    match config:
+        case Experiment(mode=Federated(runtime=DeploymentRuntime())):
+            return ["mode.runtime must be local or ray in a sweep, got deployment"]
+        case _:
+            return []
+
+
+def _never_ranked(study: Study, configs: Iterable[AnyExperiment]) -> Iterator[str]:
+    """Yield models that are not ranked: the first by some run, the others by none."""
+    by_run = [ranked_models(config) for config in configs]
+    somewhere = tuple(dict.fromkeys(chain.from_iterable(by_run)))
+    everywhere = tuple(model for model in somewhere if all(model in ranked for ranked in by_run))
+    for model, known, which in (
+        (study.models[0], everywhere, "the first of models must be ranked by all runs"),
+        *((model, somewhere, "models must be ranked by the runs") for model in study.models[1:]),
+    ):
         if model not in known:
-            close = did_you_mean(model, known)
-            lines.append(
-                f"models must be ranked by the runs ({', '.join(known)}), got {model}"
+            close = None if model in somewhere else did_you_mean(model, known)
+            yield (
+                f"{which} ({', '.join(known)}), got {model}"
                 f"{f'; did you mean {close}?' if close else ''}"
             )
-    return lines
 
 
 def _named(names: list[str], points: tuple[Point, ...]) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pkgllm.config.plan_files import load_planned, read_plan
+from pkgllm.config.plan_files import load_planned, ranked_models, read_plan
 from pkgllm.config.results_table import ResultsTable, Row
-from pkgllm.config.schema import AnyExperiment, Experiment
+from pkgllm.config.schema import AnyExperiment
 from pkgllm.errors import ConfigError
 
-VALIDATION = "evaluation.part=validation"
+_TO_CHOOSE = ("evaluation.part=validation", "evaluation.base_model=false")
+"""What a run ranks that tries a setting; the base model is the same for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class TablePlan:
         """
         owner = row if row.of is None else self.table.row(row.of)
         shared = owner.set if owner is row else (*owner.set, *row.set)
-        return self._load(row, (*shared, *row.grid[label], VALIDATION))
+        return self._load(row, (*shared, *row.grid[label], *_TO_CHOOSE))
 
     def _load(self, row: Row, overrides: tuple[str, ...]) -> AnyExperiment:
         owner = row if row.of is None else self.table.row(row.of)
@@ -93,8 +94,7 @@ def _check(plan: TablePlan, row: Row) -> None:
         plan.tuning(row, label)
     owner = row if row.of is None else plan.table.row(row.of)
     config = plan.config(owner, winners, seed=0)
-    tuned = ("tuned", "base") if isinstance(config, Experiment) else ("tuned",)
-    ranked = (*tuned, *config.evaluation.baselines.names)
+    ranked = ranked_models(config)
     if row.model not in ranked:
         raise ConfigError(
             f"{plan.path}: row {row.name}: model must be ranked by its run ({', '.join(ranked)}), "

@@ -54,7 +54,7 @@ def study_remarks(summary: Mapping[str, Any]) -> tuple[str, ...]:
             "Values of several runs are means over seeds; SD over seeds, with n - 1 below."
         )
     if summary["shared"]:
-        found.append(f"{', '.join(summary['shared'])}: the same in every point, and shown once.")
+        found.append(f"{', '.join(summary['shared'])}: the same wherever ranked, and shown once.")
     if all(point["privacy"] is None for point in summary["points"]):
         found.append("Privacy: none; no epsilon can be given.")
     elif max(counts) > 1:

@@ -40,7 +40,7 @@ class _ListModel:
 
 
 class ListAsker:
-    """Asks the tuned model and the base model of a run for lists.
+    """Asks the tuned model of a run for lists, and the base model where that is asked as well.
 
     In mode ``local`` it takes the adapter that strangers get from the model as it stands, so it
     must be made before anything is ranked or asked for.
@@ -85,6 +85,7 @@ class ListAsker:
                 select if with_adapter else None,
             )
             for name, with_adapter in (("tuned", True), ("base", False))
+            if with_adapter or config.evaluation.base_model
         )
 
     def ask(self, samples_by_mode: Mapping[Mode, int], progress: Progress) -> Lists:

@@ -46,8 +46,8 @@ def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
 
 def language_models(
     config: schema.Experiment, ranked: Ranked, population: Population
-) -> tuple[Scorer, Scorer]:
-    """Return the tuned model, and the base model that it was.
+) -> tuple[Scorer, ...]:
+    """Return the tuned model, and the base model that it was where it is asked for.
 
     Raises:
         ModelError: If the base model cannot be ranked, or memory does not suffice.
@@ -78,7 +78,7 @@ def language_models(
         tuned, base = (_scored(s, config.evaluation.score, trie) for s in (policy, reference))
     if config.mode.name == "local":
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
-    return tuned, base
+    return (tuned, base) if config.evaluation.base_model else (tuned,)
 
 
 def make_baselines(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pkgllm.config.plan_files import ranked_models
 from pkgllm.config.study import Point
 from pkgllm.config.study_runs import Plan
 from pkgllm.errors import RunError
@@ -60,7 +61,7 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
           ``seconds``, ``privacy`` (null without any), and for each of its ``models`` and metrics
           the ``mean`` over seeds and the ``values``; ``sd`` (null for one run), ``low``
           and ``high``, the 95 % interval of a single run (null for several);
-        - ``shared``: the same for models that are alike in all points;
+        - ``shared``: the same for models that are alike in all points that rank them;
         - ``differences``: null, or ``reference``, ``model``, and ``points`` as made by
           :func:`~pkgllm.experiment.studies.comparison.against_reference`;
         - ``notes``.
@@ -95,7 +96,9 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
         ],
         "points": points,
         "shared": {
-            model: _measures(next(filter(None, found.values())), model, study.metrics)
+            model: _measures(
+                next(runs for runs in found.values() if _rank(runs, model)), model, study.metrics
+            )
             for model in shared
         },
         "differences": differences,
@@ -113,11 +116,12 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
 
 def _finished(plan: Plan, point: Point, output: Path) -> Iterator[_Finished]:
     for run in plan.of_point(point):
+        ranked = ranked_models(run.config)
         folder = RunFolder(output / run.name)
         if not folder.results.exists():
             continue
         results = read_json(folder.results)
-        for model in plan.study.models:
+        for model in (model for model in plan.study.models if model in ranked):
             for metric in plan.study.metrics:
                 match results:
                     case {"models": {**models}} if _is_measured(models.get(model), metric):
@@ -140,13 +144,18 @@ def _is_measured(model: object, metric: str) -> bool:
 
 
 def _is_shared(found: Mapping[str, Sequence[_Finished]], model: str) -> bool:
-    """Return whether a model is the same in all points, as what is not trained often is."""
+    """Return whether a model is the same wherever it is ranked, as what is not trained often is."""
+    finished = [runs for runs in found.values() if runs]
     told = [
         [(run.seed, run.results["models"][model]) for run in runs]
-        for runs in found.values()
-        if runs
+        for runs in finished
+        if _rank(runs, model)
     ]
-    return len(told) > 1 and all(of_point == told[0] for of_point in told)
+    return bool(told) and len(finished) > 1 and all(of_point == told[0] for of_point in told)
+
+
+def _rank(runs: Sequence[_Finished], model: str) -> bool:
+    return bool(runs) and model in runs[0].results["models"]
 
 
 def _point_row(
@@ -160,7 +169,9 @@ def _point_row(
         "seeds": [run.seed for run in runs],
         "seconds": float(np.mean(seconds)) if seconds else None,
         "privacy": _privacy([run.results.get("privacy") for run in runs]),
-        "models": {model: _measures(runs, model, plan.study.metrics) for model in own if runs},
+        "models": {
+            model: _measures(runs, model, plan.study.metrics) for model in own if _rank(runs, model)
+        },
     }
 
 

@@ -82,6 +82,7 @@ def test_forgotten_things_stay_in_the_history_and_out_of_an_export_without(
     assert "Raiders" in (home / ME).read_text()
     assert pkgllm("pkg", "export", ME, "-o", "all.ttl").code == 0
     assert read_record(home / "all.ttl") == read_record(home / ME)
+    assert (home / "all.ttl").stat().st_mode & 0o777 == 0o600
     done = pkgllm("pkg", "export", ME, "-o", "now.ttl", "--no-history")
     assert done.out == "now.ttl: no facts, no rules, no edits\n"
     assert "Raiders" not in (home / "now.ttl").read_text()

@@ -70,6 +70,10 @@ def test_what_its_owner_alone_may_read_stays_so(file: Path, mode: int) -> None:
     assert len(read_record(file).graph.facts) == 1
 
 
+def test_a_new_one_is_read_by_its_owner_alone(file: Path) -> None:
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_changes_nothing_is_not_written(file: Path) -> None:
     change(file, like)
     stamp = file.stat().st_mtime_ns, file.stat().st_ino

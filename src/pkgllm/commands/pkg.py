@@ -42,7 +42,7 @@ def new(
 ) -> None:
     """Make the graph of a person of whom nothing is known yet.
 
-    FILE ends in .jsonld, .json or .ttl.
+    FILE ends in .jsonld, .json or .ttl, and can be read by you alone until you allow more.
     """
     from pkgllm.graph.personal_file import create
 
@@ -187,7 +187,7 @@ def export(
 ) -> None:
     """Write the graph as JSON-LD or Turtle, by the ending of the file.
 
-    FILE is the person's graph.
+    FILE is the person's graph. What is written can be read by you alone until you allow more.
     """
     from pkgllm.errors import DataError
     from pkgllm.graph.rdf import read_record, write_graph
@@ -197,7 +197,7 @@ def export(
         record = record.without_history()
     if output.exists():
         raise DataError(f"{output}: is there already; choose another name")
-    write_graph(record, output)
+    write_graph(record, output, private=True)
     typer.echo(f"{output}: {_counted(record)}")
 
 

@@ -25,7 +25,7 @@ _BETWEEN_TRIES = 0.05
 
 
 def create(path: Path, owner: str, *, patience: float = PATIENCE) -> PersonalRecord:
-    """Make the file of a person of whom nothing is known yet.
+    """Make the file of a person of whom nothing is known yet; its owner alone may read it.
 
     Raises:
         DataError: If the file is there already, or its ending is another one.
@@ -36,7 +36,7 @@ def create(path: Path, owner: str, *, patience: float = PATIENCE) -> PersonalRec
         if path.exists():
             raise DataError(f"{path}: is there already; choose another name")
         record = PersonalRecord(owner)
-        write_graph(record, path)
+        write_graph(record, path, private=True)
     return record
 
 

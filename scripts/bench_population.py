@@ -36,8 +36,10 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate
+from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.server_app import make_server_app, run_in_process
+from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lane_decoder import LaneDecoder
@@ -50,6 +52,8 @@ from pkgllm.training.log_probabilities import Branch
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
 
 SEED, WARM_UP = 0, 2
+TIMEOUT = 3600.0
+"""Seconds for a round."""
 LOCAL_STEPS, GROUPS_PER_STEP = 1, 2
 PASS_BYTES, REFERENCE_BYTES = 2 << 30, 256 << 20
 """As ``pkgllm train`` has them on a CPU."""
@@ -209,16 +213,18 @@ def measure(path: Path, *, cohort_size: int, num_rounds: int) -> Measured:
         )
         bytes_before = resident("VmRSS")
         watch = Watch(trainer, score)
-        federate(
-            trainer=trainer,
-            clients=sorted(store),
+        rounds = Rounds(
+            strategy=make_strategy("fedavg"),
             initial=adapter_state(policy),
             num_rounds=WARM_UP + num_rounds,
             cohort_size=cohort_size,
             seed=SEED,
             learning_rate=lambda round_num: config.training.learning_rate,
+            timeout=TIMEOUT,
             on_round=watch,
         )
+        cohort_app = CohortApp(trainer, weighting="uniform", report_private_metrics=False)
+        run_in_process(make_server_app(rounds), cohort_app, sorted(store))
         peak = resident("VmHWM")
     return Measured(
         clients=len(store),

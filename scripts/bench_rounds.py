@@ -39,10 +39,11 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from pkgllm.config import strategy_sections as sections
+from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.control_store import ControlStore
-from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate
+from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
@@ -58,6 +59,8 @@ from training_bench.workload import (
     used_adapter,
 )
 
+TIMEOUT = 3600.0
+"""Seconds for a round."""
 NUM_LAYERS = 28 * 7
 """Adapted layers of Qwen3-0.6B; here they are all of one size."""
 
@@ -160,18 +163,20 @@ def rounds_of(
             controls = ClientControls(
                 ControlStore(Path(folder) / "controls", clients, adapter), local_steps=1
             )
-        federate(
-            trainer=trainer,
-            clients=clients,
+        rounds = Rounds(
+            strategy=strategy,
             initial=adapter,
             num_rounds=watched,
             cohort_size=num_clients,
             seed=0,
             learning_rate=lambda round_num: 1e-3,
-            strategy=strategy,
-            controls=controls,
+            timeout=TIMEOUT,
             on_round=on_round,
         )
+        cohort_app = CohortApp(
+            trainer, weighting="uniform", report_private_metrics=False, controls=controls
+        )
+        run_in_process(make_server_app(rounds), cohort_app, clients)
     num_bytes = 4 * sum(value.numel() for value in adapter.values())
     state_bytes = sum(value.nbytes for value in strategy.state_dict().values())
     # The first round warms up, and the last one is watched.

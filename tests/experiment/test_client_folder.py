@@ -34,7 +34,7 @@ from pkgllm.federation.records import (
     to_adapter,
     to_record,
 )
-from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.rounds import RoundRecord, Rounds
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import adapter_state
@@ -253,18 +253,20 @@ def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_pat
         seen: list[RoundRecord] = []
         policy = make_policy(own.config, load_base(own.config))
         server = make_server_app(
-            strategy=make_strategy(
-                "scaffold", {"server_learning_rate": 1.0}, clients=["00"], local_steps=1
-            ),
-            initial=start.adapter if start else adapter_state(policy),
-            num_rounds=last,
-            cohort_size=1,
-            seed=0,
-            learning_rate=lambda round_num: 0.5,
-            timeout=60,
-            on_round=seen.append,
-            first_round=first,
-            strategy_state=start.strategy_state if start else None,
+            Rounds(
+                strategy=make_strategy(
+                    "scaffold", {"server_learning_rate": 1.0}, clients=["00"], local_steps=1
+                ),
+                initial=start.adapter if start else adapter_state(policy),
+                num_rounds=last,
+                cohort_size=1,
+                seed=0,
+                learning_rate=lambda round_num: 0.5,
+                timeout=60,
+                on_round=seen.append,
+                first_round=first,
+                strategy_state=start.strategy_state if start else None,
+            )
         )
         run_in_process(server, app, ["00"])
         return seen[-1]

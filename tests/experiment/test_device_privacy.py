@@ -16,7 +16,7 @@ from pkgllm.experiment.deployment.setup import write_federation_keys
 from pkgllm.experiment.jobs import build_data
 from pkgllm.experiment.privacy.devices import DevicePrivacy
 from pkgllm.experiment.run_record import load_base
-from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.rounds import RoundRecord, Rounds
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import adapter_state
@@ -177,14 +177,16 @@ def rounds(folder: Path) -> list[RoundRecord]:
     own = ClientFolder(folder)
     seen: list[RoundRecord] = []
     server = make_server_app(
-        strategy=make_strategy("fedavg"),
-        initial=adapter_state(make_policy(own.config, load_base(own.config))),
-        num_rounds=4,
-        cohort_size=1,
-        seed=0,
-        learning_rate=lambda round_num: 0.1,
-        timeout=60,
-        on_round=seen.append,
+        Rounds(
+            strategy=make_strategy("fedavg"),
+            initial=adapter_state(make_policy(own.config, load_base(own.config))),
+            num_rounds=4,
+            cohort_size=1,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            on_round=seen.append,
+        )
     )
     run_in_process(server, own.make_app(Silent()), ["00"])
     return seen

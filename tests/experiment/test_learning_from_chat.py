@@ -24,6 +24,7 @@ from pkgllm.experiment.run_record import load_base
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import ARRAYS, CLIENT_ID, num_bytes, to_adapter
+from pkgllm.federation.rounds import Rounds
 from pkgllm.federation.server_app import make_server_app
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.graph.rdf import read_graph
@@ -130,14 +131,16 @@ def train_round(devices: Devices, start: AdapterState, number: int) -> Round:
     clients = sorted(devices.apps)
     grid = LocalGrid(devices, clients, on_message=messages.append)
     server = make_server_app(
-        strategy=make_strategy("fedavg", {}, clients=clients, local_steps=1),
-        initial=start,
-        num_rounds=number,
-        cohort_size=len(clients),
-        seed=7,
-        learning_rate=lambda round_num: 0.02,
-        timeout=600,
-        first_round=number,
+        Rounds(
+            strategy=make_strategy("fedavg", {}, clients=clients, local_steps=1),
+            initial=start,
+            num_rounds=number,
+            cohort_size=len(clients),
+            seed=7,
+            learning_rate=lambda round_num: 0.02,
+            timeout=600,
+            first_round=number,
+        )
     )
     context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
     server(grid, context)

@@ -12,6 +12,7 @@ from flwr.app import Message
 from private_things import found_in, private_scores, private_texts
 from tiny_corpus import FILMS, tiny_experiment, write_corpus
 
+from one_process import federate
 from pkgllm.errors import FederationError
 from pkgllm.experiment.assembly import (
     build_groups,
@@ -20,7 +21,6 @@ from pkgllm.experiment.assembly import (
     populate,
     read_corpus,
 )
-from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lane_decoder import LaneDecoder

@@ -61,6 +61,7 @@ def run_named(
 ) -> AdapterState:
     """Run two rounds of all of them on Ray."""
     from pkgllm.federation.ray_runtime import RayResources, run_on_ray
+    from pkgllm.federation.rounds import Rounds
     from pkgllm.federation.server_app import make_server_app
     from pkgllm.federation.strategies import make_strategy
 
@@ -75,7 +76,11 @@ def run_named(
         "timeout": 300.0,
     }
     return run_on_ray(
-        make_server_app(**(server | changes)),
+        make_server_app(
+            Rounds(
+                **(server | changes),
+            )
+        ),
         MakeNamed(tuple(targets.items()), notes, building_fails),
         num_clients=len(targets),
         resources=resources,

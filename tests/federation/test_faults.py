@@ -9,9 +9,9 @@ import pytest
 import torch
 from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
 
+from one_process import federate
 from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
 

@@ -23,13 +23,14 @@ from noisy_rounds import (
 )
 from quadratic_clients import QuadraticClients, same_bytes
 
+from one_process import federate
 from pkgllm.errors import FederationError, PrivacyError
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.records import ARRAYS, CONFIG, Instruction, to_adapter
 from pkgllm.federation.round_privacy import LocalNoiseRounds
-from pkgllm.federation.rounds import RoundRecord, sample_cohort
-from pkgllm.federation.server_app import federate, make_server_app, run_in_process
+from pkgllm.federation.rounds import RoundRecord, Rounds, sample_cohort
+from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
@@ -258,17 +259,19 @@ def test_who_is_drawn_and_not_connected_leaves_too_few_shares() -> None:
         seen: list[RoundRecord] = []
         cohort = sample_cohort(list(CLIENTS), 9, 0, 1)
         server = make_server_app(
-            strategy=make_strategy("fedavg"),
-            initial=big_adapter(),
-            num_rounds=1,
-            cohort_size=9,
-            seed=0,
-            learning_rate=lambda round_num: 0.1,
-            timeout=60,
-            min_updates=4,
-            on_round=seen.append,
-            privacy=free_rounds(),
-            clients=list(CLIENTS),
+            Rounds(
+                strategy=make_strategy("fedavg"),
+                initial=big_adapter(),
+                num_rounds=1,
+                cohort_size=9,
+                seed=0,
+                learning_rate=lambda round_num: 0.1,
+                timeout=60,
+                min_updates=4,
+                on_round=seen.append,
+                privacy=free_rounds(),
+                clients=list(CLIENTS),
+            )
         )
         app = CohortApp(
             QuadraticClients(CLIENTS),

@@ -7,7 +7,7 @@ from flwr.app import RecordDict
 from superlink_state import SuperLinkState
 
 from pkgllm.errors import FederationError
-from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.federation.strategies import make_strategy
 
 
@@ -152,15 +152,17 @@ def test_a_round_names_the_client_that_stayed_away(link: SuperLinkState) -> None
     link.then()
     link.then(lambda: link.serve("1", "3"), lambda: link.take("2"), lambda: link.go("2"))
     run_rounds(
-        grid=link.grid,
-        strategy=make_strategy("fedavg"),
-        initial={"a": torch.zeros(1)},
-        num_rounds=1,
-        cohort_size=3,
-        seed=0,
-        learning_rate=lambda round_num: 1.0,
-        timeout=1.0,
-        on_round=rounds.append,
+        link.grid,
+        Rounds(
+            strategy=make_strategy("fedavg"),
+            initial={"a": torch.zeros(1)},
+            num_rounds=1,
+            cohort_size=3,
+            seed=0,
+            learning_rate=lambda round_num: 1.0,
+            timeout=1.0,
+            on_round=rounds.append,
+        ),
     )
     (record,) = rounds
     assert record.failed == {"2": "no reply within 1 s"}

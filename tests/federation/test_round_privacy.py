@@ -26,7 +26,7 @@ from pkgllm.errors import PrivacyError
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
-from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
@@ -77,16 +77,18 @@ def train(
     )
     app = cohort_app(CLIENTS, strategy)
     adapter = run_rounds(
-        grid=LocalGrid(app, clients),
-        strategy=make_strategy(strategy, parameters, clients=clients),
-        initial=big_adapter(),
-        num_rounds=num_rounds,
-        cohort_size=cohort_size,
-        seed=0,
-        learning_rate=lambda round_num: 0.1,
-        timeout=60,
-        on_round=None if seen is None else seen.append,
-        privacy=privacy,
+        LocalGrid(app, clients),
+        Rounds(
+            strategy=make_strategy(strategy, parameters, clients=clients),
+            initial=big_adapter(),
+            num_rounds=num_rounds,
+            cohort_size=cohort_size,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            timeout=60,
+            on_round=None if seen is None else seen.append,
+            privacy=privacy,
+        ),
     )
     return adapter, privacy
 
@@ -129,28 +131,30 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
 
     def run(num_rounds: int, noise_multiplier: float) -> AdapterState:
         return run_rounds(
-            grid=LocalGrid(cohort_app(CLIENTS, "fedavg"), connected),
-            strategy=make_strategy("fedavg"),
-            initial=big_adapter(),
-            num_rounds=num_rounds,
-            cohort_size=10,
-            seed=0,
-            learning_rate=lambda round_num: 0.1,
-            timeout=60,
-            min_updates=10,
-            on_round=seen.append,
-            privacy=ClientLevelRounds(
-                noise_multiplier=noise_multiplier,
-                clip=AdaptiveClip(0.5),
-                adaptive=False,
-                num_clients=len(CLIENTS),
-                expected_cohort=10,
-                charge=lambda round_num, mechanism: charged.append(mechanism),
-                affordable=lambda mechanism: True,
-                noise=fixed(6),
-                trained=KEYS,
+            LocalGrid(cohort_app(CLIENTS, "fedavg"), connected),
+            Rounds(
+                strategy=make_strategy("fedavg"),
+                initial=big_adapter(),
+                num_rounds=num_rounds,
+                cohort_size=10,
+                seed=0,
+                learning_rate=lambda round_num: 0.1,
+                timeout=60,
+                min_updates=10,
+                on_round=seen.append,
+                privacy=ClientLevelRounds(
+                    noise_multiplier=noise_multiplier,
+                    clip=AdaptiveClip(0.5),
+                    adaptive=False,
+                    num_clients=len(CLIENTS),
+                    expected_cohort=10,
+                    charge=lambda round_num, mechanism: charged.append(mechanism),
+                    affordable=lambda mechanism: True,
+                    noise=fixed(6),
+                    trained=KEYS,
+                ),
+                clients=list(CLIENTS),
             ),
-            clients=list(CLIENTS),
         )
 
     released = run(1, 1e-9)
@@ -197,25 +201,27 @@ def test_what_is_released_depends_on_the_noisy_means_alone(name: StrategyName) -
     def run(targets: Mapping[str, float]) -> RoundRecord:
         seen: list[RoundRecord] = []
         run_rounds(
-            grid=LocalGrid(cohort_app(targets, name), list(targets)),
-            strategy=make_strategy(name, STRATEGIES[name], clients=list(targets)),
-            initial=big_adapter(),
-            num_rounds=4,
-            cohort_size=3,
-            seed=0,
-            learning_rate=lambda round_num: 0.1,
-            timeout=60,
-            on_round=seen.append,
-            privacy=Loud(
-                noise_multiplier=1.0,
-                clip=AdaptiveClip(1.0),
-                adaptive=False,
-                num_clients=len(targets),
-                expected_cohort=3,
-                charge=lambda round_num, mechanism: None,
-                affordable=lambda mechanism: True,
-                noise=fixed(9),
-                trained=KEYS,
+            LocalGrid(cohort_app(targets, name), list(targets)),
+            Rounds(
+                strategy=make_strategy(name, STRATEGIES[name], clients=list(targets)),
+                initial=big_adapter(),
+                num_rounds=4,
+                cohort_size=3,
+                seed=0,
+                learning_rate=lambda round_num: 0.1,
+                timeout=60,
+                on_round=seen.append,
+                privacy=Loud(
+                    noise_multiplier=1.0,
+                    clip=AdaptiveClip(1.0),
+                    adaptive=False,
+                    num_clients=len(targets),
+                    expected_cohort=3,
+                    charge=lambda round_num, mechanism: None,
+                    affordable=lambda mechanism: True,
+                    noise=fixed(9),
+                    trained=KEYS,
+                ),
             ),
         )
         return seen[-1]
@@ -277,17 +283,19 @@ def test_the_unit_example_charges_the_whole_cohort_before_it_is_asked_also_who_f
 
     with pytest.raises(PrivacyError, match="the ledger is full"):
         run_rounds(
-            grid=LocalGrid(
+            LocalGrid(
                 CohortApp(clients, weighting="uniform", report_private_metrics=False), list("abc")
             ),
-            strategy=make_strategy("fedavg"),
-            initial=big_adapter(),
-            num_rounds=4,
-            cohort_size=3,
-            seed=0,
-            learning_rate=lambda round_num: 0.1,
-            timeout=60,
-            privacy=ExampleLevelRounds(lambda cohort: True, charge),
+            Rounds(
+                strategy=make_strategy("fedavg"),
+                initial=big_adapter(),
+                num_rounds=4,
+                cohort_size=3,
+                seed=0,
+                learning_rate=lambda round_num: 0.1,
+                timeout=60,
+                privacy=ExampleLevelRounds(lambda cohort: True, charge),
+            ),
         )
     whole = ("a", "b", "c")
     assert charged == [(1, whole, 0), (2, whole, 1), (3, whole, 2)]

@@ -24,7 +24,7 @@ from pkgllm.federation import records
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.resumable import ResumableStrategy
-from pkgllm.federation.rounds import RoundRecord, run_rounds, sample_cohort
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds, sample_cohort
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 
@@ -52,16 +52,18 @@ def rounds(
     on_round: Callable[[RoundRecord], None] | None = None,
 ) -> AdapterState:
     return run_rounds(
-        grid=grid,
-        strategy=strategy or make_strategy("fedavg"),
-        initial=adapter_at(0.1) if initial is None else initial,
-        num_rounds=num_rounds,
-        cohort_size=cohort_size,
-        seed=seed,
-        learning_rate=lambda round_num: 0.3 / round_num,
-        timeout=60,
-        on_round=on_round,
-        first_round=first_round,
+        grid,
+        Rounds(
+            strategy=strategy or make_strategy("fedavg"),
+            initial=adapter_at(0.1) if initial is None else initial,
+            num_rounds=num_rounds,
+            cohort_size=cohort_size,
+            seed=seed,
+            learning_rate=lambda round_num: 0.3 / round_num,
+            timeout=60,
+            on_round=on_round,
+            first_round=first_round,
+        ),
     )
 
 
@@ -124,14 +126,16 @@ def test_another_seed_draws_other_cohorts() -> None:
 
 def test_equals_flowers_own_loop_where_everybody_takes_part() -> None:
     ours = run_rounds(
-        grid=local_grid(),
-        strategy=make_strategy("fedavg"),
-        initial=adapter_at(0.1),
-        num_rounds=4,
-        cohort_size=len(CLIENTS),
-        seed=0,
-        learning_rate=lambda _: 0.3,
-        timeout=60,
+        local_grid(),
+        Rounds(
+            strategy=make_strategy("fedavg"),
+            initial=adapter_at(0.1),
+            num_rounds=4,
+            cohort_size=len(CLIENTS),
+            seed=0,
+            learning_rate=lambda _: 0.3,
+            timeout=60,
+        ),
     )
     theirs = make_strategy("fedavg").start(
         local_grid(),
@@ -161,16 +165,18 @@ def test_a_cohort_is_sent_the_baseline_of_the_adapter_that_it_starts_from(
     app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
     seen: list[RoundRecord] = []
     run_rounds(
-        grid=LocalGrid(app, list(clients.targets)),
-        strategy=strategy,
-        initial=adapter_at(2.0),
-        num_rounds=3,
-        cohort_size=2,
-        seed=0,
-        learning_rate=lambda _: 0.5,
-        timeout=60,
-        on_round=seen.append,
-        kl_baseline=lambda adapter: 10 * float(adapter["layer.lora_A"].mean()),
+        LocalGrid(app, list(clients.targets)),
+        Rounds(
+            strategy=strategy,
+            initial=adapter_at(2.0),
+            num_rounds=3,
+            cohort_size=2,
+            seed=0,
+            learning_rate=lambda _: 0.5,
+            timeout=60,
+            on_round=seen.append,
+            kl_baseline=lambda adapter: 10 * float(adapter["layer.lora_A"].mean()),
+        ),
     )
     # From 2 half way to the mean of 4 and 12, three times: 2, 5, 6.5.
     assert [record.kl_baseline for record in seen] == [20.0, 50.0, 65.0]

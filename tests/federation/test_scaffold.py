@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.serverapp import Grid
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from quadratic_clients import QuadraticClients, adapter_at, entries
 from reply_lists import cohort_grid
 
+from one_process import federate
 from pkgllm.errors import FederationError
 from pkgllm.federation import records
 from pkgllm.federation.client_app import CohortApp
@@ -20,9 +22,8 @@ from pkgllm.federation.client_controls import ClientControls
 from pkgllm.federation.control_store import ControlStore
 from pkgllm.federation.flower_internals import RUN_ID
 from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.rounds import RoundRecord, run_rounds
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.federation.scaffold import Scaffold
-from pkgllm.federation.server_app import federate
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 
@@ -57,12 +58,11 @@ class Federation:
         assert isinstance(found, Scaffold)
         return found
 
-    def run(self, **changes: Any) -> AdapterState:
+    def run(self, grid: Grid | None = None, **changes: Any) -> AdapterState:
         app = CohortApp(
             self.clients, weighting="uniform", report_private_metrics=False, controls=self.controls
         )
         arguments: dict[str, Any] = {
-            "grid": LocalGrid(app, list(self.clients.targets)),
             "strategy": self.strategy,
             "initial": adapter_at(0.0),
             "num_rounds": 1,
@@ -71,7 +71,8 @@ class Federation:
             "learning_rate": lambda _: 0.5,
             "timeout": 60,
         }
-        return run_rounds(**(arguments | changes))
+        own = LocalGrid(app, list(self.clients.targets))
+        return run_rounds(grid or own, Rounds(**(arguments | changes)))
 
     def control(self) -> np.ndarray:
         """The server's mean control variate."""

@@ -19,13 +19,14 @@ from quadratic_clients import (
     serialised,
 )
 
+from one_process import federate
 from pkgllm.errors import FederationError
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.records import num_bytes, to_adapter
-from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate, make_server_app
+from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.server_app import make_server_app
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
@@ -301,13 +302,15 @@ def test_nothing_phones_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_server_app_leaves_the_last_adapter_in_its_context() -> None:
     app = make_server_app(
-        strategy=make_strategy("fedavg"),
-        initial=adapter_at(0.0),
-        num_rounds=1,
-        cohort_size=1,
-        seed=0,
-        learning_rate=lambda _: 0.5,
-        timeout=60,
+        Rounds(
+            strategy=make_strategy("fedavg"),
+            initial=adapter_at(0.0),
+            num_rounds=1,
+            cohort_size=1,
+            seed=0,
+            learning_rate=lambda _: 0.5,
+            timeout=60,
+        )
     )
     clients = QuadraticClients({"a": 4.0})
     cohort_app = CohortApp(clients, weighting="uniform", report_private_metrics=False)

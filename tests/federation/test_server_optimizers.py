@@ -11,9 +11,9 @@ from flwr.serverapp import strategy as flower
 from quadratic_clients import QuadraticClients, adapter_at, same_bytes
 from reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
 
+from one_process import federate
 from pkgllm.federation import records
 from pkgllm.federation.resumable import WHOLE_COHORT
-from pkgllm.federation.server_app import federate
 from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
 from reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
 
+from one_process import federate
 from pkgllm.federation import records
 from pkgllm.federation.client_app import CohortApp
 from pkgllm.federation.client_controls import ClientControls
@@ -20,8 +21,7 @@ from pkgllm.federation.control_store import ControlStore
 from pkgllm.federation.grid import LocalGrid
 from pkgllm.federation.krum import closest_to_most, squared_distances
 from pkgllm.federation.resumable import ResumableStrategy
-from pkgllm.federation.rounds import run_rounds
-from pkgllm.federation.server_app import federate
+from pkgllm.federation.rounds import Rounds, run_rounds
 from pkgllm.federation.strategies import Aggregation, StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 
@@ -80,15 +80,17 @@ def run(
     )
     app = CohortApp(trainer, weighting="uniform", report_private_metrics=False, controls=controls)
     return run_rounds(
-        grid=LocalGrid(app, list(CLIENTS)),
-        strategy=strategy,
-        initial=initial,
-        num_rounds=rounds[1],
-        first_round=rounds[0],
-        cohort_size=5,
-        seed=5,
-        learning_rate=lambda round_num: 0.3 / round_num,
-        timeout=60,
+        LocalGrid(app, list(CLIENTS)),
+        Rounds(
+            strategy=strategy,
+            initial=initial,
+            num_rounds=rounds[1],
+            first_round=rounds[0],
+            cohort_size=5,
+            seed=5,
+            learning_rate=lambda round_num: 0.3 / round_num,
+            timeout=60,
+        ),
     )
 
 

@@ -18,9 +18,9 @@ from tiny_cohorts import (
 )
 from tiny_groups import a_policy
 
+from one_process import federate
 from pkgllm.federation.records import Weighting
 from pkgllm.federation.rounds import RoundRecord
-from pkgllm.federation.server_app import federate
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.preferences.groups import Group

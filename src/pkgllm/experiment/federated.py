@@ -17,7 +17,7 @@ from pkgllm.federation.round_privacy import (
     LocalNoiseRounds,
     RoundPrivacy,
 )
-from pkgllm.federation.rounds import RoundRecord
+from pkgllm.federation.rounds import RoundRecord, Rounds
 from pkgllm.federation.server_app import make_server_app, run_in_process
 from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState, trained_keys
@@ -64,27 +64,29 @@ def federated_server(
         training.checkpoint(record.round_num, sections, last=record.round_num == mode.rounds)
 
     return make_server_app(
-        strategy=make_strategy(
-            mode.strategy.name,
-            mode.strategy.model_dump(exclude={"name"}),
-            aggregation=mode.aggregation,
-            clients=clients,
-            local_steps=config.training.local_steps,
-        ),
-        initial=training.state(),
-        num_rounds=mode.rounds,
-        cohort_size=mode.cohort_size,
-        seed=config.seed,
-        learning_rate=training.learning_rate,
-        timeout=mode.round_timeout,
-        min_updates=mode.min_updates,
-        on_round=on_round,
-        first_round=training.done + 1,
-        strategy_state=training.start.section(STRATEGY) if training.start else None,
-        privacy=privacy,
-        kl_baseline=training.kl_baseline,
-        # What a run promises is computed from all of them, so cohorts are drawn from all of them.
-        clients=clients if privacy is not None else None,
+        Rounds(
+            strategy=make_strategy(
+                mode.strategy.name,
+                mode.strategy.model_dump(exclude={"name"}),
+                aggregation=mode.aggregation,
+                clients=clients,
+                local_steps=config.training.local_steps,
+            ),
+            initial=training.state(),
+            num_rounds=mode.rounds,
+            cohort_size=mode.cohort_size,
+            seed=config.seed,
+            learning_rate=training.learning_rate,
+            timeout=mode.round_timeout,
+            min_updates=mode.min_updates,
+            on_round=on_round,
+            first_round=training.done + 1,
+            strategy_state=training.start.section(STRATEGY) if training.start else None,
+            privacy=privacy,
+            kl_baseline=training.kl_baseline,
+            # What a run promises is computed from all of them, so they are whom cohorts are of.
+            clients=clients if privacy is not None else None,
+        )
     )
 
 

@@ -105,24 +105,64 @@ def sample_cohort(
     return tuple(population[index] for index in sorted(drawn))
 
 
-def run_rounds(
-    *,
-    grid: Grid,
-    strategy: ResumableStrategy,
-    initial: AdapterState,
-    num_rounds: int,
-    cohort_size: int,
-    seed: int,
-    learning_rate: Callable[[int], float],
-    timeout: float,
-    min_updates: int = 1,
-    on_round: Callable[[RoundRecord], None] | None = None,
-    first_round: int = 1,
-    strategy_state: Mapping[str, Tensor] | None = None,
-    privacy: RoundPrivacy | None = None,
-    kl_baseline: KlBaseline = no_baseline,
-    clients: Collection[str] | None = None,
-) -> AdapterState:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """Which rounds are run, and how.
+
+    Raises:
+        ValueError: If a number is out of range, or the strategy does not fit the cohort.
+    """
+
+    strategy: ResumableStrategy
+    """Aggregates; must address every node that it is shown (``fraction_train=1``)."""
+    initial: AdapterState
+    """The adapter before ``first_round``."""
+    num_rounds: int
+    """Number of the last round."""
+    cohort_size: int
+    """Clients in each round."""
+    seed: int
+    """The run's seed, from which the cohorts are drawn."""
+    learning_rate: Callable[[int], float]
+    """The local step size of each round, by its number."""
+    timeout: float
+    """Seconds after which a client counts as failed."""
+    min_updates: int = 1
+    """Usable updates that a round needs."""
+    on_round: Callable[[RoundRecord], None] | None = None
+    """Called after each round."""
+    first_round: int = 1
+    """Above 1 where a run goes on."""
+    strategy_state: Mapping[str, Tensor] | None = None
+    """What the strategy remembered before ``first_round``; None for nothing."""
+    privacy: RoundPrivacy | None = None
+    """Draws cohorts, makes updates private, and ends training before the budget is exceeded; None
+    for no guarantee."""
+    kl_baseline: KlBaseline = no_baseline
+    """What the cohort is sent beside the adapter of a round."""
+    clients: Collection[str] | None = None
+    """Ids of all from whom cohorts are drawn, whether they are connected or not; those that are
+    connected if absent."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers, and the strategy against the cohort."""
+        if self.first_round < 1:
+            raise ValueError(f"first_round must be at least 1, got {self.first_round}")
+        if not 1 <= self.min_updates <= self.cohort_size:
+            raise ValueError(
+                f"min_updates must be from 1 to cohort_size, {self.cohort_size}, got "
+                f"{self.min_updates}"
+            )
+        # Flower's strategies wait for ever when fewer nodes are connected than they want.
+        for name in ("min_train_nodes", "min_available_nodes"):
+            least = getattr(self.strategy, name, 0)
+            if least > self.cohort_size:
+                raise ValueError(
+                    f"{name} must be at most cohort_size, {self.cohort_size}, got {least}"
+                )
+
+
+def run_rounds(grid: Grid, rounds: Rounds) -> AdapterState:
     """Train an adapter for some rounds and return it.
 
     On the same replies the result is the same to the bit: updates are aggregated in order of
@@ -130,47 +170,26 @@ def run_rounds(
 
     Args:
         grid: Reaches the clients.
-        strategy: Aggregates; must address every node it is shown (``fraction_train=1``).
-        initial: The adapter before ``first_round``.
-        num_rounds: Number of the last round.
-        cohort_size: Clients in each round.
-        seed: The run's seed, from which the cohorts are drawn.
-        learning_rate: The local step size of each round, by its number.
-        timeout: Seconds after which a client counts as failed.
-        min_updates: Usable updates that a round needs.
-        on_round: Called after each round.
-        first_round: Number of the first round; above 1 where a run goes on.
-        strategy_state: What the strategy remembered before ``first_round``; None for nothing.
-        privacy: Draws cohorts, makes updates private, and ends training before the budget is
-            exceeded; None for no guarantee.
-        kl_baseline: What the cohort is sent beside the adapter of a round.
-        clients: Ids of all from whom cohorts are drawn, whether they are connected or not; those
-            that are connected if absent.
+        rounds: What is done.
 
     Raises:
         FederationError: If there are too few clients, or too few of a cohort send a usable update.
         BudgetError: If that is because their own privacy budgets are spent, in the first round; in
             a later one training ends before it.
-        ValueError: If a number is out of range or the strategy does not fit the cohort.
+        ValueError: If the strategy leaves out some of a cohort.
     """
-    if first_round < 1:
-        raise ValueError(f"first_round must be at least 1, got {first_round}")
-    if not 1 <= min_updates <= cohort_size:
-        raise ValueError(
-            f"min_updates must be from 1 to cohort_size, {cohort_size}, got {min_updates}"
-        )
-    _check_strategy(strategy, cohort_size)
-    if strategy_state is not None:
-        arrays = {key: value.numpy() for key, value in strategy_state.items()}
-        strategy.load_state_dict(arrays, records.to_record(initial))
-    nodes = _node_by_client(grid, timeout)
+    privacy = rounds.privacy
+    if rounds.strategy_state is not None:
+        arrays = {key: value.numpy() for key, value in rounds.strategy_state.items()}
+        rounds.strategy.load_state_dict(arrays, records.to_record(rounds.initial))
+    nodes = _node_by_client(grid, rounds.timeout)
     # In order already, so that sorting it for each draw costs next to nothing.
-    population = sorted(nodes if clients is None else clients)
-    adapter = initial
-    for round_num in range(first_round, num_rounds + 1):
+    population = sorted(nodes if rounds.clients is None else rounds.clients)
+    adapter = rounds.initial
+    for round_num in range(rounds.first_round, rounds.num_rounds + 1):
         cohort = privacy.draw(population, round_num) if privacy else None
         if cohort is None:
-            cohort = sample_cohort(population, cohort_size, seed, round_num)
+            cohort = sample_cohort(population, rounds.cohort_size, rounds.seed, round_num)
         if privacy and not privacy.admits(round_num, cohort):
             logger.warning(
                 "round %d would exceed the privacy budget, so training ends before it", round_num
@@ -179,17 +198,11 @@ def run_rounds(
         try:
             record = _run_round(
                 grid,
-                strategy,
+                rounds,
                 adapter,
                 round_num=round_num,
                 cohort=cohort,
                 nodes={client: nodes[client] for client in cohort if client in nodes},
-                learning_rate=learning_rate(round_num),
-                timeout=timeout,
-                min_updates=min_updates,
-                expected_cohort=cohort_size,
-                privacy=privacy,
-                kl_baseline=kl_baseline,
             )
         except BudgetError as error:
             if round_num == 1:
@@ -197,17 +210,9 @@ def run_rounds(
             logger.warning("%s, so training ends before it", error)
             break
         adapter = record.adapter
-        if on_round:
-            on_round(record)
+        if rounds.on_round:
+            rounds.on_round(record)
     return adapter
-
-
-def _check_strategy(strategy: ResumableStrategy, cohort_size: int) -> None:
-    # Flower's strategies wait for ever when fewer nodes are connected than they want.
-    for name in ("min_train_nodes", "min_available_nodes"):
-        least = getattr(strategy, name, 0)
-        if least > cohort_size:
-            raise ValueError(f"{name} must be at most cohort_size, {cohort_size}, got {least}")
 
 
 def _node_by_client(grid: Grid, timeout: float) -> dict[str, int]:
@@ -232,24 +237,19 @@ def _node_by_client(grid: Grid, timeout: float) -> dict[str, int]:
 
 def _run_round(
     grid: Grid,
-    strategy: ResumableStrategy,
+    rounds: Rounds,
     adapter: AdapterState,
     *,
     round_num: int,
     cohort: Sequence[str],
     nodes: Mapping[str, int],
-    learning_rate: float,
-    timeout: float,
-    min_updates: int,
-    expected_cohort: int,
-    privacy: RoundPrivacy | None,
-    kl_baseline: KlBaseline,
 ) -> RoundRecord:
+    strategy, privacy, timeout = rounds.strategy, rounds.privacy, rounds.timeout
     started = time.perf_counter()
     noise = privacy.begin(round_num, cohort) if privacy else None
-    baseline = kl_baseline(adapter)
+    baseline = rounds.kl_baseline(adapter)
     config = records.instruction_config(
-        round_num, learning_rate, kl_baseline=baseline, local_noise=noise
+        round_num, rounds.learning_rate(round_num), kl_baseline=baseline, local_noise=noise
     )
     messages = _instructions(grid, strategy, adapter, round_num, nodes, config)
     received = {
@@ -266,14 +266,14 @@ def _run_round(
     bytes_up = sum(map(records.num_bytes, received.values()))
     good = [replies[client] for client in nodes if client not in failed]
     # A cohort that was drawn smaller than that, or is not connected, is no failure.
-    if len(good) < min(min_updates, len(nodes)):
+    if len(good) < min(rounds.min_updates, len(nodes)):
         unable = failed.keys() - absent.keys()
         if all(failed[c] == records.failure_reason(c, BudgetError) for c in unable):
             raise BudgetError(
-                f"round {round_num}: at least {min_updates} of {len(nodes)} clients must send an "
-                f"update, and the privacy budgets of {len(unable)} are spent"
+                f"round {round_num}: at least {rounds.min_updates} of {len(nodes)} clients must "
+                f"send an update, and the privacy budgets of {len(unable)} are spent"
             )
-        raise FederationError(_too_few(round_num, min_updates, len(good), failed))
+        raise FederationError(_too_few(round_num, rounds.min_updates, len(good), failed))
     spread = update_spread(adapter, [records.array_reader(reply) for reply in good])
     aggregating = time.perf_counter()
     means = None
@@ -282,7 +282,7 @@ def _run_round(
         arrays, means = strategy.aggregate_train(round_num, good)
     else:
         accepted = [client for client in nodes if client not in failed]
-        arrays = strategy.aggregate_noisy_mean(round_num, noisy_mean, accepted, expected_cohort)
+        arrays = strategy.aggregate_noisy_mean(round_num, noisy_mean, accepted, rounds.cohort_size)
     aggregated = time.perf_counter()
     if arrays is None:
         raise FederationError(

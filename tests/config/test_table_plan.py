@@ -67,6 +67,15 @@ def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(l
     assert plan.tuning(ease, "low").evaluation.baselines.l2 == 1
 
 
+def test_people_may_be_fewer_while_settings_are_tried(load: Load) -> None:
+    plan = load({"tuned": {"set_when_tuning": ["evaluation.max_clients=7"]}})
+    tuned, ease = plan.table.rows
+    assert plan.tuning(tuned, "1").evaluation.max_clients == 7
+    assert plan.config(tuned, {"tuned": "1", "ease": "low"}, seed=0).evaluation.max_clients is None
+    # It is the row's alone, whose ranking takes long, not that of others in its run.
+    assert plan.tuning(ease, "low").evaluation.max_clients is None
+
+
 def test_of_equal_validation_values_the_first_wins(load: Load) -> None:
     (row, _) = load({"tuned": {"validation": {1: 0.5, 2: 0.5}}}).table.rows
     assert row.winner() == "1"

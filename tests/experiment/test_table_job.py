@@ -36,6 +36,7 @@ def make_plan(tmp_path: Path, data: Path, tiny_base_folder: Path) -> MakePlan:
                 "set": ["evaluation.baselines.names=[popularity, ease]"],
                 "grid": RATES,
                 "validation": {0.001: 0.1, 0.004: 0.2},
+                "set_when_tuning": ["evaluation.max_clients=2"],
             },
             {
                 "name": "Local",
@@ -70,6 +71,7 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
     # The recorded winner, and nobody's choice for EASE, which has none recorded.
     assert config["training"]["learning_rate"] == 0.004
     assert config["seed"] == 7
+    assert config["evaluation"]["max_clients"] is None
     before = (output / "rows/fed/seed7/predictions.jsonl").read_bytes()
 
     (output / "rows/local/seed7").mkdir(exist_ok=True)
@@ -90,7 +92,7 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
     assert (output / "rows/fed/seed7/predictions.jsonl").read_bytes() == before
     assert read_json(output / "results.json") == json.loads(json.dumps(results))
     written = (output / "results.md").read_text()
-    assert "| 0.001: .1000; 0.004: .2000 | training.learning_rate=0.004 |" in written
+    assert "| 0.001: .1000; 0.004: .2000; with evaluation.max_clients=2 | training." in written
     assert "| none yet, of a, b | - |" in written
     for piece in ("## T: 3 of 3 rows", "| EASE |", "P@10", "Long tail", "Difference from Fed"):
         assert piece in written
@@ -134,9 +136,9 @@ def test_tuning_tries_every_setting_on_validation_and_takes_the_best(
     }
     for rate, mrr in found["Fed"].items():
         tried = output / "tuning/fed" / rate
-        assert yaml.safe_load((tried / "config.yaml").read_text())["evaluation"]["part"] == (
-            "validation"
-        )
+        config = yaml.safe_load((tried / "config.yaml").read_text())["evaluation"]
+        assert (config["part"], config["max_clients"]) == ("validation", 2)
+        assert read_json(tried / "results.json")["clients"] == 2
         assert read_json(tried / "results.json")["models"]["tuned"]["mrr"]["value"] == mrr
     # A baseline that is tried without a run scores as it does in one.
     config = yaml.safe_load((output / "rows/fed/seed7/config.yaml").read_text())

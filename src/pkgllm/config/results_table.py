@@ -31,6 +31,9 @@ class Row(Section):
     )
     """Settings that were tried, each a list of ``KEY=VALUE`` by a short name; none where the model
     has nothing to choose."""
+    set_when_tuning: tuple[str, ...] = ()
+    """``KEY=VALUE`` over the configuration while they are tried, such as fewer people to rank where
+    ranking takes long."""
     validation: Annotated[dict[str, float], BeforeValidator(labelled)] = Field(default_factory=dict)
     """MRR on the validation part of each of them; the largest is the one that is used."""
     isolated: str | None = None

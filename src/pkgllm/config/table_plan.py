@@ -46,7 +46,7 @@ class TablePlan:
         """
         owner = row if row.of is None else self.table.row(row.of)
         shared = owner.set if owner is row else (*owner.set, *row.set)
-        return self._load(row, (*shared, *row.grid[label], *_TO_CHOOSE))
+        return self._load(row, (*shared, *row.grid[label], *row.set_when_tuning, *_TO_CHOOSE))
 
     def _load(self, row: Row, overrides: tuple[str, ...]) -> AnyExperiment:
         owner = row if row.of is None else self.table.row(row.of)

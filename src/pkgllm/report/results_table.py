@@ -165,6 +165,8 @@ def _settings_block(results: Results) -> Block:
         tried = "; ".join(f"{label}: {number(mrr).value}" for label, mrr in row["tried"].items())
         if row["grid"] and not row["tried"]:
             tried = f"none yet, of {', '.join(row['grid'])}"
+        elif row["set_when_tuning"]:
+            tried = f"{tried}; with {_one_line(' '.join(row['set_when_tuning']))}"
         chosen = " ".join(row["grid"].get(winner, ()))
         cells = (
             Cell(row["config"] if row["of"] is None else f"run of {row['of']}"),

@@ -66,7 +66,8 @@ def table_results(
         - ``rows``: ``name``, ``config``, ``of``, ``model``, ``settings``, the finished ``seeds``,
           ``metrics`` (each ``value``, the mean over seeds, ``low``, ``high`` and ``sd``, which is
           None for one seed), ``beyond`` (means over seeds), ``failures`` (clients without a score),
-          ``tried`` (validation MRR by setting), ``winner``, ``published``, ``differs``, ``reason``;
+          ``tried`` (validation MRR by setting), ``set_when_tuning``, ``winner``, ``published``,
+          ``differs``, ``reason``;
         - ``differences``, as :func:`~pkgllm.experiment.studies.comparison.against_reference` makes
           them, each row minus the reference;
         - ``notes``: what a reader must know beside the numbers.
@@ -128,6 +129,7 @@ def _told(plan: TablePlan, found: _Finished, tuned: Tuned, reason: str) -> dict[
         "beyond": _beyond(found) if found.runs else None,
         "failures": sum(run.failures(row.model) for run in found.runs.values()),
         "tried": dict(tuned.validation.get(row.name, {})),
+        "set_when_tuning": list(row.set_when_tuning),
         "grid": {label: list(texts) for label, texts in row.grid.items()},
         "winner": tuned.winner(row),
         "published": dict(row.published),

@@ -22,6 +22,7 @@ from federated_letters import (
     train,
 )
 
+from pkgllm.baselines.client_states import ClientStates
 from pkgllm.baselines.embedding_exchange import Exchange, Message, kind_of, model_tables
 from pkgllm.baselines.embedding_federation import EmbeddingRound, FederatedSetup
 from pkgllm.baselines.embedding_models import EmbeddingChoice
@@ -30,6 +31,7 @@ from pkgllm.baselines.federated_embeddings import FederatedEmbeddings, train_fed
 from pkgllm.baselines.federated_stage import draw_cohort
 from pkgllm.baselines.local_graphs import split_by_client
 from pkgllm.baselines.preference_graph import make_preference_graph
+from pkgllm.checkpoints import Checkpoints
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, ModelError, RunError, StoppedError
 from pkgllm.randomness import torch_seed
@@ -257,6 +259,36 @@ def test_clients_keep_their_states_to_themselves(tmp_path: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
     assert stat.S_IMODE(clients.stat().st_mode) == 0o700
     assert not any(name in str(path) for path in files for name in ("ann", "bob", "cem"))
+
+
+@pytest.mark.parametrize("killed_at", [0, 1, None])
+def test_in_the_end_clients_keep_their_newest_vectors_alone(
+    killed_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = everything(train(HAKE, "isolation"))
+    settle, settled = ClientStates.settle, list[str]()
+
+    def kill(states: ClientStates, client: str, round_num: int) -> None:
+        if len(settled) == killed_at:
+            raise Killed
+        settle(states, client, round_num)
+        settled.append(client)
+
+    if killed_at is not None:
+        with monkeypatch.context() as patched:
+            patched.setattr(ClientStates, "settle", kill)
+            with pytest.raises(Killed):
+                train(HAKE, "isolation", folder=tmp_path)
+        assert len(settled) == killed_at
+    trained = train(HAKE, "isolation", folder=tmp_path)
+    assert everything(trained) == undisturbed
+    last_round = trained.stages["hake"].last_round
+    for number, client in enumerate(sorted(last_round)):
+        checkpoints = Checkpoints(tmp_path / f"hake/clients/{number:06d}", keep=1)
+        newest = checkpoints.newest()
+        assert newest is not None
+        assert (newest.position, list(newest.sections)) == (last_round[client], ["tables"])
+        assert len(list((tmp_path / f"hake/clients/{number:06d}").rglob("*.safetensors"))) == 1
 
 
 def test_a_stop_ends_after_the_round_s_checkpoint(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ class ClientStates:
     """States of clients by the round they were made in. On the disk they are private: mode 0600.
 
     A client overwrites nothing that the server counts on: its two newest states stay, so that a
-    round that was cut off can be done again from the one before.
+    round that was cut off can be done again from the one before. After the last round
+    :meth:`settle` leaves what ranking needs.
 
     Args:
         folder: Where one folder for each client is made; None keeps the newest states in memory.
@@ -52,12 +53,28 @@ class ClientStates:
         Raises:
             RunError: If it cannot be written; what was there is unharmed.
         """
+        self._write(client, round_num, state, keep=2)
+
+    def settle(self, client: str, round_num: int) -> None:
+        """Leave a client its vectors after its last round alone, a third or less of all it kept.
+
+        Args:
+            client: Who.
+            round_num: The last round that it took part in, of a training that is done.
+
+        Raises:
+            RunError: If there is no such state, or it is damaged or cannot be written.
+        """
+        tables = self.read(client, round_num).get("tables", {})
+        self._write(client, round_num, {"tables": tables}, keep=1)
+
+    def _write(self, client: str | None, round_num: int, state: Sections, *, keep: int) -> None:
         name = self._name(client)
         if self._folder is None:
             self._memory[name] = state
             return
         _make(self._folder / name)
-        Checkpoints(self._folder / name, keep=2, private=True).write(round_num, state)
+        Checkpoints(self._folder / name, keep=keep, private=True).write(round_num, state)
 
     def _name(self, client: str | None) -> str:
         return _NEWCOMER if client is None else self._numbers[client]

@@ -1,8 +1,9 @@
 """Measure embeddings: how fast HAKE, RotatE and KBGAT learn, and HAKE beside RotatE on WN18RR.
 
 The speeds are those of one run on the first triples of WN18RR, at one size of vectors and of steps.
-With ``--curves FOLDER`` both models are then trained for as many steps, and their filtered MRR is
-written there as they go; what was interrupted goes on. Needs WN18RR in $PKGLLM_DATA.
+With ``--curves FOLDER`` both models are then trained for as many steps, each by the best of several
+learning rates, and their filtered MRR is written there as they go; what was interrupted goes on.
+Needs WN18RR in $PKGLLM_DATA.
 
 usage: python scripts/bench_kge.py [--json] [--curves FOLDER] [--epochs N] [--dim N]
 """
@@ -13,7 +14,8 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,20 +27,26 @@ from pkgllm.baselines.embedding_models import EmbeddingChoice, Hake, Kbgat, Rota
 from pkgllm.baselines.embedding_ranks import filtered_metrics
 from pkgllm.baselines.embedding_training import Epoch, TrainingSetup, train_embeddings
 from pkgllm.baselines.integer_triples import IntegerTriples
+from pkgllm.baselines.pykeen_door import Model
+from pkgllm.errors import StoppedError
 from pkgllm.files import write_atomically
 
 Ids = NDArray[np.int64]
 
 SPEED_TRIPLES = 8_192
 SPEED = Schedule(epochs=3, batch_size=512, num_negatives=32, learning_rate=1e-3)
+RATES = (5e-3, 2e-2, 5e-2)
+"""Learning rates of which each model's best is trained to the end."""
 CURVE = Schedule(
     epochs=15,
     batch_size=2048,
     num_negatives=32,
-    learning_rate=5e-3,
+    learning_rate=RATES[0],
     decay_every=5,
     decay_factor=0.5,
 )
+TRIAL_EPOCHS = 3
+"""After which the best rate is chosen."""
 CURVE_TRIPLES = 300
 """Of the validation, behind each point of a curve."""
 CURVE_EVERY = 3
@@ -106,33 +114,79 @@ def speeds(triples: IntegerTriples, dim: int) -> dict[str, object]:
     }
 
 
-def curve(
-    choice: Hake | Rotate,
-    triples: IntegerTriples,
-    valid: Ids,
-    test: Ids,
-    folder: Path,
-) -> dict[str, object]:
-    """Train a model, and return its MRR by steps on the validation and its metrics on the test."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "curve.json"
-    points: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-    steps = -(-len(triples.triples) // (choice.schedule.batch_size or len(triples.triples)))
-    some = np.random.default_rng(0).choice(len(valid), size=CURVE_TRIPLES, replace=False)
+@dataclass(frozen=True)
+class Curves:
+    """What models are trained on and asked, and where what they have come to is kept."""
 
-    def on_epoch(epoch: Epoch) -> None:
-        if epoch.number % CURVE_EVERY:
-            return
-        metrics = filtered_metrics(epoch.model.eval(), valid[some], [triples.triples, valid, test])
-        points[str(epoch.number * steps)] = metrics["mrr"]
-        write_atomically(path, json.dumps(points))
-        print(f"{choice.name}, epoch {epoch.number}: {metrics['mrr']:.4f}", file=sys.stderr)
+    triples: IntegerTriples
+    valid: Ids
+    test: Ids
+    folder: Path
 
-    model = train_embeddings(
-        choice, triples, TrainingSetup(seed=0, folder=folder, on_epoch=on_epoch)
-    )
-    found = filtered_metrics(model, test, [triples.triples, valid, test])
-    return {"mrr_by_steps": points, "test": found}
+    def of(self, choice: Hake | Rotate) -> dict[str, object]:
+        """Train a model by the best of several learning rates.
+
+        Returns:
+            - ``rates``: MRR of some of the validation after the trial's epochs, by learning rate;
+            - ``learning_rate``: of the largest, which was trained to the end;
+            - ``mrr_by_steps``: of the same validation triples;
+            - ``test``: metrics of the whole test.
+        """
+        choices = {
+            rate: replace(choice, schedule=replace(choice.schedule, learning_rate=rate))
+            for rate in RATES
+        }
+        trial = min(TRIAL_EPOCHS, choice.schedule.epochs)
+        rates = {rate: self._points(choices[rate], trial)[trial] for rate in RATES}
+        best = max(RATES, key=lambda rate: rates[rate])
+        points = self._points(choices[best], choice.schedule.epochs)
+        model = self._train(choices[best], points, choice.schedule.epochs)
+        steps = -(-len(self.triples.triples) // (choice.schedule.batch_size or 1))
+        return {
+            "rates": {str(rate): mrr for rate, mrr in rates.items()},
+            "learning_rate": best,
+            "mrr_by_steps": {str(epoch * steps): mrr for epoch, mrr in points.items()},
+            "test": self._metrics(model, self.test),
+        }
+
+    def _points(self, choice: Hake | Rotate, epochs: int) -> dict[int, float]:
+        """Return MRR of some of the validation by epoch, trained as far as is needed."""
+        path = self._place(choice) / "curve.json"
+        points: dict[int, float] = {}
+        if path.exists():
+            points = {int(epoch): mrr for epoch, mrr in json.loads(path.read_text()).items()}
+        if epochs not in points:
+            with suppress(StoppedError):
+                self._train(choice, points, epochs)
+        return points
+
+    def _train(self, choice: Hake | Rotate, points: dict[int, float], epochs: int) -> Model:
+        """Return a trained model, from where it was; before its last epoch it stops by an error."""
+        some = np.random.default_rng(0).choice(len(self.valid), size=CURVE_TRIPLES, replace=False)
+        folder = self._place(choice)
+        folder.mkdir(parents=True, exist_ok=True)
+        last = 0
+
+        def on_epoch(epoch: Epoch) -> None:
+            nonlocal last
+            last = epoch.number
+            if last % CURVE_EVERY and last != epochs:
+                return
+            points[last] = self._metrics(epoch.model.eval(), self.valid[some])["mrr"]
+            write_atomically(folder / "curve.json", json.dumps(points))
+            told = f"{choice.name}, learning rate {choice.schedule.learning_rate}, epoch {last}"
+            print(f"{told}: {points[last]:.4f}", file=sys.stderr)
+
+        setup = TrainingSetup(
+            seed=0, folder=folder, on_epoch=on_epoch, stop_asked=lambda: last >= epochs
+        )
+        return train_embeddings(choice, self.triples, setup)
+
+    def _metrics(self, model: Model, asked: Ids) -> dict[str, float]:
+        return filtered_metrics(model, asked, [self.triples.triples, self.valid, self.test])
+
+    def _place(self, choice: Hake | Rotate) -> Path:
+        return self.folder / choice.name / str(choice.schedule.learning_rate)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -148,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.curves:
         schedule = replace(CURVE, epochs=given.epochs)
         measured["curves"] = {
-            choice.name: curve(choice, triples, valid, test, given.curves / choice.name)
+            choice.name: Curves(triples, valid, test, given.curves).of(choice)
             for choice in (
                 Hake(
                     dim=given.dim,

@@ -30,6 +30,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(module, "CURVE", replace(module.CURVE, batch_size=40, num_negatives=2))
     monkeypatch.setattr(module, "CURVE_TRIPLES", 5)
     monkeypatch.setattr(module, "CURVE_EVERY", 1)
+    monkeypatch.setattr(module, "TRIAL_EPOCHS", 1)
     return module
 
 
@@ -46,13 +47,21 @@ def test_speeds_and_curves_are_measured_and_curves_go_on(
         curve = measured["curves"][name]
         # 120 triples, some of them drawn twice, in steps of 40.
         assert list(curve["mrr_by_steps"]) == ["3", "6"]
+        assert set(curve["rates"]) == {"0.005", "0.02", "0.05"}
+        # The trial of one epoch is the first of the two.
+        best = curve["rates"][str(curve["learning_rate"])]
+        assert best == curve["mrr_by_steps"]["3"] == max(curve["rates"].values())
+        tried = {path.name for path in (tmp_path / "curves" / name).iterdir()}
+        assert tried == set(curve["rates"])
+        longest = [
+            rate
+            for rate in tried
+            if "2" in json.loads((tmp_path / "curves" / name / rate / "curve.json").read_text())
+        ]
+        assert longest == [str(curve["learning_rate"])]
         assert all(0 < mrr <= 1 for mrr in curve["mrr_by_steps"].values())
         assert (
             0 <= curve["test"]["hits_at_1"] <= curve["test"]["mrr"] <= curve["test"]["hits_at_10"]
-        )
-        assert (
-            json.loads((tmp_path / "curves" / name / "curve.json").read_text())
-            == (curve["mrr_by_steps"])
         )
     script.main(asked)
     assert json.loads(capsys.readouterr().out)["curves"] == measured["curves"]

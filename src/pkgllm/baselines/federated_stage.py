@@ -128,8 +128,8 @@ def run_stage(
             if "entities" not in EXCHANGED[federation.exchange]:
                 mean_rounds = ceil(num_rounds * federation.cohort_size / len(names))
                 newcomer = clients.newcomer(server, mean_rounds, aside)
-            for client, round_num in last_round.items():
-                states.settle(client, round_num)
+            for client, last in last_round.items():
+                states.settle(client, last)
             keep(num_rounds + 1, newcomer)
     return FederatedStage(
         clients=clients,

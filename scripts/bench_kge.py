@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pkgllm.baselines.embedding_models import EmbeddingChoice, Hake, Kbgat, Rotate, Schedule
-from pkgllm.baselines.embedding_ranks import filtered_metrics
-from pkgllm.baselines.embedding_training import Epoch, TrainingSetup, train_embeddings
-from pkgllm.baselines.integer_triples import IntegerTriples
-from pkgllm.baselines.pykeen_door import Model
 from pkgllm.errors import StoppedError
 from pkgllm.files import write_atomically
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.models import EmbeddingChoice, Hake, Kbgat, Rotate, Schedule
+from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.ranks import filtered_metrics
+from pkgllm.kge.training import Epoch, TrainingSetup, train_embeddings
 
 Ids = NDArray[np.int64]
 

@@ -27,29 +27,29 @@ from torch import Tensor
 
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.small_world import generate_small_world
 from pkgllm.errors import PkgllmError
-from pkgllm.experiment.assembly import (
+from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.server_app import make_server_app, run_in_process
+from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.lm.adapter import adapter_state, attach_adapter
+from pkgllm.lm.base_model import load_base_model
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.pipeline.build import (
     build_groups,
     make_objective,
     make_writer,
     populate,
     read_corpus,
 )
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.rounds import RoundRecord, Rounds
-from pkgllm.federation.server_app import make_server_app, run_in_process
-from pkgllm.federation.strategies import make_strategy
-from pkgllm.lm.adapter import adapter_state, attach_adapter
-from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.group_store import GroupStore
 from pkgllm.progress import Silent
+from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.log_probabilities import Branch
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from tools.small_world import generate_small_world
 
 SEED, WARM_UP = 0, 2
 TIMEOUT = 3600.0

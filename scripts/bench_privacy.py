@@ -28,7 +28,7 @@ import torch
 
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.privacy.client_level import privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.mechanisms import Mechanism

@@ -29,16 +29,16 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from pkgllm.config.load import load_config
-from pkgllm.evaluation.language_model import GIBIBYTE, LanguageModelScorer
+from pkgllm.evaluation.ranking.language_model import GIBIBYTE, LanguageModelScorer
+from pkgllm.evaluation.ranking.trie_search import TIE_NATS
 from pkgllm.evaluation.ranks import Ranks, best_columns, rank_gold
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient, candidate_mask, gold_columns
-from pkgllm.evaluation.trie_search import TIE_NATS
-from pkgllm.experiment.assembly import make_queries, make_writer, populate, read_corpus
-from pkgllm.experiment.evaluation.scorers import make_trie
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.lm.base_model import load_base_model
+from pkgllm.pipeline.build import make_queries, make_writer, populate, read_corpus
+from pkgllm.pipeline.evaluation.scorers import make_trie
 from pkgllm.randomness import stream
 
 PKGLLM = str(Path(sys.executable).parent / "pkgllm")

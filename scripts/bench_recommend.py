@@ -19,8 +19,8 @@ from typing import NamedTuple
 from pkgllm.assistant.reasons import give_reasons
 from pkgllm.assistant.recommend import Recommender
 from pkgllm.config.load import load_config
-from pkgllm.experiment.assembly import make_policy, make_writer, populate, read_corpus
-from pkgllm.experiment.run_record import load_base
+from pkgllm.pipeline.build import make_policy, make_writer, populate, read_corpus
+from pkgllm.pipeline.run_record import load_base
 
 CONFIG = "redial-mini.yaml"
 REQUEST = "something from the 90s"

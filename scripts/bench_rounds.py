@@ -39,15 +39,15 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from pkgllm.config import strategy_sections as sections
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.algorithms.client_controls import ClientControls
+from pkgllm.federation.algorithms.strategies import make_strategy
 from pkgllm.federation.control_store import ControlStore
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.server_app import make_server_app, run_in_process
 from pkgllm.federation.rounds import RoundRecord, Rounds
-from pkgllm.federation.server_app import make_server_app, run_in_process
-from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.training.local import TrainedClient
 from training_bench.our_ways import lane_trainer, make_policy
 from training_bench.workload import (

@@ -37,7 +37,7 @@ import torch
 
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.training.cohort import LaneTrainer
 from training_bench.gpu import lane_use, random_qwen3
 from training_bench.our_ways import example_cost, lane_trainer, make_policy, sequential_trainer

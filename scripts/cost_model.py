@@ -24,10 +24,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwe
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Adapter, Experiment
 from pkgllm.errors import ModelError, PkgllmError
-from pkgllm.experiment.assembly import make_objective
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import find_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.pipeline.build import make_objective
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import is_batched
 

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PkgllmError
-from pkgllm.experiment.assembly import Population, make_writer, populate, read_corpus
-from pkgllm.experiment.group_layout import lay_out_groups
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.preferences.prompts import PromptWriter
+from pkgllm.pipeline.build import Population, make_writer, populate, read_corpus
+from pkgllm.pipeline.partition import lay_out_groups
 from pkgllm.progress import Silent
+from pkgllm.prompts.prompts import PromptWriter
 
 LAYOUTS = (
     "{name: by_client}",

@@ -20,7 +20,7 @@ from pkgllm.errors import PkgllmError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
-from pkgllm.experiment.assembly import make_queries, populate, read_corpus
+from pkgllm.pipeline.build import make_queries, populate, read_corpus
 
 L2 = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
 NEIGHBOURS = (5, 10, 20, 50, 100, 200, 500)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tiny_base", "command_line"]
+pytest_plugins = ["helpers.tiny_base", "helpers.command_line"]
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("steady", deadline=None)

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pkgllm.checkpoints import GROWING, Checkpoints
 from pkgllm.errors import RunError
+from pkgllm.runs.checkpoints import GROWING, Checkpoints
 
 SECTIONS = {
     "adapter": {"layer.b": torch.tensor([[1.5, -0.0]]), "layer.a": torch.tensor([float("nan")])},

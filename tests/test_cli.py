@@ -15,9 +15,9 @@ import pytest
 import typer
 import yaml
 
-from command_line import CLIENTS, FILMS, RunCommand, snapshot
+from helpers.command_line import CLIENTS, FILMS, RunCommand, snapshot
 from pkgllm import __version__
-from pkgllm.cli import app
+from pkgllm.cli.app import app
 from pkgllm.config.load import load_config
 from pkgllm.graph.rdf import read_graph
 

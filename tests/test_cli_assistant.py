@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from command_line import FILMS, RUN, Refuse, RunCommand
+from helpers.command_line import FILMS, RUN, Refuse, RunCommand
+from helpers.tiny_base import write_tiny_base
 from pkgllm.corpora.domains import read_domain
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation
 from pkgllm.graph.rdf import write_graph
 from pkgllm.shipped import domains_folder
-from tiny_base import write_tiny_base
 
 ASK = ("recommend", "--adapter", str(RUN), "--pkg", "me.jsonld")
 VIDEOS = ("--catalogue", str(domains_folder() / "cat_videos.json"))

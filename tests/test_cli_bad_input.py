@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import (
+from helpers.command_line import (
     DIALOGUES,
     FILMS,
     MOVIES,

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from command_line import RUN, TRAIN, Refuse, change_line, cut
-from pkgllm.preferences.group_store import GroupStore
-from tiny_base import write_tiny_base
+from helpers.command_line import RUN, TRAIN, Refuse, change_line, cut
+from helpers.tiny_base import write_tiny_base
+from pkgllm.prompts.group_store import GroupStore
 
 WRITING = {
     "train": ("train", "-c", "small.yaml", "-o"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import RUN, RunCommand
+from helpers.command_line import RUN, RunCommand
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.rdf import read_record, write_graph
 

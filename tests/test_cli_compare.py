@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from answered_runs import change_row, read_rows, write_rows
-from command_line import RUN, Refuse, RunCommand, cut, snapshot
+from helpers.answered_runs import change_row, read_rows, write_rows
+from helpers.command_line import RUN, Refuse, RunCommand, cut, snapshot
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_an_evaluation_is_compared_like_a_run(pkgllm: RunCommand, other: Path) -
 def test_nothing_heavy_is_loaded(other: Path) -> None:
     script = (
         "import sys\n"
-        "from pkgllm.cli import main\n"
+        "from pkgllm.cli.app import main\n"
         "try:\n"
         "    main()\n"
         "finally:\n"

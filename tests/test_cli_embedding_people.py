@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import DIALOGUES, FILMS, Refuse, RunCommand
+from helpers.command_line import DIALOGUES, FILMS, Refuse, RunCommand
 from test_cli_embeddings import EMBEDDING
 
 Write = Callable[..., Path]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import RUN, Refuse, RunCommand, snapshot
+from helpers.command_line import RUN, Refuse, RunCommand, snapshot
 
 EMBEDDING: dict[str, Any] = {
     "corpus": {"name": "redial", "folder": "data/redial"},

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from command_line import Refuse, RunCommand, small_config
-from pkgllm.experiment.evaluation.jobs import evaluate_run
+from helpers.command_line import Refuse, RunCommand, small_config
+from pkgllm.pipeline.evaluation.jobs import evaluate_run
 from pkgllm.progress import Silent
 
 
@@ -105,7 +105,7 @@ def test_what_a_promise_to_devices_needs(keys: None, deployed: None, refuse: Ref
 def test_a_superlink_out_of_reach_is_told(
     keys: None, deployed: None, refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pkgllm.experiment.deployment.server._CONNECT_SECONDS", 0.0)
+    monkeypatch.setattr("pkgllm.pipeline.deployment.server._CONNECT_SECONDS", 0.0)
     sentence = refuse("train", "-c", "deployed.yaml", "-o", "runs/new")
     assert "SuperLink 127.0.0.1:9: cannot be reached" in sentence
     assert "start it with pkgllm federation server" in sentence

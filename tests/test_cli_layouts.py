@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import TRAIN, Refuse, RunCommand
+from helpers.command_line import TRAIN, Refuse, RunCommand
 
 LAYOUTS = [
     "{name: by_client}",

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import rdflib
 
-from command_line import RunCommand
+from helpers.command_line import RunCommand
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.rdf import read_record, write_graph
 from pkgllm.shipped import domains_folder

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import TRAIN, Refuse, RunCommand, snapshot
+from helpers.command_line import TRAIN, Refuse, RunCommand, snapshot
 
 PLAN = ("privacy", "plan", "-c", "small.yaml")
 

@@ -1,6 +1,6 @@
 import pytest
 
-from command_line import Refuse, RunCommand
+from helpers.command_line import Refuse, RunCommand
 
 PRIVACY = "privacy={name: client, delta: 1e-2, clip_norm: 0.5, noise_multiplier: 1}"
 CALL = ("privacy", "audit", "-c", "small.yaml", "--set", PRIVACY, "--canaries", "200")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import CLIENTS, RUN, Refuse, RunCommand, snapshot
+from helpers.command_line import CLIENTS, RUN, Refuse, RunCommand, snapshot
 
 SHORT = ("--set", "evaluation.lists={k: 3, max_new_tokens: 8, samples: 2}")
 FIRST, SECOND = (RUN / "evaluations" / number for number in ("001", "002"))

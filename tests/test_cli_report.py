@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command_line import RUN, Refuse, RunCommand, cut, snapshot
+from helpers.command_line import RUN, Refuse, RunCommand, cut, snapshot
 
 FILES = {"report.md"} | {
     f"{name}.{form}" for name in ("training", "updates", "clients") for form in ("png", "svg")
@@ -115,7 +115,7 @@ def test_what_is_damaged_is_named(
 def test_the_help_loads_nothing_heavy() -> None:
     script = (
         "import sys\n"
-        "from pkgllm.cli import main\n"
+        "from pkgllm.cli.app import main\n"
         "sys.argv = ['pkgllm', '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'flwr', 'pydantic', 'rich', 'tensorboard'}\n"

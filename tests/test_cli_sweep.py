@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from command_line import Refuse, RunCommand, snapshot
+from helpers.command_line import Refuse, RunCommand, snapshot
 
 STUDY: dict[str, Any] = {
     "base": "small.yaml",

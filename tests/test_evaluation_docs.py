@@ -8,15 +8,15 @@ import pytest
 
 from pkgllm.config.schema import Baselines, Evaluation
 from pkgllm.evaluation.beyond_accuracy import BeyondAccuracy
-from pkgllm.evaluation.list_metrics import list_rates, macro_list_metrics
-from pkgllm.evaluation.lists import GeneratedList
+from pkgllm.evaluation.lists.lists import GeneratedList
+from pkgllm.evaluation.lists.metrics import list_rates, macro_list_metrics
 from pkgllm.evaluation.metrics import METRICS
+from pkgllm.evaluation.ranking.trie_search import TIE_NATS
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import CONFIDENCE, Spread
-from pkgllm.evaluation.trie_search import TIE_NATS
-from pkgllm.experiment.evaluation.comparison import PERMUTATIONS
-from pkgllm.experiment.evaluation.list_results import ClientList, Mode
 from pkgllm.lm.decoder import KNOWN_MODELS
+from pkgllm.pipeline.evaluation.comparison import PERMUTATIONS
+from pkgllm.pipeline.evaluation.list_results import ClientList, Mode
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 EMPTY = GeneratedList(num_lines=0, linked=(), novel=(), items=())

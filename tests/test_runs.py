@@ -8,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pkgllm import runs
 from pkgllm.errors import RunError
-from pkgllm.runs import RunFolder, provenance
+from pkgllm.runs import folder as runs
+from pkgllm.runs.folder import RunFolder, provenance
 
 
 def test_a_run_folder_is_made_with_those_above_it(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_metrics_survive_a_disk_that_fills_up(tmp_path: Path) -> None:
 import resource
 from pathlib import Path
 from pkgllm.errors import RunError
-from pkgllm.runs import RunFolder
+from pkgllm.runs.folder import RunFolder
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 folder = RunFolder(Path("."))
 for round_num in range(100):

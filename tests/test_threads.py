@@ -8,7 +8,7 @@ from pkgllm.threads import SPINS, wait_briefly
 
 SHOWN = """
 import sys
-from pkgllm.cli import main
+from pkgllm.cli.app import main
 sys.argv = ["pkgllm", "--version"]
 try:
     main()

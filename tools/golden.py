@@ -143,15 +143,23 @@ def compare(expected: Path, actual: Path, names: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """Record, check or print digests."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("action", choices=("record", "check", "digests"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="+", choices=[*TRAIN, "study"], default=[*TRAIN, "study"])
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if options.action == "digests":
-        digests = {k: hashlib.sha256(p.read_bytes()).hexdigest() for k, p in files(options.folder).items()}
-        print(json.dumps({"machine": platform.processor() or platform.machine(), "files": digests}, indent=1))
+        digests = {
+            k: hashlib.sha256(p.read_bytes()).hexdigest() for k, p in files(options.folder).items()
+        }
+        print(
+            json.dumps(
+                {"machine": platform.processor() or platform.machine(), "files": digests}, indent=1
+            )
+        )
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder if options.action == "record" else Path(temporary)

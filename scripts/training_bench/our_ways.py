@@ -11,18 +11,18 @@ from peft import PeftModel
 from torch import Tensor
 
 from pkgllm.lm.adapter import AdapterState, attach_adapter
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import StackedFactors
+from pkgllm.objectives.objective import Objective
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.noise import secure
+from pkgllm.prompts.groups import Group
 from pkgllm.training import lane_passes, sequential
 from pkgllm.training.batches import branches_of
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.local import LocalSteps
-from pkgllm.training.objectives import Objective
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
 from pkgllm.training.sequential import SequentialTrainer

@@ -44,7 +44,7 @@ from trl.trainer.kto_config import KTOConfig
 from trl.trainer.kto_trainer import KTOTrainer
 
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state
-from pkgllm.preferences.groups import Group
+from pkgllm.prompts.groups import Group
 from pkgllm.training.local import TrainedClient
 from training_bench.workload import (
     BETA,

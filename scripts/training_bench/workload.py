@@ -10,11 +10,11 @@ from transformers import PreTrainedTokenizerBase
 
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.preferences.groups import Completion, Group
-from pkgllm.preferences.prompts import Prompt
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Completion, Group
+from pkgllm.prompts.prompts import Prompt
 from pkgllm.randomness import stream, torch_seed
-from pkgllm.training import objectives
-from pkgllm.training.objectives import Objective
 
 LORA_RANK, LORA_ALPHA = 16, 32
 LEARNING_RATE = 1e-3

@@ -1,5 +1,5 @@
 """``python -m pkgllm`` is the command ``pkgllm``."""
 
-from pkgllm.cli import main
+from pkgllm.cli.app import main
 
 main()

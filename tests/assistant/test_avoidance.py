@@ -1,6 +1,6 @@
 import pytest
-from people import FILMS, SAID, person
 
+from helpers.people import FILMS, SAID, person
 from pkgllm.assistant.avoidance import rule_about, steer
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.errors import ConfigError, DataError

@@ -1,8 +1,8 @@
 from math import comb
 
 import pytest
-from people import FILMS, person
 
+from helpers.people import FILMS, person
 from pkgllm.assistant.bubbles import find_bubbles
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item

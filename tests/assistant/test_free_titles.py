@@ -1,6 +1,6 @@
 import pytest
-from people import person, recommender_of
 
+from helpers.people import person, recommender_of
 from pkgllm.assistant.free_titles import written_catalogue
 from pkgllm.lm.base_model import BaseModel
 

@@ -1,6 +1,6 @@
 import pytest
-from people import FILMS
 
+from helpers.people import FILMS
 from pkgllm.assistant.guidance import Constraints
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item

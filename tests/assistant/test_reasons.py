@@ -1,6 +1,6 @@
 import pytest
-from people import person, recommender_of
 
+from helpers.people import person, recommender_of
 from pkgllm.assistant.reasons import give_reasons
 from pkgllm.lm.base_model import BaseModel
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from people import FILMS, person, recommender_of, writer_of
 
+from helpers.people import FILMS, person, recommender_of, writer_of
 from pkgllm.assistant.guidance import Constraints
 from pkgllm.errors import DataError
 from pkgllm.lm.base_model import BaseModel

@@ -1,6 +1,6 @@
 import pytest
-from people import FILMS
 
+from helpers.people import FILMS
 from pkgllm.assistant.scopes import Scopes, franchise_of
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.domains import read_domain

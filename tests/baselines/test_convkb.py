@@ -3,7 +3,7 @@ from typing import Any
 import torch
 from pykeen.nn.modules import ConvKBInteraction
 
-from pkgllm.baselines.convkb import SummedConvKb
+from pkgllm.kge.convkb import SummedConvKb
 
 SETTINGS: dict[str, Any] = {"hidden_dropout_rate": 0.5, "embedding_dim": 5, "num_filters": 3}
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from liked_graphs import CATALOGUE, LETTERS, asked, baskets, indicator, likes_of_clients
 from numpy.typing import NDArray
 
+from helpers.liked_graphs import CATALOGUE, LETTERS, asked, baskets, indicator, likes_of_clients
 from pkgllm.baselines.ease import Ease
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.corpora.catalogue import Catalogue, Item

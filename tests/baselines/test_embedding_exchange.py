@@ -1,11 +1,11 @@
 import pytest
 import torch
-from embedding_choices import ring
-from federated_letters import EXCHANGES, HAKE, KBGAT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.baselines.embedding_exchange import (
+from helpers.embedding_choices import ring
+from helpers.federated_letters import EXCHANGES, HAKE, KBGAT
+from pkgllm.kge.exchange import (
     Exchange,
     kind_of,
     load_tables,
@@ -14,8 +14,8 @@ from pkgllm.baselines.embedding_exchange import (
     model_tables,
     shared_part,
 )
-from pkgllm.baselines.embedding_models import Rotate
-from pkgllm.baselines.pykeen_door import Model
+from pkgllm.kge.models import Rotate
+from pkgllm.kge.pykeen_door import Model
 
 ENTITIES = "entity_representations.0._embeddings.weight"
 RELATIONS = "relation_representations.0._embeddings.weight"

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from embedding_choices import CHOICES, HAKE, SEED, ring
 
-from pkgllm.baselines.embedding_files import load_embeddings, save_embeddings
-from pkgllm.baselines.embedding_models import EmbeddingChoice
-from pkgllm.baselines.embedding_training import TrainingSetup, train_embeddings
-from pkgllm.baselines.integer_triples import IntegerTriples
-from pkgllm.baselines.pykeen_door import Model
+from helpers.embedding_choices import CHOICES, HAKE, SEED, ring
 from pkgllm.errors import ModelError
+from pkgllm.kge.files import load_embeddings, save_embeddings
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.models import EmbeddingChoice
+from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 CPU = torch.device("cpu")
 

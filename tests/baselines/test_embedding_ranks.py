@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from embedded_letters import CHOICES
 
-from pkgllm.baselines.embedding_ranks import filtered_metrics
-from pkgllm.baselines.integer_triples import IntegerTriples
+from helpers.embedded_letters import CHOICES
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.ranks import filtered_metrics
 
 
 @pytest.mark.parametrize("choice", CHOICES[:2], ids=lambda choice: choice.name)

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from embedded_letters import (
+
+from helpers.embedded_letters import (
     CATALOGUE,
     CHOICES,
     CONSONANTS,
@@ -15,17 +16,16 @@ from embedded_letters import (
     asked,
     graph_of,
 )
-
-from pkgllm.baselines.embedding_models import EmbeddingChoice, Hake, Kbgat
-from pkgllm.baselines.embedding_scorer import EmbeddingScorer
-from pkgllm.baselines.embedding_training import TrainingSetup, train_embeddings
-from pkgllm.baselines.fold_in import FoldIn, mean_person
-from pkgllm.baselines.preference_graph import make_preference_graph
-from pkgllm.baselines.pykeen_door import entity_parts, relation_parts, score_parts
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Ranker, candidate_mask, rank_queries
+from pkgllm.kge.fold_in import FoldIn, mean_person
+from pkgllm.kge.models import EmbeddingChoice, Hake, Kbgat
+from pkgllm.kge.preference_graph import make_preference_graph
+from pkgllm.kge.pykeen_door import entity_parts, relation_parts, score_parts
+from pkgllm.kge.scorer import EmbeddingScorer
+from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 GRAPH = make_preference_graph(CATALOGUE, TRAINING)
 SETTINGS = FoldIn(steps=60, learning_rate=0.05, num_negatives=8)

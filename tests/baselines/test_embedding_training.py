@@ -7,23 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedding_choices import CHOICES, HAKE, KBGAT, SCHEDULE, SEED, ring
 
-from pkgllm.baselines.embedding_models import (
+from helpers.embedding_choices import CHOICES, HAKE, KBGAT, SCHEDULE, SEED, ring
+from pkgllm.errors import ModelError, RunError, StoppedError
+from pkgllm.interrupts import after_this_round
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.kbgat import vectors_of
+from pkgllm.kge.kbgat_encoder import AttentionEncoder
+from pkgllm.kge.models import (
     EmbeddingChoice,
 )
-from pkgllm.baselines.embedding_training import (
+from pkgllm.kge.training import (
     Epoch,
     TrainingSetup,
     make_loop,
     train_embeddings,
     train_stage,
 )
-from pkgllm.baselines.integer_triples import IntegerTriples
-from pkgllm.baselines.kbgat import vectors_of
-from pkgllm.baselines.kbgat_encoder import AttentionEncoder
-from pkgllm.errors import ModelError, RunError, StoppedError
-from pkgllm.interrupts import after_this_round
 
 
 def content(model: torch.nn.Module) -> dict[str, bytes]:

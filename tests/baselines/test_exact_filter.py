@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.baselines.exact_filter import ExactFilterer
+from pkgllm.kge.exact_filter import ExactFilterer
 
 LARGEST = (2**24 - 1, 2**15 - 1, 2**24 - 1)
 entities = st.one_of(st.integers(0, 4), st.just(LARGEST[0]))

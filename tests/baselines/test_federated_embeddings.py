@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from embedded_letters import CHOICES as CENTRALISED
-from embedded_letters import graph_of
-from federated_letters import (
+
+from helpers.embedded_letters import CHOICES as CENTRALISED
+from helpers.embedded_letters import graph_of
+from helpers.federated_letters import (
     CHOICES,
     EXCHANGES,
     HAKE,
@@ -21,20 +22,19 @@ from federated_letters import (
     graph,
     train,
 )
-
-from pkgllm.baselines.client_states import ClientStates
-from pkgllm.baselines.embedding_exchange import Exchange, Message, kind_of, model_tables
-from pkgllm.baselines.embedding_federation import EmbeddingRound, FederatedSetup
-from pkgllm.baselines.embedding_models import EmbeddingChoice
-from pkgllm.baselines.embedding_training import make_loop
-from pkgllm.baselines.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
-from pkgllm.baselines.federated_stage import draw_cohort
-from pkgllm.baselines.local_graphs import split_by_client
-from pkgllm.baselines.preference_graph import make_preference_graph
-from pkgllm.checkpoints import Checkpoints
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, ModelError, RunError, StoppedError
+from pkgllm.kge.client_states import ClientStates
+from pkgllm.kge.exchange import Exchange, Message, kind_of, model_tables
+from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
+from pkgllm.kge.federated_stage import draw_cohort
+from pkgllm.kge.federation import EmbeddingRound, FederatedSetup
+from pkgllm.kge.local_graphs import split_by_client
+from pkgllm.kge.models import EmbeddingChoice
+from pkgllm.kge.preference_graph import make_preference_graph
+from pkgllm.kge.training import make_loop
 from pkgllm.randomness import torch_seed
+from pkgllm.runs.checkpoints import Checkpoints
 
 ALL = {"cohort_size": 3}
 ONE = {"cohort_size": 1}

@@ -3,17 +3,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from embedded_letters import CATALOGUE, LETTERS, TRAINING, VOWELS, asked, graph_of
-from federated_letters import EXCHANGES, HAKE, KBGAT, PEOPLE, SCHEDULE, train
 
-from pkgllm.baselines.embedding_exchange import Exchange
-from pkgllm.baselines.federated_scorer import FederatedScorer
-from pkgllm.baselines.fold_in import FoldIn
-from pkgllm.baselines.pykeen_door import entity_parts, relation_parts, score_parts
+from helpers.embedded_letters import CATALOGUE, LETTERS, TRAINING, VOWELS, asked, graph_of
+from helpers.federated_letters import EXCHANGES, HAKE, KBGAT, PEOPLE, SCHEDULE, train
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Ranker
+from pkgllm.kge.exchange import Exchange
+from pkgllm.kge.federated_scorer import FederatedScorer
+from pkgllm.kge.fold_in import FoldIn
+from pkgllm.kge.pykeen_door import entity_parts, relation_parts, score_parts
 
 SETTINGS = FoldIn(steps=20, learning_rate=0.05, num_negatives=4)
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from embedded_letters import CATALOGUE, CHOICES, TRAINING, graph_of
 
-from pkgllm.baselines.embedding_models import EmbeddingChoice
-from pkgllm.baselines.embedding_training import TrainingSetup, train_embeddings
-from pkgllm.baselines.fold_in import FoldIn, Visible, draw_negatives, fold_in, mean_person
-from pkgllm.baselines.frozen_models import OwnModels, SharedModel
-from pkgllm.baselines.preference_graph import PreferenceGraph, make_preference_graph
-from pkgllm.baselines.pykeen_door import Model, entity_parts
+from helpers.embedded_letters import CATALOGUE, CHOICES, TRAINING, graph_of
+from pkgllm.kge.fold_in import FoldIn, Visible, draw_negatives, fold_in, mean_person
+from pkgllm.kge.frozen import OwnModels, SharedModel
+from pkgllm.kge.models import EmbeddingChoice
+from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
+from pkgllm.kge.pykeen_door import Model, entity_parts
+from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 GRAPH: PreferenceGraph = make_preference_graph(CATALOGUE, TRAINING)
 SETTINGS = FoldIn(steps=5, learning_rate=0.05, num_negatives=3)
@@ -153,7 +153,7 @@ def test_many_persons_with_models_of_their_own_are_fit_in_parts(
     frozen, prior = OwnModels.copied([model], [0] * 5), mean_person(model, PERSONS)
     whole = fold_in(frozen, persons, prior=prior, items=GRAPH.items, settings=SETTINGS, seed=0)
     # Two persons of at most four facts, each with three negatives.
-    monkeypatch.setattr("pkgllm.baselines.fold_in.PAIRS_AT_ONCE", 2 * 4 * 4)
+    monkeypatch.setattr("pkgllm.kge.fold_in.PAIRS_AT_ONCE", 2 * 4 * 4)
     parts = fold_in(frozen, persons, prior=prior, items=GRAPH.items, settings=SETTINGS, seed=0)
     for one, other in zip(whole, parts, strict=True):
         assert torch.allclose(one, other, atol=1e-5)

@@ -3,10 +3,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pkgllm.baselines.embedding_models import Hake
-from pkgllm.baselines.hake import HakeInteraction
-from pkgllm.baselines.integer_triples import IntegerTriples
-from pkgllm.baselines.pykeen_door import Model
+from pkgllm.kge.hake import HakeInteraction
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.models import Hake
+from pkgllm.kge.pykeen_door import Model
 
 DIM, MARGIN = 5, 6.0
 Array = NDArray[np.float64]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from liked_graphs import CATALOGUE, LETTERS, asked, baskets, indicator, likes_of_clients
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist  # type: ignore[import-untyped]  # scipy ships no types
 
+from helpers.liked_graphs import CATALOGUE, LETTERS, asked, baskets, indicator, likes_of_clients
 from pkgllm.baselines.item_knn import ItemKnn
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.corpora.catalogue import Catalogue, Item

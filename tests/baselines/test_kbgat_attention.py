@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pkgllm.baselines.kbgat_attention import Edges, RelationAttention, make_edges
-from pkgllm.baselines.kbgat_encoder import AttentionEncoder
+from pkgllm.kge.kbgat_attention import Edges, RelationAttention, make_edges
+from pkgllm.kge.kbgat_encoder import AttentionEncoder
 
 Array = NDArray[np.float64]
 NUM_ENTITIES, NUM_RELATIONS = 6, 3

@@ -1,6 +1,6 @@
 import pytest
 
-from pkgllm.baselines.participation import Participation, below_isolation
+from pkgllm.kge.participation import Participation, below_isolation
 
 
 def test_coverage_is_the_share_that_ever_took_part() -> None:

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from embedded_letters import CATALOGUE, graph_of
 from numpy.typing import NDArray
 
-from pkgllm.baselines.integer_triples import IntegerTriples
-from pkgllm.baselines.preference_graph import make_preference_graph
+from helpers.embedded_letters import CATALOGUE, graph_of
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
+from pkgllm.kge.integer_triples import IntegerTriples
+from pkgllm.kge.preference_graph import make_preference_graph
 
 
 def labelled(liked: dict[str, str], disliked: dict[str, str]) -> set[tuple[str, str, str]]:

@@ -16,16 +16,16 @@ from peft import PeftModel
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
 from pkgllm.lm.adapter import adapter_state
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Completion, Group
-from pkgllm.preferences.prompts import Prompt
-from pkgllm.training import objectives
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Completion, Group
+from pkgllm.prompts.prompts import Prompt
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
-from tiny_decoders import tiny_decoder, with_random_adapter
 
 # The rows that enter the first layer are frozen, and Opacus does not need their gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")

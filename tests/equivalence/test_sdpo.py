@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.training import objectives
-from pkgllm.training.objectives import ScoredGroups
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import ScoredGroups
 
 # Wide enough to tell the completions apart, narrow enough for the formula without any care.
 nats = st.floats(-8, 8)

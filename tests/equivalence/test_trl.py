@@ -16,10 +16,10 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTraine
 
 from pkgllm.lm.adapter import adapter_state, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.preferences.groups import Completion, Group
-from pkgllm.preferences.prompts import Prompt
-from pkgllm.training import objectives
-from pkgllm.training.objectives import Objective
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Completion, Group
+from pkgllm.prompts.prompts import Prompt
 from pkgllm.training.reference import ReferenceCache
 from pkgllm.training.sequential import reference_scorer, score
 

@@ -6,12 +6,12 @@ import torch
 from numpy.typing import NDArray
 from peft import PeftModel
 
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
 from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
-from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries, rank_queries
-from pkgllm.evaluation.trie import CatalogueTrie
 from pkgllm.graph.personal_graph import PersonalGraph
-from tiny_decoders import tiny_decoder, with_random_adapter
 
 TITLES = [[3, 4, 0], [3, 0], [3, 4, 5, 6, 0], [7, 0], [8, 9, 0]]
 PROMPTS = {"p": [5, 6, 7], "q": [8, 9, 10, 11], "nobody": [12]}

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pkgllm.evaluation.branches import Branches, Continuation
+from helpers.tiny_decoders import VOCABULARY, tiny_decoder
+from pkgllm.evaluation.ranking.branches import Branches, Continuation
 from pkgllm.lm.decoder import KNOWN_MODELS, Attention, Decoder
-from tiny_decoders import VOCABULARY, tiny_decoder
 
 Tree = list[tuple[int, int]]
 """Parent, -1 for the prompt, and token of each node; parents stand before their children."""

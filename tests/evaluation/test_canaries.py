@@ -22,17 +22,17 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.experiment.assembly import (
+from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.pipeline.build import (
     Population,
     build_groups,
     make_queries,
     populate,
     read_corpus,
 )
-from pkgllm.graph.personal_graph import PersonalGraph
-from pkgllm.preferences.groups import Group
-from pkgllm.preferences.prompts import PromptWriter
 from pkgllm.progress import Silent
+from pkgllm.prompts.groups import Group
+from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.randomness import stream
 
 

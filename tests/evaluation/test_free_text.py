@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.stats import chisquare  # type: ignore[import-untyped]  # scipy ships no types
 
-from pkgllm.evaluation.free_text import Answer, FreeText, Sampler, most_probable
+from pkgllm.evaluation.lists.free_text import Answer, FreeText, Sampler, most_probable
 
 TERMINATOR = 0
 

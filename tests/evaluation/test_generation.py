@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.free_text import Answer
-from pkgllm.evaluation.generation import ListDecoder
-from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.lists.free_text import Answer
+from pkgllm.evaluation.lists.generation import ListDecoder
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.preferences.prompts import Prompt
+from pkgllm.prompts.prompts import Prompt
 
 VOCABULARY, TERMINATOR, MAX_POSITIONS = 60, 0, 96
 

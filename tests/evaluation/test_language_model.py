@@ -10,13 +10,21 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from helpers.tiny_decoders import MAX_POSITIONS, VOCABULARY, tiny_decoder, with_random_adapter
+from helpers.tiny_ranking import (
+    TERMINATOR,
+    asked,
+    everyone,
+    least_budget,
+    scorer_of,
+    sound,
+    trie_of,
+)
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.per_client import PerClientScorer
+from pkgllm.evaluation.ranking.trie_search import TIE_NATS
 from pkgllm.evaluation.ranks import best_columns, rank_gold
-from pkgllm.evaluation.trie_search import TIE_NATS
 from pkgllm.lm.decoder import KNOWN_MODELS
-from tiny_decoders import MAX_POSITIONS, VOCABULARY, tiny_decoder, with_random_adapter
-from tiny_ranking import TERMINATOR, asked, everyone, least_budget, scorer_of, sound, trie_of
 
 KINDS = ("flat", "even", "plain", "sharp")
 GRID = [[first, second, TERMINATOR] for first in range(1, 6) for second in range(1, 6)]

@@ -7,14 +7,24 @@ import pytest
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from helpers.tiny_decoders import tiny_decoder
+from helpers.tiny_ranking import (
+    TERMINATOR,
+    asked,
+    everyone,
+    least_budget,
+    scorer_of,
+    sound,
+    trie_of,
+)
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.branches import Branches, Continuation
-from pkgllm.evaluation.language_model import LanguageModelScorer
-from pkgllm.evaluation.memory import MemoryPlan
+from pkgllm.evaluation.ranking.branches import Branches, Continuation
+from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.memory import MemoryPlan
 from pkgllm.evaluation.scorer import RankedClient
 from pkgllm.lm.decoder import Attention, Decoder
-from tiny_decoders import tiny_decoder
-from tiny_ranking import TERMINATOR, asked, everyone, least_budget, scorer_of, sound, trie_of
+
+RANKING = "pkgllm.evaluation.ranking"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,9 @@ def test_a_client_that_fails_does_not_move_what_others_are_asked_for(
 ) -> None:
     # One node at a time, so that nothing is visited that was not asked for.
     plan = MemoryPlan(clients=3, rows=1, logits=1, capacity=9)
-    monkeypatch.setattr("pkgllm.evaluation.language_model.plan_memory", lambda *_, **__: plan)
+    monkeypatch.setattr(
+        "pkgllm.evaluation.ranking.language_model.plan_memory", lambda *_, **__: plan
+    )
     scorer = scorer_of(model, {"p": [5, 6], "q": [], "r": [7]}, trie_of(GRID))
     scores = scorer.scores([asked("r")])[0]
     best, worst = np.array([scores.argmax()]), np.array([scores.argmin()])
@@ -138,7 +150,9 @@ def test_memory_does_not_grow_with_the_number_of_clients(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = MemoryPlan(clients=2, rows=400, logits=50, capacity=144)
-    monkeypatch.setattr("pkgllm.evaluation.language_model.plan_memory", lambda *_, **__: plan)
+    monkeypatch.setattr(
+        "pkgllm.evaluation.ranking.language_model.plan_memory", lambda *_, **__: plan
+    )
     held: list[int] = []
     feed = Branches.feed
 

@@ -8,12 +8,12 @@ from transformers import AutoTokenizer
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, LeakError
 from pkgllm.evaluation.legacy import leaky_graph, legacy_score
-from pkgllm.evaluation.list_metrics import micro_list_metrics
-from pkgllm.evaluation.lists import TitleLinker, read_list
+from pkgllm.evaluation.lists.lists import TitleLinker, read_list
+from pkgllm.evaluation.lists.metrics import micro_list_metrics
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation
-from pkgllm.preferences.leakage import audit_prompt
-from pkgllm.preferences.prompts import PromptForm, PromptWriter
+from pkgllm.prompts.audit import audit_prompt
+from pkgllm.prompts.prompts import PromptForm, PromptWriter
 
 SAID = Provenance("own_answer", "conversation/1")
 CATALOGUE = Catalogue(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ir_measures import P, R, SetF, SetP, SetR
 
-from pkgllm.evaluation.list_metrics import list_rates, macro_list_metrics, micro_list_metrics
-from pkgllm.evaluation.lists import list_of_items
+from pkgllm.evaluation.lists.lists import list_of_items
+from pkgllm.evaluation.lists.metrics import list_rates, macro_list_metrics, micro_list_metrics
 from pkgllm.evaluation.statistics import bootstrap_ratios
 
 Clients = list[tuple[list[int], set[int]]]

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgllm.corpora.catalogue import Catalogue, Item, tell_apart
-from pkgllm.evaluation.lists import TitleLinker, answer_lines, list_of_items, read_list
+from pkgllm.evaluation.lists.lists import TitleLinker, answer_lines, list_of_items, read_list
 
 NAMES = {
     "a": "The Amber Kettle (1971)",

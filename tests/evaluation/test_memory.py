@@ -6,12 +6,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from helpers.tiny_decoders import tiny_decoder
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.branches import Branches
-from pkgllm.evaluation.memory import MemoryPlan, plan_memory
-from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.ranking.branches import Branches
+from pkgllm.evaluation.ranking.memory import MemoryPlan, plan_memory
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.lm.decoder import Decoder
-from tiny_decoders import tiny_decoder
 
 TITLES = [[*title, 0] for title in itertools.product(range(1, 5), repeat=4)]
 TRIE = CatalogueTrie(TITLES, names=["film"] * len(TITLES))

@@ -6,12 +6,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from helpers.tiny_ranking import asked, scorer_of, sound, trie_of
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.scorer import ClientQueries, Ranker
 from pkgllm.lm.adapter import adapter_state, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import load_base_model
-from tiny_ranking import asked, scorer_of, sound, trie_of
 
 
 @pytest.mark.parametrize("order", [["a", "b", "c"], ["c", "a"], ["b", "b"], ["c"]])

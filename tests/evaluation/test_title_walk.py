@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.evaluation.title_walk import TitleLists, TitleWalk
-from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.lists.constrained_decoding import TitleLists, TitleWalk
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 
 TERMINATOR, SEPARATOR = 0, (4, 5)
 

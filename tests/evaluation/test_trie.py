@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgllm.errors import DataError
-from pkgllm.evaluation.trie import CatalogueTrie
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 
 TERMINATOR = 0
 

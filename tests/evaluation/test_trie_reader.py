@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
-from pkgllm.evaluation.branches import Branches
-from pkgllm.evaluation.trie_reader import TrieReader
-from pkgllm.evaluation.trie_search import Rows
+from helpers.tiny_decoders import VOCABULARY, tiny_decoder
+from pkgllm.evaluation.ranking.branches import Branches
+from pkgllm.evaluation.ranking.trie_reader import TrieReader
+from pkgllm.evaluation.ranking.trie_search import Rows
 from pkgllm.lm.decoder import Decoder
-from tiny_decoders import VOCABULARY, tiny_decoder
 
 PROMPTS = [[5, 6, 7], [8] * 12, [9]]
 TOKENS = np.array([3, 1, 59])

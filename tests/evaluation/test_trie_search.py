@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
+from pkgllm.evaluation.ranking.trie_search import TIE_NATS, Rows, TrieSearch
 from pkgllm.evaluation.ranks import best_columns, rank_gold
-from pkgllm.evaluation.trie import CatalogueTrie
-from pkgllm.evaluation.trie_search import TIE_NATS, Rows, TrieSearch
 
 TERMINATOR = 0
 

@@ -11,7 +11,11 @@ import pytest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from pkgllm.errors import DataError, RunError
-from pkgllm.federation.certificates import read_private_key, read_roster, write_keys
+from pkgllm.federation.flower.deployment.certificates import (
+    read_private_key,
+    read_roster,
+    write_keys,
+)
 
 CLIENTS = ("a", "b/../c", "..", "Zoë 1")
 

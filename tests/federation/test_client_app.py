@@ -8,7 +8,8 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_clients import (
+
+from helpers.quadratic_clients import (
     SECRET,
     QuadraticClients,
     adapter_at,
@@ -16,10 +17,9 @@ from quadratic_clients import (
     same_bytes,
     serialised,
 )
-
-from pkgllm.federation import records
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.flower_internals import RUN_ID, become_server
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.internals import RUN_ID, become_server
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import CohortTrainer, TrainedClient
 

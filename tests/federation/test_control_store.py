@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_clients import adapter_at, entries, same_bytes
-from reply_lists import some_adapter
 
+from helpers.quadratic_clients import adapter_at, entries, same_bytes
+from helpers.reply_lists import some_adapter
 from pkgllm.errors import FederationError, RunError
 from pkgllm.federation.control_store import ControlStore
 

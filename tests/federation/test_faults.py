@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
 
-from one_process import federate
+from helpers.one_process import federate
+from helpers.quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
 from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState

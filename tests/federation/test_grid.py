@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import pytest
 from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
-from quadratic_clients import SECRET, serialised
 
-from pkgllm.federation.flower_internals import Run
-from pkgllm.federation.grid import CohortGrid, LocalGrid
+from helpers.quadratic_clients import SECRET, serialised
+from pkgllm.federation.flower.grid import CohortGrid, LocalGrid
+from pkgllm.federation.flower.internals import Run
 
 
 class CountingClients:

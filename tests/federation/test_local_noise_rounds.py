@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
-from noisy_rounds import (
+
+from helpers.noisy_rounds import (
     CLIENTS,
     KEYS,
     NUM_VALUES,
@@ -21,17 +22,16 @@ from noisy_rounds import (
     scaffold_controls,
     values,
 )
-from quadratic_clients import QuadraticClients, same_bytes
-
-from one_process import federate
+from helpers.one_process import federate
+from helpers.quadratic_clients import QuadraticClients, same_bytes
 from pkgllm.errors import FederationError, PrivacyError
-from pkgllm.federation.client_app import CohortApp
+from pkgllm.federation.algorithms.strategies import StrategyName, make_strategy
 from pkgllm.federation.client_noise import ClientNoise
-from pkgllm.federation.records import ARRAYS, CONFIG, Instruction, to_adapter
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.records import ARRAYS, CONFIG, Instruction, to_adapter
+from pkgllm.federation.flower.server_app import make_server_app, run_in_process
 from pkgllm.federation.round_privacy import LocalNoiseRounds
 from pkgllm.federation.rounds import RoundRecord, Rounds, sample_cohort
-from pkgllm.federation.server_app import make_server_app, run_in_process
-from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import NoiseSource, fixed, secure

@@ -4,11 +4,11 @@ import time
 import pytest
 import torch
 from flwr.app import RecordDict
-from superlink_state import SuperLinkState
 
+from helpers.superlink_state import SuperLinkState
 from pkgllm.errors import FederationError
+from pkgllm.federation.algorithms.strategies import make_strategy
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
-from pkgllm.federation.strategies import make_strategy
 
 
 @pytest.fixture

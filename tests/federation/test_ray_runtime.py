@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from quadratic_clients import SECRET, entries
-from ray_clients_by_name import INTERRUPTED, run_named
 
+from helpers.quadratic_clients import SECRET, entries
+from helpers.ray_clients_by_name import INTERRUPTED, run_named
 from pkgllm.errors import ConfigError, FederationError
-from pkgllm.federation.ray_runtime import RayResources, check_ray
+from pkgllm.federation.flower.ray.runtime import RayResources, check_ray
 from pkgllm.federation.rounds import RoundRecord
 
 # Not imported here: Ray reads its variables when it is.

@@ -6,10 +6,10 @@ import torch
 from flwr.app import Array, ArrayRecord, Message, MessageType, MetricRecord, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
-from quadratic_clients import adapter_at, same_bytes
 
-from pkgllm.federation import records
-from pkgllm.federation.flower_internals import become_server
+from helpers.quadratic_clients import adapter_at, same_bytes
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.internals import become_server
 from pkgllm.training.local import TrainedClient
 
 EXPECTED = adapter_at(0.0)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from noisy_rounds import (
+
+from helpers.noisy_rounds import (
     CLIENTS,
     KEYS,
     SIZE,
@@ -20,14 +21,13 @@ from noisy_rounds import (
     scaffold_controls,
     values,
 )
-from quadratic_clients import QuadraticClients, same_bytes
-
+from helpers.quadratic_clients import QuadraticClients, same_bytes
 from pkgllm.errors import PrivacyError
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.grid import LocalGrid
+from pkgllm.federation.algorithms.strategies import StrategyName, make_strategy
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
-from pkgllm.federation.strategies import StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
 from pkgllm.privacy.mechanisms import Mechanism

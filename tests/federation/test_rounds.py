@@ -17,15 +17,15 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg, FedMedian
 from hypothesis import given
 from hypothesis import strategies as st
-from quadratic_clients import QuadraticClients, adapter_at, same_bytes
 
+from helpers.quadratic_clients import QuadraticClients, adapter_at, same_bytes
 from pkgllm.errors import FederationError
-from pkgllm.federation import records
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.resumable import ResumableStrategy
+from pkgllm.federation.algorithms.resumable import ResumableStrategy
+from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds, sample_cohort
-from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 
 CLIENTS = {f"p{index}": 0.37 * index - 1.1 for index in range(7)}

@@ -11,20 +11,20 @@ from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from quadratic_clients import QuadraticClients, adapter_at, entries
-from reply_lists import cohort_grid
 
-from one_process import federate
+from helpers.one_process import federate
+from helpers.quadratic_clients import QuadraticClients, adapter_at, entries
+from helpers.reply_lists import cohort_grid
 from pkgllm.errors import FederationError
-from pkgllm.federation import records
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.client_controls import ClientControls
+from pkgllm.federation.algorithms.client_controls import ClientControls
+from pkgllm.federation.algorithms.scaffold import Scaffold
+from pkgllm.federation.algorithms.strategies import make_strategy
 from pkgllm.federation.control_store import ControlStore
-from pkgllm.federation.flower_internals import RUN_ID
-from pkgllm.federation.grid import LocalGrid
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.internals import RUN_ID
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
-from pkgllm.federation.scaffold import Scaffold
-from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 
 KEY = "layer.lora_A"

@@ -10,7 +10,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_clients import (
+
+from helpers.one_process import federate
+from helpers.quadratic_clients import (
     SECRET,
     QuadraticClients,
     adapter_at,
@@ -18,16 +20,14 @@ from quadratic_clients import (
     same_bytes,
     serialised,
 )
-
-from one_process import federate
 from pkgllm.errors import FederationError
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.flower_internals import RUN_ID, SUPERLINK_NODE_ID
-from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.records import num_bytes, to_adapter
+from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.internals import RUN_ID, SUPERLINK_NODE_ID
+from pkgllm.federation.flower.records import num_bytes, to_adapter
+from pkgllm.federation.flower.server_app import make_server_app
 from pkgllm.federation.rounds import RoundRecord, Rounds
-from pkgllm.federation.server_app import make_server_app
-from pkgllm.federation.strategies import make_strategy
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
 

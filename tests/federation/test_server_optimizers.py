@@ -8,13 +8,13 @@ import pytest
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import strategy as flower
-from quadratic_clients import QuadraticClients, adapter_at, same_bytes
-from reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
 
-from one_process import federate
-from pkgllm.federation import records
-from pkgllm.federation.resumable import WHOLE_COHORT
-from pkgllm.federation.strategies import StrategyName, make_strategy
+from helpers.one_process import federate
+from helpers.quadratic_clients import QuadraticClients, adapter_at, same_bytes
+from helpers.reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
+from pkgllm.federation.algorithms.resumable import WHOLE_COHORT
+from pkgllm.federation.algorithms.strategies import StrategyName, make_strategy
+from pkgllm.federation.flower import records
 from pkgllm.lm.adapter import AdapterState
 
 ADAPTIVE = {"server_learning_rate": 0.02, "tau": 0.01}

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from quadratic_clients import adapter_at, same_bytes
 
+from helpers.quadratic_clients import adapter_at, same_bytes
 from pkgllm.errors import PrivacyError, RunError
 from pkgllm.federation.client_noise import ClientNoise
-from pkgllm.federation.records import Instruction
+from pkgllm.federation.flower.records import Instruction
 from pkgllm.federation.share_store import ShareStore
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import secure

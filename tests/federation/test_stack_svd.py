@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_clients import same_bytes
-from reply_lists import some_adapter, step
 
-from pkgllm.federation import records
-from pkgllm.federation.stack_svd import mean_of_products, refactor
-from pkgllm.federation.strategies import make_strategy
+from helpers.quadratic_clients import same_bytes
+from helpers.reply_lists import some_adapter, step
+from pkgllm.federation.algorithms.stack_svd import mean_of_products, refactor
+from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.flower import records
 from pkgllm.lm.adapter import AdapterState
 
 

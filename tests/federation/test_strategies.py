@@ -10,19 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
-from reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
 
-from one_process import federate
-from pkgllm.federation import records
-from pkgllm.federation.client_app import CohortApp
-from pkgllm.federation.client_controls import ClientControls
+from helpers.one_process import federate
+from helpers.quadratic_clients import QuadraticClients, adapter_at, entries, same_bytes
+from helpers.reply_lists import cohort_grid, doubles, moved, replies_of, some_adapter, step
+from pkgllm.federation.algorithms.client_controls import ClientControls
+from pkgllm.federation.algorithms.krum import closest_to_most, squared_distances
+from pkgllm.federation.algorithms.resumable import ResumableStrategy
+from pkgllm.federation.algorithms.strategies import Aggregation, StrategyName, make_strategy
 from pkgllm.federation.control_store import ControlStore
-from pkgllm.federation.grid import LocalGrid
-from pkgllm.federation.krum import closest_to_most, squared_distances
-from pkgllm.federation.resumable import ResumableStrategy
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.rounds import Rounds, run_rounds
-from pkgllm.federation.strategies import Aggregation, StrategyName, make_strategy
 from pkgllm.lm.adapter import AdapterState
 
 ADAPTIVE = {"server_learning_rate": 0.05, "tau": 0.01}
@@ -266,7 +266,7 @@ def test_distances_do_not_depend_on_how_values_are_cut(monkeypatch: pytest.Monke
     updates = [records.to_record(some_adapter(n)) for n in range(4)]
     sent = records.to_record(some_adapter(9))
     whole = squared_distances(updates, sent)
-    monkeypatch.setattr("pkgllm.federation.krum._CHUNK", 4)
+    monkeypatch.setattr("pkgllm.federation.algorithms.krum._CHUNK", 4)
     np.testing.assert_allclose(squared_distances(updates, sent), whole, rtol=1e-12, atol=1e-12)
     vectors = [flattened(some_adapter(n)) for n in range(4)]
     direct = [[float(((one - other) ** 2).sum()) for other in vectors] for one in vectors]

@@ -10,9 +10,9 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from helpers.tiny_decoders import MAX_POSITIONS, ROPE, VOCABULARY, tiny_decoder, with_random_adapter
 from pkgllm.errors import ModelError
 from pkgllm.lm.decoder import KNOWN_MODELS, Decoder
-from tiny_decoders import MAX_POSITIONS, ROPE, VOCABULARY, tiny_decoder, with_random_adapter
 
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {}),

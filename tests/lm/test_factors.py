@@ -3,12 +3,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
+from helpers.tiny_lanes import random
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state
-from pkgllm.lm.factors import FactorLayout, StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
-from tiny_decoders import tiny_decoder, with_random_adapter
-from tiny_lanes import random
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import FactorLayout, StackedFactors
 
 sizes = st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=4)
 ATTENTION = [("q", 4, 6), ("k", 4, 2), ("v", 4, 2), ("o", 6, 4)]

@@ -3,8 +3,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pkgllm.lm.group_attention import BlockedAttention, GroupSpan
-from tiny_lanes import SpanShape, assert_attends_by_the_book, random, span_shapes, spans_of
+from helpers.tiny_lanes import SpanShape, assert_attends_by_the_book, random, span_shapes, spans_of
+from pkgllm.lm.lanes.group_attention import BlockedAttention, GroupSpan
 
 CPU = torch.device("cpu")
 

@@ -12,17 +12,17 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from helpers.tiny_decoders import ROPE, tiny_decoder, with_random_adapter
+from helpers.tiny_lanes import GroupShape, lane_shapes, random, random_lanes, rows_of
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import adapter_state, load_adapter_state
 from pkgllm.lm.decoder import KNOWN_MODELS
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.group_attention import BlockedAttention
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.lm.padded_attention import PaddedAttention
-from pkgllm.preferences.lane_packing import pack_lanes
-from pkgllm.preferences.packing import Branches
-from tiny_decoders import ROPE, tiny_decoder, with_random_adapter
-from tiny_lanes import GroupShape, lane_shapes, random, random_lanes, rows_of
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.group_attention import BlockedAttention
+from pkgllm.lm.lanes.lora_factors import StackedFactors
+from pkgllm.lm.lanes.padded_attention import PaddedAttention
+from pkgllm.prompts.lane_packing import pack_lanes
+from pkgllm.prompts.packing import Branches
 
 Lanes = Sequence[Sequence[Branches]]
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pkgllm.lm.factors import FactorLayout, StackedFactors
-from pkgllm.lm.lane_linear import FrozenLinear, LaneLinear
-from pkgllm.lm.lanes import Lanes
-from tiny_lanes import random
+from helpers.tiny_lanes import random
+from pkgllm.lm.lanes.linear import FrozenLinear, LaneLinear
+from pkgllm.lm.lanes.lora_factors import FactorLayout, StackedFactors
+from pkgllm.lm.lanes.stack import Lanes
 
 NUM_IN, LORA_RANK, SCALE = 5, 2, 1.7
 LayerShape = tuple[int, bool, bool]

@@ -5,8 +5,8 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from pkgllm.lm.padded_attention import Kernel, PaddedAttention
-from tiny_lanes import SpanShape, assert_attends_by_the_book, random, span_shapes, spans_of
+from helpers.tiny_lanes import SpanShape, assert_attends_by_the_book, random, span_shapes, spans_of
+from pkgllm.lm.lanes.padded_attention import Kernel, PaddedAttention
 
 CPU = torch.device("cpu")
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from pkgllm.lm import projection
-from pkgllm.lm.projection import Projection, linear, linear_plus, outer
+from pkgllm.lm.lanes import projection
+from pkgllm.lm.lanes.projection import Projection, linear, linear_plus, outer
 
 Factors = tuple[Tensor, Tensor, float]
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
-from pkgllm.lm.rms_norm import RmsNorm
-from tiny_lanes import random
+from helpers.tiny_lanes import random
+from pkgllm.lm.lanes.rms_norm import RmsNorm
 
 shapes = st.tuples(st.integers(0, 4), st.integers(1, 3), st.integers(1, 9))
 

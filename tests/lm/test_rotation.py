@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from pkgllm.lm.rotation import Rotation
-from tiny_decoders import MAX_POSITIONS, tiny_decoder
-from tiny_lanes import random
+from helpers.tiny_decoders import MAX_POSITIONS, tiny_decoder
+from helpers.tiny_lanes import random
+from pkgllm.lm.lanes.rotary import Rotation
 
 YARN: dict[str, Any] = {
     "rope_type": "yarn",

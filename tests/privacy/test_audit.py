@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from planted_faults import (
+from torch import Tensor
+
+from helpers.planted_faults import (
     SETTINGS,
     UNITS,
     ForgetfulNoise,
@@ -20,8 +22,8 @@ from planted_faults import (
     right,
     source,
 )
-from torch import Tensor
-
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective, ScoredGroups
 from pkgllm.privacy.audit import (
     Finding,
     noise_findings,
@@ -41,8 +43,6 @@ from pkgllm.privacy.canary_audit import (
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import private_step_gradient
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
-from pkgllm.training import objectives
-from pkgllm.training.objectives import Objective, ScoredGroups
 
 DELTA = 1e-5
 NUM_CANARIES = 1000

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from planted_faults import ForgetfulNoise, source
 
+from helpers.planted_faults import ForgetfulNoise, source
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.audit import Finding
 from pkgllm.privacy.audited import MakeShare

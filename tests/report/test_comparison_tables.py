@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from answered_runs import random_ranks, write_run
+from helpers.answered_runs import random_ranks, write_run
 from pkgllm.evaluation.metrics import METRICS
-from pkgllm.experiment.evaluation.comparison import compare
+from pkgllm.pipeline.evaluation.comparison import compare
 from pkgllm.report.blocks import METRIC_HEADINGS
 from pkgllm.report.comparison import (
     comparison_remarks,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from pkgllm.errors import RunError
-from pkgllm.report.events import EVENT_FILE, Step, append_event, crc32c, write_events
+from pkgllm.runs.events import EVENT_FILE, Step, append_event, crc32c, write_events
 
 
 def read(folder: Path) -> dict[str, list[tuple[float, int, float]]]:

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 from PIL import Image
-from run_stories import story, told
 
+from helpers.run_stories import story, told
 from pkgllm.errors import RunError
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots

@@ -1,5 +1,4 @@
-from run_stories import story, told
-
+from helpers.run_stories import story, told
 from pkgllm.report.run_tables import markdown_report
 
 

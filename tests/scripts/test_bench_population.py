@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pkgllm.federation.rounds import sample_cohort
-from pkgllm.preferences.group_store import GroupStore
-from pkgllm.training import objectives
+from pkgllm.objectives import objective as objectives
+from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.lane_passes import branch_tokens
 from pkgllm.training.local import LocalSteps

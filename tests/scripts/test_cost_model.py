@@ -17,22 +17,23 @@ from torch.utils.flop_counter import (
     sdpa_flop_count,
 )
 
+from helpers.tiny_decoders import tiny_decoder
 from pkgllm.config.schema import Adapter
 from pkgllm.federation.rounds import sample_cohort
-from pkgllm.lm import projection
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Completion, Group
-from pkgllm.preferences.prompts import Prompt
-from pkgllm.training import cohort, lane_passes, objectives
+from pkgllm.lm.lanes import projection
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives import objective as objectives
+from pkgllm.prompts.groups import Completion, Group
+from pkgllm.prompts.prompts import Prompt
+from pkgllm.training import cohort, lane_passes
 from pkgllm.training.batches import draw_batches
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.reference import ReferenceCache
-from tiny_decoders import tiny_decoder
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cost_model.py"
 ROOM = 2**30

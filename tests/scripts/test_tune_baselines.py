@@ -10,7 +10,7 @@ from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.load import load_config
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.experiment.assembly import populate, read_corpus
+from pkgllm.pipeline.build import populate, read_corpus
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "tune_baselines.py"
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_groups import a_group
 
-from pkgllm.preferences.groups import Group
-from pkgllm.training import objectives
+from helpers.tiny_groups import a_group
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
 from pkgllm.training.local import LocalSteps
-from pkgllm.training.objectives import Objective
 
 KTO = objectives.kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
 

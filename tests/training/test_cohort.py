@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_cohorts import (
+
+from helpers.tiny_cohorts import (
     OBJECTIVES,
     PUBLIC_KTO,
     ROOM,
@@ -28,21 +29,21 @@ from tiny_cohorts import (
     some_steps,
     train,
 )
-from tiny_groups import a_policy, stir
-
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
+from helpers.tiny_groups import a_policy, stir
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
-from pkgllm.training import lane_passes, objectives, sequential
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
+from pkgllm.training import lane_passes, sequential
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.cohort import Lane
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
-from pkgllm.training.objectives import Objective
-from tiny_decoders import tiny_decoder, with_random_adapter
 
 pytest_plugins = ["cohort_fixtures"]
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from tiny_cohorts import (
+
+from helpers.tiny_cohorts import (
     OBJECTIVES,
     UNEQUAL,
     assert_close,
@@ -15,12 +16,11 @@ from tiny_cohorts import (
     some_steps,
     train,
 )
-
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.preferences.groups import Group
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.objectives import Objective
 
 pytest_plugins = ["cohort_fixtures"]
 

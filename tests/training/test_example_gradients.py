@@ -7,23 +7,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_cohorts import OBJECTIVES, ROOM, SEED, cache, own_adapters, some_groups
-from tiny_groups import Ids, a_group, a_policy
 from torch import Tensor
 
+from helpers.tiny_cohorts import OBJECTIVES, ROOM, SEED, cache, own_adapters, some_groups
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
+from helpers.tiny_groups import Ids, a_group, a_policy
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import AdapterState, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.prompts.groups import Group
 from pkgllm.training import lane_passes, sequential
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import ExampleGradients, example_gradients
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.objectives import Objective, ScoredGroups
 from pkgllm.training.reference import ReferenceCache
-from tiny_decoders import tiny_decoder, with_random_adapter
 
 GROUPS = some_groups(7, seed=3)
 UNCOUPLED = [name for name in OBJECTIVES if not name.startswith("kto")]

@@ -6,17 +6,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_cohorts import OBJECTIVES, Tally, cache, some_groups
-from tiny_groups import Ids, a_group
 from torch import Tensor
 
-from pkgllm.preferences.groups import Group
-from pkgllm.training import objectives
+from helpers.tiny_cohorts import OBJECTIVES, Tally, cache, some_groups
+from helpers.tiny_groups import Ids, a_group
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, scored_groups
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.lane_passes import ScoredPass
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.objectives import Objective, ScoredGroups
 
 LANES = tuple(some_groups(count, seed=count) for count in (2, 1, 3))
 """Three lanes of two, one and three groups."""

@@ -7,16 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_cohorts import OBJECTIVES, peak_bytes, some_groups
 
+from helpers.tiny_cohorts import OBJECTIVES, peak_bytes, some_groups
+from helpers.tiny_decoders import tiny_decoder, with_random_adapter
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import adapter_state
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import StackedFactors
 from pkgllm.training.batches import branches_of
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import branch_tokens, differentiate, score_lanes
-from tiny_decoders import tiny_decoder, with_random_adapter
 
 sizes = st.lists(st.integers(1, 60), max_size=14)
 costs = st.builds(

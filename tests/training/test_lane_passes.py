@@ -6,14 +6,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_cohorts import OBJECTIVES, ROOM, UNEQUAL, own_adapters
-from tiny_groups import a_group, a_policy, log_probability
 
+from helpers.tiny_cohorts import OBJECTIVES, ROOM, UNEQUAL, own_adapters
+from helpers.tiny_groups import a_group, a_policy, log_probability
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import adapter_state, load_adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import StackedFactors
 from pkgllm.training import lane_passes, sequential
 from pkgllm.training.batches import branches_of
 from pkgllm.training.lane_memory import PassCost

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_cohorts import (
+
+from helpers.tiny_cohorts import (
     OBJECTIVES,
     UNEQUAL,
     assert_close,
@@ -18,7 +19,6 @@ from tiny_cohorts import (
     some_steps,
     train,
 )
-
 from pkgllm.lm.adapter import AdapterState, attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.training.lane_memory import PassCost

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss, sdpo_loss, sft_loss
+from pkgllm.objectives.losses import dpo_loss, kl_baseline, kto_loss, sdpo_loss, sft_loss
 
 nats = st.floats(-30, 30)
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgllm.errors import FederationError
-from pkgllm.training import objectives
-from pkgllm.training.losses import dpo_loss, kl_baseline, kto_loss
-from pkgllm.training.objectives import Objective, ScoredGroups, mean_over_groups
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.losses import dpo_loss, kl_baseline, kto_loss
+from pkgllm.objectives.objective import Objective, ScoredGroups, mean_over_groups
 
 nats = st.floats(-20, 20)
 

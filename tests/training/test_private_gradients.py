@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_cohorts import OBJECTIVES, ROOM, cache, own_adapters, some_groups
-from tiny_groups import a_policy
 from torch import Tensor
 
+from helpers.tiny_cohorts import OBJECTIVES, ROOM, cache, own_adapters, some_groups
+from helpers.tiny_groups import a_policy
 from pkgllm.lm.adapter import attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives.objective import Objective
 from pkgllm.privacy.audit import sensitivity
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import private_step_gradient
 from pkgllm.privacy.noise import fixed
+from pkgllm.prompts.groups import Group
 from pkgllm.training import sequential
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.objectives import Objective
 
 GROUPS = some_groups(7, seed=3)
 

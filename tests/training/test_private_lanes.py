@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from tiny_cohorts import (
+from torch import Tensor
+
+from helpers.tiny_cohorts import (
     OBJECTIVES,
     PUBLIC_KTO,
     ROOM,
@@ -22,19 +24,17 @@ from tiny_cohorts import (
     some_steps,
     train,
 )
-from tiny_groups import a_policy
-from torch import Tensor
-
+from helpers.tiny_groups import a_policy
 from pkgllm.errors import FederationError, PrivacyError
 from pkgllm.lm.adapter import AdapterState, attach_adapter
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives.objective import Objective, ScoredGroups
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
+from pkgllm.prompts.groups import Group
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.objectives import Objective, ScoredGroups
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 
 GROUPS = {f"p{number}": some_groups(3, seed=number) for number in range(1, 4)}

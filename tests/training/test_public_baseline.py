@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from tiny_cohorts import own_adapters, some_groups
-from tiny_groups import a_group, a_policy, log_probability
 
+from helpers.tiny_cohorts import own_adapters, some_groups
+from helpers.tiny_groups import a_group, a_policy, log_probability
 from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, without_adapter
 from pkgllm.lm.base_model import load_base_model

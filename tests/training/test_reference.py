@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from tiny_groups import Ids, a_completion, a_group, a_policy, log_probability, stir
 
+from helpers.tiny_groups import Ids, a_completion, a_group, a_policy, log_probability, stir
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.training.log_probabilities import Branch
 from pkgllm.training.reference import ReferenceCache

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from peft import PeftModel
-from tiny_cohorts import (
+
+from helpers.one_process import federate
+from helpers.tiny_cohorts import (
     OBJECTIVES,
     PUBLIC_KTO,
     UNEQUAL,
@@ -16,14 +18,12 @@ from tiny_cohorts import (
     some_groups,
     some_steps,
 )
-from tiny_groups import a_policy
-
-from one_process import federate
-from pkgllm.federation.records import Weighting
+from helpers.tiny_groups import a_policy
+from pkgllm.federation.flower.records import Weighting
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.preferences.groups import Group
+from pkgllm.prompts.groups import Group
 from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
 from pkgllm.training.public_baseline import PublicBaseline
 

@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_groups import Ids, a_group, a_policy, log_probability, stir
 from transformers import AutoModelForCausalLM
 
+from helpers.tiny_groups import Ids, a_group, a_policy, log_probability, stir
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, update_norm
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.preferences.groups import Group
-from pkgllm.training import objectives
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import draw_batches
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 

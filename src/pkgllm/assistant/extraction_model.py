@@ -23,9 +23,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pkgllm.assistant.extraction import Extraction, Opinion, Turn
 from pkgllm.assistant.mentions import MentionFinder
 from pkgllm.corpora.catalogue import Item
-from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.evaluation.trie import CatalogueTrie
 from pkgllm.graph.personal_graph import PersonalGraph, Relation
 
 ASKED: tuple[Relation, ...] = ("liked", "disliked", "seen", "unseen")

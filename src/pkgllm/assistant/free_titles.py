@@ -12,8 +12,8 @@ from pkgllm.assistant.guidance import Constraints
 from pkgllm.assistant.recommend import NO_CONSTRAINTS, Recommender
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.generation import ListDecoder
-from pkgllm.evaluation.lists import answer_lines, without_mark
+from pkgllm.evaluation.lists.generation import ListDecoder
+from pkgllm.evaluation.lists.lists import answer_lines, without_mark
 from pkgllm.graph.personal_graph import PersonalGraph
 
 ANSWERS = 64

@@ -17,12 +17,12 @@ from pkgllm.assistant.guidance import Constraints
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
-from pkgllm.evaluation.branches import SlotMemory
-from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.branches import SlotMemory
+from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.evaluation.trie import CatalogueTrie
 from pkgllm.graph.personal_graph import PersonalGraph
-from pkgllm.preferences.prompts import Prompt, PromptWriter
+from pkgllm.prompts.prompts import Prompt, PromptWriter
 
 NO_CONSTRAINTS = Constraints()
 

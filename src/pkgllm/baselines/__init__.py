@@ -1,3 +1,1 @@
-"""Baselines. Importing any part of it first keeps PyKEEN's folders out of the home."""
-
-from pkgllm.baselines import quiet as quiet
+"""Simple models that learn from likes alone, and controls."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pkgllm.evaluation.language_model import LanguageModelScorer
+from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import PersonalGraph
 

@@ -16,7 +16,7 @@ Source: the public code that belongs to arXiv:2603.13264, as read in July 2026.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pkgllm.evaluation.lists import answer_lines, without_mark
+from pkgllm.evaluation.lists.lists import answer_lines, without_mark
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 
 _THINKING, _THOUGHT = "<think>", "</think>"
@@ -112,7 +112,7 @@ def leaky_graph(visible: PersonalGraph, held_out: Sequence[Fact]) -> PersonalGra
     """Return the graph as the published code stored it: with the answers in it, as ``liked``.
 
     For evaluation only, to show what the leak alone is worth. The leak audit
-    (:func:`pkgllm.preferences.leakage.audit_prompt`) refuses a prompt that is written from it, and
+    (:func:`pkgllm.prompts.audit.audit_prompt`) refuses a prompt that is written from it, and
     so does :func:`pkgllm.evaluation.scorer.candidate_mask` the graph: no ordinary run can use it.
 
     Args:

@@ -1,3 +1,1 @@
-"""Federation over Flower. Importing any part of it first makes Flower quiet."""
-
-from pkgllm.federation import quiet as quiet
+"""Rounds over clients: algorithms know tensors; ``flower`` carries them."""

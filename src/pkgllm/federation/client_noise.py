@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 
 from pkgllm.errors import FederationError
-from pkgllm.federation.records import Instruction
+from pkgllm.federation.flower.records import Instruction
 from pkgllm.federation.share_store import ShareStore
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise, noise_share

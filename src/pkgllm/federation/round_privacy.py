@@ -6,8 +6,8 @@ from typing import Protocol
 from flwr.app import Message, MetricRecord, RecordDict
 from torch import Tensor
 
-from pkgllm.federation.flower_internals import SUPERLINK_NODE_ID
-from pkgllm.federation.records import ARRAYS, METRICS, WEIGHT, to_adapter, to_record
+from pkgllm.federation.flower.internals import SUPERLINK_NODE_ID
+from pkgllm.federation.flower.records import ARRAYS, METRICS, WEIGHT, to_adapter, to_record
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates

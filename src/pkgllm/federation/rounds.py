@@ -18,9 +18,9 @@ from flwr.serverapp import Grid
 from torch import Tensor
 
 from pkgllm.errors import BudgetError, FederationError
-from pkgllm.federation import records
-from pkgllm.federation.grid import CohortGrid
-from pkgllm.federation.resumable import ResumableStrategy
+from pkgllm.federation.algorithms.resumable import ResumableStrategy
+from pkgllm.federation.flower import records
+from pkgllm.federation.flower.grid import CohortGrid
 from pkgllm.federation.round_privacy import RoundPrivacy
 from pkgllm.federation.spread import UpdateSpread, update_spread
 from pkgllm.lm.adapter import AdapterState, update_norm

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pkgllm.errors import RunError
-from pkgllm.federation.records import Instruction
+from pkgllm.federation.flower.records import Instruction
 from pkgllm.files import write_atomically
 from pkgllm.lm.adapter import AdapterState
 

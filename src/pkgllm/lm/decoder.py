@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError
-from pkgllm.lm.projection import Projection
-from pkgllm.lm.rms_norm import RmsNorm
-from pkgllm.lm.rotation import Rotation
+from pkgllm.lm.lanes.projection import Projection
+from pkgllm.lm.lanes.rms_norm import RmsNorm
+from pkgllm.lm.lanes.rotary import Rotation
 
 KNOWN_MODELS = ("llama", "qwen2", "qwen3")
 """Model types whose layers are laid out as :class:`Decoder` expects."""

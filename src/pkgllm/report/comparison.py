@@ -21,7 +21,7 @@ def comparison_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Tab
     """Yield the tables of a comparison for a terminal.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.comparison.compare``.
+        results: As made by ``pkgllm.pipeline.evaluation.comparison.compare``.
         width: Columns of the terminal; where it is too narrow, the ends of an interval stand below
             each other.
     """
@@ -78,7 +78,7 @@ def markdown_comparison(results: Mapping[str, Any]) -> str:
     """Return the tables of a comparison as one Markdown section.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.comparison.compare``.
+        results: As made by ``pkgllm.pipeline.evaluation.comparison.compare``.
     """
     return markdown_section(
         comparison_title(results), _blocks(results), comparison_remarks(results)

@@ -24,7 +24,7 @@ def legacy_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Table]:
     """Yield inflated and honest tables for a terminal.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.legacy.legacy_results``.
+        results: As made by ``pkgllm.pipeline.evaluation.legacy.legacy_results``.
         width: Columns of the terminal.
     """
     yield plain_table(_inflated_block(results))
@@ -60,7 +60,7 @@ def markdown_legacy(results: Mapping[str, Any], *, title: str, notes: Sequence[s
     """Return the tables as one Markdown section.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.legacy.legacy_results``.
+        results: As made by ``pkgllm.pipeline.evaluation.legacy.legacy_results``.
         title: The section's heading.
         notes: Lines for the list at its end, after what inflates the numbers.
     """

@@ -25,7 +25,7 @@ def list_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Table]:
     """Yield the tables of generated lists for a terminal.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.list_results.list_results``.
+        results: As made by ``pkgllm.pipeline.evaluation.list_results.list_results``.
         width: Columns of the terminal; where it is too narrow, the ends of an interval stand below
             each other.
     """
@@ -70,7 +70,7 @@ def markdown_lists(results: Mapping[str, Any], *, title: str, notes: Sequence[st
     """Return the tables of generated lists as one Markdown section.
 
     Args:
-        results: As made by ``pkgllm.experiment.evaluation.list_results.list_results``.
+        results: As made by ``pkgllm.pipeline.evaluation.list_results.list_results``.
         title: The section's heading.
         notes: Lines for the list at its end, before the remarks.
     """

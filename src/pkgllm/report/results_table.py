@@ -25,7 +25,7 @@ _BEYOND_HEADINGS = {
 }
 
 Results = Mapping[str, Any]
-"""As made by ``pkgllm.experiment.tables.results.table_results``."""
+"""As made by ``pkgllm.studies.tables.results.table_results``."""
 
 
 def terminal_results(results: Results, *, width: int) -> Iterator[Table]:

@@ -21,7 +21,7 @@ def study_tables(summary: Mapping[str, Any], *, width: int) -> Iterator[Table]:
     """Yield the tables of a study for a terminal.
 
     Args:
-        summary: As made by ``pkgllm.experiment.studies.summary.write_summary``.
+        summary: As made by ``pkgllm.studies.summary.write_summary``.
         width: Columns of the terminal; where it is too narrow, the ends of an interval stand below
             each other.
     """
@@ -78,7 +78,7 @@ def markdown_study(summary: Mapping[str, Any], plot: str | None) -> str:
     """Return a study as one Markdown section.
 
     Args:
-        summary: As made by ``pkgllm.experiment.studies.summary.write_summary``.
+        summary: As made by ``pkgllm.studies.summary.write_summary``.
         plot: Where its plot lies, if there is one.
     """
     blocks = (_results_block(summary, with_costs=True), *_further_blocks(summary))

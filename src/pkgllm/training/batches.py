@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pkgllm.preferences.groups import Group
+from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.prompts.groups import Group
 from pkgllm.randomness import stream
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.objectives import Objective, ScoredGroups
 
 
 def draw_batches(
@@ -44,7 +44,7 @@ def branches_of(batch: Sequence[Group], objective: Objective) -> list[Branch]:
     """Return each group with the completions that an objective needs scored, mismatched ones last.
 
     Example:
-        >>> from pkgllm.training.objectives import sft
+        >>> from pkgllm.objectives.objective import sft
         >>> branches_of([], sft())
         []
     """

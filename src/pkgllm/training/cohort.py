@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import StackedFactors
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.lane_memory import PassCost, share_out
@@ -29,7 +30,6 @@ from pkgllm.training.lane_passes import (
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.local_terms import LaneTerms
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
 
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.lanes.lora_factors import StackedFactors
+from pkgllm.objectives.objective import Objective
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import branch_tokens, differentiate, is_batched, score_lanes
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
 
 

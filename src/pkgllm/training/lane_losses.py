@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pkgllm.objectives.objective import Objective
 from pkgllm.training.batches import scored_groups
 from pkgllm.training.lane_passes import ScoredPass
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
 
 

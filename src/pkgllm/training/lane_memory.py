@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pkgllm.errors import ModelError
-from pkgllm.lm.lane_decoder import LaneDecoder
+from pkgllm.lm.lanes.decoder import LaneDecoder
 
 _MOST_ROWS = {"cpu": 2048}
 """More rows leave a CPU's caches and make a pass no faster, and cost memory."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pkgllm.lm.factors import StackedFactors
-from pkgllm.lm.group_attention import BlockedAttention, GroupAttention, GroupSpan
-from pkgllm.lm.lane_decoder import LaneDecoder, Rows, Tape
-from pkgllm.lm.lanes import Lanes
-from pkgllm.lm.padded_attention import PaddedAttention
-from pkgllm.preferences.lane_packing import PackedLanes, num_tokens, pack_lanes
+from pkgllm.lm.lanes.decoder import LaneDecoder, Rows, Tape
+from pkgllm.lm.lanes.group_attention import BlockedAttention, GroupAttention, GroupSpan
+from pkgllm.lm.lanes.lora_factors import StackedFactors
+from pkgllm.lm.lanes.padded_attention import PaddedAttention
+from pkgllm.lm.lanes.stack import Lanes
+from pkgllm.prompts.lane_packing import PackedLanes, num_tokens, pack_lanes
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.log_probabilities import Branch
 

@@ -7,8 +7,8 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pkgllm.preferences.groups import Completion, Group
-from pkgllm.preferences.packing import PackedGroups, pack
+from pkgllm.prompts.groups import Completion, Group
+from pkgllm.prompts.packing import PackedGroups, pack
 
 Branch = tuple[Group, Sequence[Completion]]
 """A group's prompt with the completions that are scored after it."""

@@ -18,17 +18,17 @@ from torch import Tensor
 
 from pkgllm.errors import PkgllmError
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.lm.lane_decoder import LaneDecoder
-from pkgllm.preferences.groups import Group
+from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.objectives.objective import Objective
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import private_step_gradient
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, poisson_sample
+from pkgllm.prompts.groups import Group
 from pkgllm.training.example_gradients import ExampleGradients, example_gradients
 from pkgllm.training.lane_optimizers import make_lane_optimizer
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient
 from pkgllm.training.local_terms import LaneTerms
-from pkgllm.training.objectives import Objective
 from pkgllm.training.reference import ReferenceCache
 
 Charge = Callable[[int, Mapping[str, Mechanism]], None]

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState, carrying, without_adapter
-from pkgllm.preferences.groups import Group
+from pkgllm.objectives.losses import kl_baseline
+from pkgllm.prompts.groups import Group
 from pkgllm.training.log_probabilities import Branch, score_alone
-from pkgllm.training.losses import kl_baseline
 
 
 class PublicBaseline:
@@ -18,7 +18,7 @@ class PublicBaseline:
 
     .. math:: z = \max(0, \tfrac1m \sum_j \log\pi(y'_j|x_j) - \log\pi_0(y'_j|x_j))
 
-    is KTO's estimate (:func:`~pkgllm.training.losses.kl_baseline`) with two differences: prompts
+    is KTO's estimate (:func:`~pkgllm.objectives.losses.kl_baseline`) with two differences: prompts
     :math:`x_j` and completions :math:`y'_j` are public in place of a batch's, and the policy
     :math:`\pi` is the one that a round starts from in place of each step's.
 

@@ -14,7 +14,8 @@ from pkgllm.lm.adapter import (
     trained_parameters,
     without_adapter,
 )
-from pkgllm.preferences.groups import Group
+from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.local_terms import add_terms
@@ -24,7 +25,6 @@ from pkgllm.training.log_probabilities import (
     pack_branches,
     score_alone,
 )
-from pkgllm.training.objectives import Objective, ScoredGroups
 from pkgllm.training.reference import ReferenceCache, ReferenceScore
 
 

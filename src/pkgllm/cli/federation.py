@@ -1,0 +1,91 @@
+"""The commands of a federation whose clients are on machines of their own."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+federation_app = typer.Typer(
+    help="Train with clients on machines of their own.", no_args_is_help=True
+)
+
+
+@federation_app.command(
+    "keys", epilog="\b\nExample:\n  pkgllm federation keys --built built -o federation"
+)
+def keys(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
+    hosts: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Name or address of the server, beside 127.0.0.1. Repeatable."),
+    ] = None,
+    clients: Annotated[
+        list[str] | None,
+        typer.Option("--client", help="Id of a client. Repeatable."),
+    ] = None,
+    built: Annotated[
+        Path | None,
+        typer.Option(
+            help="What pkgllm data build wrote, to fill the clients' folders; all that train if "
+            "no --client is given."
+        ),
+    ] = None,
+) -> None:
+    """Make the server's certificate, and a key for each client."""
+    from pkgllm.pipeline.deployment.setup import write_federation_keys
+
+    chosen = write_federation_keys(output, hosts=hosts or [], clients=clients or [], built=built)
+    typer.echo(f"the server's folder is {output / 'server'}")
+    typer.echo(f"the folders of {len(chosen)} clients are in {output / 'clients'}")
+
+
+@federation_app.command(
+    "server", epilog="\b\nExample:\n  pkgllm federation server federation/server --host 0.0.0.0"
+)
+def server(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")] = 9093,
+) -> None:
+    """Run the SuperLink, which carries the messages, until it is stopped.
+
+    FOLDER is the server's folder, which pkgllm federation keys makes.
+    """
+    from pkgllm.pipeline.deployment.processes import serve
+
+    serve(folder, host=host, port=port, tell=_tell)
+
+
+@federation_app.command(
+    "client",
+    epilog="\b\nExample:\n  pkgllm federation client federation/clients/1",
+)
+def client(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],
+    superlink: Annotated[
+        str, typer.Option(help="Host and port of the SuperLink.")
+    ] = "127.0.0.1:9093",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Override one key of config.yaml: base_model.device=cpu. Repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Run one client, which trains on its own graph when asked, until it is stopped.
+
+    FOLDER is the client's folder: its graph, key, certificate, configuration and catalogue.
+    """
+    from pkgllm.pipeline.deployment.processes import take_part
+    from pkgllm.terminal import show_progress
+
+    take_part(
+        folder, superlink=superlink, overrides=overrides or [], tell=_tell, progress=show_progress()
+    )
+
+
+def _tell(line: str) -> None:
+    typer.echo(line)
+    # A service's output is a pipe, in which lines would wait for each other.
+    sys.stdout.flush()

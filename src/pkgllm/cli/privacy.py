@@ -1,0 +1,149 @@
+"""The commands of ``pkgllm privacy``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pkgllm.cli.options import ConfigOption, SetOption, example
+from pkgllm.errors import ConfigError
+
+privacy_app = typer.Typer(
+    help="Look at what privacy costs, and whether it holds.", no_args_is_help=True
+)
+
+
+@privacy_app.callback()
+def _root() -> None:
+    # Without it typer would make the only command the whole of ``pkgllm privacy``.
+    pass
+
+
+@privacy_app.command(
+    epilog=example("pkgllm privacy plan -c mine.yaml --set privacy.target_epsilon=3")
+)
+def plan(config: ConfigOption, overrides: SetOption = None) -> None:
+    """Tell the epsilon of a whole run, and how loud the noise is, without training."""
+    from rich.console import Console
+
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+
+    from pkgllm.pipeline.privacy.plan import plan_privacy
+    from pkgllm.privacy.statements import statement
+    from pkgllm.report.privacy import plan_remarks, plan_tables
+    from pkgllm.report.tables import remarks_table
+
+    found = plan_privacy(tree)
+    console = Console()
+    console.print(statement(found.guarantee), style="bold", highlight=False, markup=False)
+    for table in plan_tables(found):
+        console.print(table)
+    console.print()
+    console.print(remarks_table(plan_remarks(found)))
+
+
+@privacy_app.command(
+    epilog=example("pkgllm privacy audit -c mine.yaml --set privacy.target_epsilon=3")
+)
+def audit(
+    config: ConfigOption,
+    overrides: SetOption = None,
+    canaries: Annotated[int, typer.Option(help="Canaries; more give sharper bounds.")] = 1000,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Compare with this instead of the planned epsilon.")
+    ] = None,
+) -> None:
+    """Audit a run's mechanism with canaries, and compare with its epsilon.
+
+    Exits with 1 where a bound lies above the accounted epsilon, or noise, clip or sampling are not
+    what they must be.
+    """
+    from rich.console import Console
+
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+
+    from pkgllm.pipeline.privacy.audit import audit_mechanism, claim_of
+    from pkgllm.pipeline.privacy.plan import plan_privacy
+    from pkgllm.privacy.noise import secure
+    from pkgllm.report.privacy_audit import NOTES, findings_table
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.terminal import TerminalProgress
+
+    if epsilon is not None and epsilon <= 0:
+        raise ConfigError(f"--epsilon must be above 0, got {epsilon:g}")
+    claim = claim_of(plan_privacy(tree), accounted=epsilon)
+    progress = TerminalProgress(Console(stderr=True))
+    findings = audit_mechanism(claim, secure(), progress, num_canaries=canaries)
+    console = Console()
+    console.print(findings_table(findings))
+    console.print()
+    console.print(remarks_table(NOTES))
+    if not all(finding.passed for finding in findings):
+        raise typer.Exit(1)
+
+
+@privacy_app.command(
+    epilog="\b\nExample:\n  pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canary"
+)
+def canaries(
+    config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder to make.")],
+    delta: Annotated[float, typer.Option(help="At which epsilon is stated.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override one key. Repeatable.")
+    ] = None,
+    put_in: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REPEATS:COUNT",
+            help="So many canaries that enter so many groups; 1:100, 5:50 and 25:50 if absent.",
+        ),
+    ] = None,
+) -> None:
+    """Train with made-up facts in the graphs, and measure what the adapter tells about them.
+
+    The run folder is for the audit alone: the model has learnt what nobody said.
+    """
+    from rich.console import Console
+
+    from pkgllm.config.load import load_config
+
+    tree = load_config(config, overrides or [])
+    counts = _counts(put_in or ["1:100", "5:50", "25:50"])
+    if not 0 < delta < 1:
+        raise ConfigError(f"--delta must be above 0 and below 1, got {delta:g}")
+
+    from dataclasses import asdict
+
+    from pkgllm.pipeline.privacy.canaries import train_with_canaries
+    from pkgllm.report.privacy_audit import CANARY_NOTES, canaries_table
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.terminal import TerminalProgress
+
+    found = train_with_canaries(
+        tree,
+        output,
+        TerminalProgress(Console(stderr=True)),
+        count_by_repeats=counts,
+        delta=delta,
+    )
+    console = Console()
+    console.print(canaries_table([asdict(result) for result in found]))
+    console.print()
+    console.print(remarks_table(CANARY_NOTES))
+
+
+def _counts(given: list[str]) -> dict[int, int]:
+    found = {}
+    for text in given:
+        repeats, _, count = text.partition(":")
+        if not (repeats.isdecimal() and count.isdecimal() and int(repeats) and int(count)):
+            raise ConfigError(
+                f"--put-in must be two positive whole numbers as in 25:50, got {text!r}"
+            )
+        found[int(repeats)] = int(count)
+    return found

@@ -1,0 +1,66 @@
+"""The command that does all runs of a study."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pkgllm.cli.options import ProcessesOption
+
+
+def sweep(
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", "-c", help="A study: a file, or the name of one in ./configs or a preset."
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the runs; runs/STUDY if absent. One that is there is gone on with.",
+        ),
+    ] = None,
+    keep: Annotated[
+        int, typer.Option(min=1, help="Checkpoints of each run that stay, the newest ones.")
+    ] = 2,
+    processes: ProcessesOption = 1,
+) -> None:
+    """Train and rank every point of a study, with every seed.
+
+    The first Ctrl-C ends after the round in flight and its checkpoint, the second one at once. The
+    same command goes on: finished runs are left alone, failed ones are tried again.
+    """
+    from pkgllm.config.study_runs import load_study
+
+    plan = load_study(config)
+
+    from rich.console import Console
+
+    from pkgllm.report.study_tables import study_remarks, study_tables, study_title
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.studies.sweep import failed_runs
+    from pkgllm.studies.sweep import sweep as do_sweep
+    from pkgllm.terminal import show_progress
+
+    folder = output or Path("runs") / plan.name
+    swept = do_sweep(
+        plan,
+        folder,
+        show_progress(),
+        lambda line: typer.echo(line, err=True),
+        keep=keep,
+        processes=processes,
+    )
+    console = Console()
+    console.print(study_title(swept.summary), style="bold", highlight=False, markup=False)
+    for table in study_tables(swept.summary, width=console.width):
+        console.print(table)
+    console.print()
+    console.print(remarks_table(study_remarks(swept.summary)))
+    typer.echo(f"\nall tables: {folder / 'summary.md'}")
+    typer.echo(f"as JSON:    {folder / 'summary.json'}")
+    if swept.failures:
+        raise failed_runs(swept, folder)

@@ -1,0 +1,71 @@
+"""The command of ``pkgllm reproduce table2``."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pkgllm.cli.options import ProcessesOption
+
+
+def table2(
+    scale: Annotated[
+        Literal["small-world", "redial-mini", "redial-qwen3-0.6b"],
+        typer.Option(help="Which data and which base model."),
+    ] = "small-world",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds of every row, from 0.")] = 3,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Choose the settings anew on the validation part, equally many for every row, "
+            "instead of those that were chosen before.",
+        ),
+    ] = False,
+    processes: ProcessesOption = 1,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Folder of the runs; runs/table2-SCALE if absent. One that is there is gone on "
+            "with.",
+        ),
+    ] = None,
+) -> None:
+    """Train and rank every model of the comparison under one protocol.
+
+    The first Ctrl-C ends after the round or epoch in flight and its checkpoint, the second one at
+    once. The same command goes on: finished rows are left alone, failed ones are tried again.
+    """
+    from pkgllm.config.table_plan import load_table
+
+    plan = load_table(f"tables/table2-{scale}.yaml")
+
+    from rich.console import Console
+
+    from pkgllm.report.results_table import results_remarks, results_title, terminal_results
+    from pkgllm.report.tables import remarks_table
+    from pkgllm.studies.tables.job import RESULTS, failed_rows, reproduce
+    from pkgllm.terminal import show_progress
+
+    folder = output or Path("runs") / plan.name
+    results, failures = reproduce(
+        plan,
+        range(seeds),
+        folder,
+        show_progress(),
+        lambda line: typer.echo(line, err=True),
+        with_tuning=tune,
+        processes=processes,
+    )
+    console = Console()
+    console.print(results_title(results), style="bold", highlight=False, markup=False)
+    for table in terminal_results(results, width=console.width):
+        console.print(table)
+    console.print()
+    console.print(remarks_table(results_remarks(results)))
+    typer.echo(f"\nall tables: {folder / f'{RESULTS}.md'}")
+    typer.echo(f"as JSON:    {folder / f'{RESULTS}.json'}")
+    if failures:
+        raise failed_rows(failures, folder)

@@ -1,1 +1,0 @@
-"""The commands, but for those that stand alone: parse, call, print."""

@@ -1,0 +1,1 @@
+"""Lists of titles that a model writes."""

@@ -1,0 +1,1 @@
+"""The whole catalogue ranked exactly, over a trie of titles."""

@@ -1,1 +1,0 @@
-"""The one place that turns a configuration into objects and runs them."""

@@ -1,1 +1,0 @@
-"""A trained run as one person's assistant."""

@@ -1,1 +1,0 @@
-"""A federation of processes on machines of their own."""

@@ -1,1 +1,0 @@
-"""Rank what a run trained, again if asked, and compare runs."""

@@ -1,1 +1,0 @@
-"""What a run promises of privacy, plans, keeps, says and audits."""

@@ -1,1 +1,0 @@
-"""All runs of a study, and what they found."""

@@ -1,1 +1,0 @@
-"""Tables of results: run every row, tune it, and write down what came of it."""

@@ -1,0 +1,1 @@
+"""Aggregators, one file each, on tensors."""

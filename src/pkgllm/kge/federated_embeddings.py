@@ -1,0 +1,153 @@
+"""Embeddings trained over clients: FedE, FedR, the mean of whole tables, or everybody alone.
+
+Chen et al. 2021, "FedE: Embedding knowledge graphs in federated setting" (arXiv:2010.12882) and
+Zhang et al. 2022, "Efficient federated learning on knowledge graphs via privacy-preserving relation
+embedding aggregation" (FedR, arXiv:2203.09553), where a client holds one person's facts. What
+leaves a client is in :mod:`pkgllm.kge.exchange`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pkgllm.errors import DataError, ModelError
+from pkgllm.kge.clients import StagePlan
+from pkgllm.kge.federated_stage import FederatedStage, run_stage
+from pkgllm.kge.federation import EmbeddingFederation, FederatedSetup
+from pkgllm.kge.kbgat import Kbgat
+from pkgllm.kge.local_graphs import LocalGraphs, split_by_client
+from pkgllm.kge.models import CompGcn, EmbeddingChoice, NodePiece
+from pkgllm.kge.participation import Participation
+from pkgllm.kge.preference_graph import PreferenceGraph
+from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.stages import Schedule, Stage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FederatedEmbeddings:
+    """What training over clients has come to."""
+
+    choice: EmbeddingChoice
+    federation: EmbeddingFederation
+    graphs: LocalGraphs
+    stages: Mapping[str, FederatedStage]
+    """In order; the last one's models score."""
+
+    @property
+    def participation(self) -> dict[str, Participation]:
+        """Who took part, for each stage."""
+        return {name: Participation(stage.rounds) for name, stage in self.stages.items()}
+
+    @property
+    def alike(self) -> bool:
+        """Whether the models of training clients differ in nothing but the person's row."""
+        return self.federation.exchange == "fedavg" and not isinstance(self.choice, Kbgat)
+
+    def took_part(self, client: str) -> bool:
+        """Return whether a client took part in any round of any stage."""
+        return any(client in stage.last_round for stage in self.stages.values())
+
+    def local_model(self, client: str | None) -> Model:
+        """Return the model that a client has at the end, in evaluation mode.
+
+        Its entities are numbered as :class:`LocalGraphs` says; the person is 0. It holds the
+        server's tables of what is exchanged, and the client's own of what is not. Who never took
+        part has what a newcomer has: where items are exchanged, the first values of all else; where
+        they are not, what comes of training alone on the public facts, for as many rounds as a
+        client took part in on average.
+
+        Args:
+            client: Who; None for a newcomer.
+
+        Returns:
+            The model; it is good until another one is asked for.
+        """
+        *_, last = self.stages.values()
+        return last.local_model(client)
+
+
+def train_federated_embeddings(
+    choice: EmbeddingChoice,
+    graph: PreferenceGraph,
+    federation: EmbeddingFederation,
+    setup: FederatedSetup,
+) -> FederatedEmbeddings:
+    """Train a model over the clients of a graph, from the newest checkpoints where there are any.
+
+    Each client holds its own facts and the public facts of all items, and trains by PyKEEN's loop.
+    A run that was killed at any instant and is started again ends with the same bytes as one that
+    was not, on ``cpu``. Where training is complete already, its result is loaded.
+
+    KBGAT's three stages are federated one after the other, each with rounds of its own. Between
+    them every client encodes its own graph by itself, so ConvKB's vectors of items differ among
+    clients, and what ConvKB's rounds exchange is its filters.
+
+    Args:
+        choice: The model; each of its stages has as many rounds as its epochs make.
+        graph: What all clients hold together.
+        federation: What is exchanged, by how many, how often.
+        setup: The rest.
+
+    Raises:
+        DataError: If there are fewer clients than a cohort needs, or no public facts.
+        ModelError: If the model cannot be federated, a loss is not finite, or the device cannot be
+            used.
+        StoppedError: If a stop was asked for.
+        RunError: If checkpoints are of another training, or cannot be read or written.
+    """
+    check_federation(choice, graph, federation)
+    graphs = split_by_client(graph)
+    done: dict[str, FederatedStage] = {}
+
+    def train(
+        name: str, schedule: Schedule, stage: Callable[[str | None], Stage], *, alike: bool
+    ) -> None:
+        plan = StagePlan(
+            name=name,
+            schedule=schedule,
+            build=lambda client: stage(client).model(graphs.triples(client), setup.seed),
+            alike=alike,
+            identity=f"{choice!r} {graph.triples.digest()} {list(graph.persons)}",
+        )
+        done[name] = run_stage(plan, graphs, federation, setup)
+
+    if isinstance(choice, Kbgat):
+        transe = choice.transe_stage()
+        train("transe", choice.transe_schedule, lambda _: transe, alike=True)
+        train(
+            "attention",
+            choice.attention_schedule,
+            lambda client: choice.attention_stage(done["transe"].local_model(client)),
+            alike=False,
+        )
+        train(
+            "decoder",
+            choice.decoder_schedule,
+            lambda client: choice.decoder_stage(done["attention"].local_model(client)),
+            alike=False,
+        )
+    else:
+        only = choice.stage()
+        train(choice.name, choice.schedule, lambda _: only, alike=True)
+    return FederatedEmbeddings(choice, federation, graphs, done)
+
+
+def check_federation(
+    choice: EmbeddingChoice, graph: PreferenceGraph, federation: EmbeddingFederation
+) -> None:
+    """Refuse what cannot be trained over the clients of a graph.
+
+    Raises:
+        DataError: If there are fewer clients than a cohort needs, or no public facts.
+        ModelError: If the model's numbers do not belong to entities and relations.
+    """
+    if isinstance(choice, CompGcn | NodePiece):
+        raise ModelError(
+            f"{choice.name} cannot be trained over clients, since its numbers belong to no entity "
+            "and no relation alone; choose hake, rotate, complex, tucker or kbgat"
+        )
+    split_by_client(graph)
+    if federation.cohort_size > len(graph.persons):
+        raise DataError(
+            f"cohort_size must be at most the number of training clients, {len(graph.persons)}, "
+            f"got {federation.cohort_size}; lower it or add clients"
+        )

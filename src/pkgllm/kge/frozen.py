@@ -1,0 +1,207 @@
+"""What stays as it is while persons are fit: one model for all of them, or each one's own."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Protocol
+
+import torch
+from pykeen.losses import Loss
+from torch import Tensor
+from torch.func import vmap
+
+from pkgllm.kge.pykeen_door import (
+    Model,
+    entity_parts,
+    model_device,
+    relation_parts,
+    score_parts,
+    score_with,
+)
+
+
+class Frozen(Protocol):
+    """Models of persons, of which nothing changes.
+
+    ``persons`` says whose model is asked, by number, shape ``(facts,)``. Other numbers are those
+    of the triples, shape ``(facts, n)`` or ``(1, n)``.
+    """
+
+    padded: ClassVar[bool]
+    """Whether scores are worked out for as many facts of each person as any of them has."""
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimised."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        ...
+
+    def some(self, begin: int, end: int) -> "Frozen":
+        """Return the models of persons that stand side by side."""
+        ...
+
+    def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
+        """Return what an interaction reads of relations, one tensor for each part."""
+        ...
+
+    def entities(self, persons: Tensor, entities: Tensor) -> list[Tensor]:
+        """Return what an interaction reads of entities, one tensor for each part."""
+        ...
+
+    def scores(
+        self,
+        persons: Tensor,
+        heads: Sequence[Tensor],
+        relations: Sequence[Tensor],
+        tails: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the scores of parts, shape ``(facts, n)``; the facts of a person stand together.
+
+        Args:
+            persons: Whose.
+            heads: Parts of the persons, each ``(facts, 1, *part)``.
+            relations: As the method gives them.
+            tails: As :meth:`entities` gives them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedModel:
+    """One model in evaluation mode for everybody."""
+
+    model: Model
+    padded: ClassVar[bool] = False
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimised."""
+        found: Loss = self.model.loss
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return model_device(self.model)
+
+    def some(self, begin: int, end: int) -> "SharedModel":
+        """Return itself."""
+        return self
+
+    @torch.no_grad()
+    def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
+        """Return what the model reads of relations."""
+        return relation_parts(self.model, relations)
+
+    @torch.no_grad()
+    def entities(self, persons: Tensor, entities: Tensor) -> list[Tensor]:
+        """Return what the model reads of entities."""
+        return entity_parts(self.model, entities)
+
+    def scores(
+        self,
+        persons: Tensor,
+        heads: Sequence[Tensor],
+        relations: Sequence[Tensor],
+        tails: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the model's scores."""
+        return score_parts(self.model, list(heads), list(relations), list(tails))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OwnModels:
+    """A model for each person, all of one kind, scored in one pass."""
+
+    model: Model
+    """Any of them, for its loss and its kind; its numbers are not read."""
+    entity_tables: Sequence[Tensor]
+    """Of each part of an entity, shape ``(models, entities, *part)``."""
+    relation_tables: Sequence[Tensor]
+    networks: Mapping[str, Tensor]
+    """Numbers of the interaction by name, shape ``(models, ...)``."""
+    whose: Tensor
+    """Which of the models belongs to each person, shape ``(persons,)``."""
+    padded: ClassVar[bool] = True
+
+    @classmethod
+    def copied(cls, models: Iterable[Model], whose: Sequence[int]) -> "OwnModels":
+        """Copy models, each before the next one is asked for.
+
+        Args:
+            models: In evaluation mode, at least one, without inverse relations.
+            whose: Which of them belongs to each person.
+        """
+        entities, relations, networks = [], [], []
+        for model in models:
+            entities.append(_copies(part() for part in model.entity_representations))
+            relations.append(_copies(part() for part in model.relation_representations))
+            network = [*model.interaction.named_parameters(), *model.interaction.named_buffers()]
+            networks.append({name: value.detach().clone() for name, value in network})
+        return cls(
+            model,
+            [torch.stack(parts) for parts in zip(*entities, strict=True)],
+            [torch.stack(parts) for parts in zip(*relations, strict=True)],
+            {name: torch.stack([network[name] for network in networks]) for name in networks[0]},
+            torch.tensor(whose, device=model_device(model)),
+        )
+
+    @property
+    def loss(self) -> Loss:
+        """What training minimised."""
+        found: Loss = self.model.loss
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return model_device(self.model)
+
+    def some(self, begin: int, end: int) -> "OwnModels":
+        """Return the models of persons that stand side by side."""
+        return replace(self, whose=self.whose[begin:end])
+
+    def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
+        """Return what each person's model reads of relations."""
+        return [
+            table[self.whose[persons].unsqueeze(1), relations] for table in self.relation_tables
+        ]
+
+    def entities(self, persons: Tensor, entities: Tensor) -> list[Tensor]:
+        """Return what each person's model reads of entities."""
+        return [table[self.whose[persons].unsqueeze(1), entities] for table in self.entity_tables]
+
+    def scores(
+        self,
+        persons: Tensor,
+        heads: Sequence[Tensor],
+        relations: Sequence[Tensor],
+        tails: Sequence[Tensor],
+    ) -> Tensor:
+        """Return the scores of each person's model."""
+        asked, counts = torch.unique_consecutive(persons, return_counts=True)
+        most = int(counts.max())
+        ends = counts.cumsum(0).unsqueeze(1)
+        # Row by row the facts of each person; where one has fewer, its last one again.
+        facts = torch.minimum(
+            ends - counts.unsqueeze(1) + torch.arange(most, device=ends.device), ends - 1
+        )
+        whose = self.whose[asked]
+
+        def of_one(network: dict[str, Tensor], *parts: list[Tensor]) -> Tensor:
+            return score_with(self.model.interaction, network, *parts)
+
+        found = vmap(of_one)(
+            {name: values[whose] for name, values in self.networks.items()},
+            *([part[facts] for part in parts] for parts in (heads, relations, tails)),
+        )
+        real = torch.arange(most, device=ends.device) < counts.unsqueeze(1)
+        scores: Tensor = found[real]
+        return scores
+
+
+def _copies(parts: Iterable[Tensor]) -> list[Tensor]:
+    return [part.detach().clone() for part in parts]

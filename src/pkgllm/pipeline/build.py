@@ -1,0 +1,363 @@
+"""From sections of the configuration to the objects they describe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from peft import PeftModel
+
+from pkgllm.config import schema
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
+from pkgllm.corpora.hub import read_hub
+from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
+from pkgllm.corpora.splits import ClientSplit, split_corpus
+from pkgllm.errors import ConfigError, DataError
+from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
+from pkgllm.lm.adapter import attach_adapter
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.objective import Objective
+from pkgllm.progress import Progress
+from pkgllm.prompts.audit import audit_prompt
+from pkgllm.prompts.canaries import Canary, inserted_groups
+from pkgllm.prompts.group_store import GroupStore, GroupWriter
+from pkgllm.prompts.groups import GroupBuilder, NegativeCounts, with_mismatched
+from pkgllm.prompts.item_similarity import PublicPaths
+from pkgllm.prompts.prompts import PromptWriter
+from pkgllm.prompts.public_groups import public_groups
+from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
+from pkgllm.prompts.windows import WindowSettings
+from pkgllm.randomness import stream, torch_seed
+from pkgllm.shipped import small_world_folder
+from pkgllm.training.local import KlBaseline, no_baseline
+from pkgllm.training.public_baseline import PublicBaseline
+
+_ASKED_FOR = ("liked", "disliked", "rule")
+"""Sources of completions that may not stand in their prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """The clients of a run with what is held out of each."""
+
+    corpus: Corpus
+    left_out: LeftOut
+    splits: tuple[ClientSplit, ...]
+
+    @property
+    def in_training(self) -> tuple[ClientSplit, ...]:
+        """The clients that train."""
+        return tuple(split for split in self.splits if split.seen_in_training)
+
+    def liked_in_training(self) -> list[list[str]]:
+        """Return what each training client likes, in the facts that it trains on."""
+        return [
+            [fact.tail for fact in split.train_graph.with_relation("liked")]
+            for split in self.in_training
+        ]
+
+
+def read_corpus(config: schema.AnyExperiment) -> Corpus:
+    """Read the corpus that a configuration names."""
+    choice, restated = config.corpus, config.split.restated_facts
+    if choice.name == "small_world":
+        folder = Path(choice.folder) if choice.folder else small_world_folder() / "redial"
+        found = read_redial(folder, movie_facts=None, restated_facts=restated)
+        return replace(found, name="small world")
+    facts = Path(choice.movie_facts) if choice.movie_facts else None
+    if choice.hub is not None:
+        return read_hub(choice.hub, movie_facts=facts, restated_facts=restated)
+    folder = find_redial(choice.folder)
+    return read_redial(folder, movie_facts=facts, restated_facts=restated)
+
+
+def read_other_corpus(config: schema.AnyExperiment, folder: Path) -> Corpus:
+    """Read another folder in ReDial's format: the folder itself, or its ``redial`` folder.
+
+    Raises:
+        DataError: If neither holds dialogues.
+    """
+    for place in (folder, folder / "redial"):
+        if (place / TRAIN_FILE).is_file():
+            found = read_redial(place, movie_facts=None, restated_facts=config.split.restated_facts)
+            return replace(found, name=str(folder))
+    raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
+
+
+def populate(
+    config: schema.AnyExperiment, corpus: Corpus, *, all_unseen: bool = False
+) -> Population:
+    """Choose who takes part, who is kept out of training, and what is held out.
+
+    Args:
+        config: The run's configuration.
+        corpus: Everybody.
+        all_unseen: Whether nobody took part in training, as with another folder of clients.
+    """
+    corpus, left_out = take_part(
+        corpus,
+        min_liked=config.clients.min_liked,
+        below_min_liked=config.clients.below_min_liked,
+    )
+    owners = [graph.owner for graph in corpus.graphs]
+    unseen = unseen_clients(owners, share=config.clients.unseen_share, seed=config.seed)
+    splits = split_corpus(
+        corpus,
+        test_share=config.split.test_share,
+        validation_share=config.split.validation_share,
+        unseen=frozenset(owners) if all_unseen else unseen,
+    )
+    return Population(corpus, left_out, splits)
+
+
+def window_settings(config: schema.Experiment) -> WindowSettings:
+    """Return how graphs are cut into groups, and how often a fact may enter them.
+
+    With privacy unit ``example`` no fact enters more groups than its epsilon is computed for.
+    """
+    wanted, privacy = config.groups, config.privacy
+    return WindowSettings(
+        wanted.hidden_facts,
+        wanted.stride,
+        wanted.min_context,
+        wanted.max_groups,
+        wanted.max_context,
+        privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None,
+    )
+
+
+def build_groups(
+    config: schema.Experiment,
+    population: Population,
+    writer: PromptWriter,
+    path: Path,
+    progress: Progress,
+    *,
+    canaries: Sequence[Canary] = (),
+) -> GroupStore:
+    """Build and audit the groups of every training client that has any, and store them.
+
+    One client's groups are in memory at a time. Where an error is raised, no file is left.
+
+    Args:
+        config: The run's configuration.
+        population: All clients.
+        writer: Writes prompts and completions.
+        path: The file to write; its folder must exist.
+        progress: Is told how far the work is.
+        canaries: Are put in, those that take part, to see afterwards what training gave away.
+
+    Raises:
+        LeakError: If a prompt holds an item that it asks for or that is held out of its client.
+        DataError: If no client has a group.
+        RunError: If the file cannot be written.
+    """
+    catalogue, synthetic = population.corpus.catalogue, config.synthetic
+    builder = _group_builder(config, catalogue, writer)
+    windows = window_settings(config)
+    paths = PublicPaths(catalogue, synthetic.relations) if synthetic.rule_facts else None
+    edits = SyntheticSettings(
+        synthetic.graph_edits,
+        synthetic.max_hidden,
+        synthetic.known_items,
+        synthetic.rule_facts,
+        config.groups.max_context,
+    )
+    with (
+        GroupWriter.create(path) as stored,
+        progress.track("building groups", len(population.in_training)) as advance,
+    ):
+        for split in population.in_training:
+            groups = builder.build(
+                split.train_graph,
+                stream(config.seed, "groups", split.client),
+                windows,
+            )
+            made = stream(config.seed, "synthetic", split.client)
+            added = synthetic_groups(split.train_graph, builder, edits, paths, made)
+            if added:
+                groups = with_mismatched((*groups, *added))
+            for group in groups:
+                asked = {c.item for c in group.completions if c.source in _ASKED_FOR}
+                audit_prompt(
+                    group.prompt,
+                    asked | {fact.tail for fact in split.validation + split.test},
+                    catalogue,
+                    place="training prompt",
+                )
+            own = [c for c in canaries if c.included and c.client == split.client]
+            groups += inserted_groups(own, split.train_graph, writer)
+            if groups:
+                stored.add(split.client, groups)
+            advance()
+        if not stored.num_clients:
+            raise DataError(
+                "no client has a training group: a group needs groups.min_context earlier facts "
+                "and a liked fact to hide; lower groups.min_context or read more dialogues"
+            )
+    return GroupStore.open(path)
+
+
+def _group_builder(
+    config: schema.Experiment, catalogue: Catalogue, writer: PromptWriter
+) -> GroupBuilder:
+    wanted = config.groups.negatives
+    return GroupBuilder(catalogue, writer, NegativeCounts(wanted.known, wanted.uniform))
+
+
+def make_queries(
+    config: schema.AnyExperiment, population: Population, *, everybody: bool = False
+) -> tuple[ClientQueries, ...]:
+    """Return what is asked of each client, for at most ``evaluation.max_clients`` of them.
+
+    Args:
+        config: The run's configuration.
+        population: All clients.
+        everybody: Whether to pass over ``evaluation.max_clients``.
+
+    Raises:
+        ConfigError: If the test is asked for, and ``split.test_share`` is 0.
+    """
+    part = config.evaluation.part
+    if part == "test" and config.split.test_share == 0:
+        raise ConfigError(
+            "split.test_share must be above 0 where people are ranked on the test, or nothing is "
+            "held out to ask for; got 0, which is for clients on machines of their own"
+        )
+    asked = [split for split in population.splits if split.held_out(part)]
+    limit = config.evaluation.max_clients
+    if limit is not None and limit < len(asked) and not everybody:
+        drawn = stream(config.seed, "ranked_clients").permutation(len(asked))[:limit]
+        asked = [asked[index] for index in sorted(drawn)]
+    return tuple(
+        ClientQueries(
+            split.client,
+            split.seen_in_training,
+            split.visible_graph(part),
+            tuple(fact.tail for fact in split.held_out(part)),
+        )
+        for split in asked
+    )
+
+
+def audit_queries(
+    queries: Sequence[ClientQueries], writer: PromptWriter, catalogue: Catalogue, part: str
+) -> int:
+    """Audit every query and its prompt; return how many facts did not fit into the prompts.
+
+    Raises:
+        LeakError: If a prompt holds an item that is asked for.
+        DataError: If a query cannot be asked: :func:`candidate_mask` says when.
+    """
+    left_out = 0
+    for query in queries:
+        candidate_mask(catalogue, query)
+        prompt = writer.write(query.graph)
+        audit_prompt(prompt, query.held_out, catalogue, place=f"{part} prompt")
+        left_out += prompt.facts_left_out
+    return left_out
+
+
+def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
+    """Return what writes prompts and completions for a base model."""
+    return PromptWriter(
+        base.tokenizer,
+        form=choice.form,
+        instruction=choice.instruction,
+        request=choice.request,
+        max_tokens=choice.max_tokens,
+        answer_mark=choice.answer_mark,
+    )
+
+
+def make_policy(config: schema.Experiment, base: BaseModel) -> PeftModel:
+    """Put a fresh adapter on a base model, which is changed by it."""
+    choice = config.adapter
+    return attach_adapter(
+        base.model,
+        lora_rank=choice.lora_rank,
+        lora_alpha=choice.lora_alpha,
+        target_modules=choice.target_modules,
+        seed=torch_seed(config.seed, "adapter"),
+        rank_stabilized=choice.rank_stabilized,
+        freeze_a=choice.freeze_a,
+    )
+
+
+def check_room(
+    choice: schema.Prompt, writer: PromptWriter, base: BaseModel, catalogue: Catalogue
+) -> None:
+    """Fail before any work where the longest prompt and title do not fit into the base model.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    longest = max(len(writer.completion_ids(name)) for name in catalogue.names)
+    room = base.max_positions - longest
+    if choice.max_tokens > room:
+        raise ConfigError(
+            f"prompt.max_tokens must be at most {room}, because {base.name} has "
+            f"{base.max_positions} positions and the longest title takes {longest}; "
+            f"got {choice.max_tokens}"
+        )
+
+
+def make_objective(
+    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sdpo | schema.Sft,
+) -> Objective:
+    """Return the objective that a configuration names."""
+    match choice:
+        case schema.Sft():
+            return objectives.sft()
+        case schema.Dpo():
+            return objectives.dpo(
+                beta=choice.beta, nll_weight=choice.nll_weight, pairs=choice.pairs
+            )
+        case schema.Sdpo():
+            return objectives.sdpo(beta=choice.beta, nll_weight=choice.nll_weight)
+        case schema.Kto() | schema.ApoZero():
+            make = objectives.apo_zero
+            if choice.name == "kto":
+                make = objectives.public_kto if takes_public_baseline(choice) else objectives.kto
+            return make(
+                beta=choice.beta,
+                desirable_weight=choice.desirable_weight,
+                undesirable_weight=choice.undesirable_weight,
+                nll_weight=choice.nll_weight,
+            )
+
+
+def takes_public_baseline(choice: schema.Objective) -> bool:
+    """Return whether an objective takes a KL baseline that is computed on public prompts."""
+    return isinstance(choice, schema.Kto) and choice.kl_baseline == "public"
+
+
+def make_kl_baseline(
+    config: schema.Experiment, policy: PeftModel, writer: PromptWriter, catalogue: Catalogue
+) -> KlBaseline:
+    """Return what computes the KL baseline of each round, where the objective takes one.
+
+    Args:
+        config: The run's configuration.
+        policy: The base model with an adapter.
+        writer: Writes prompts and completions.
+        catalogue: Films of which public prompts are made.
+    """
+    if not takes_public_baseline(config.objective):
+        return no_baseline
+    builder = _group_builder(config, catalogue, writer)
+    groups = public_groups(catalogue, builder, window_settings(config), seed=config.seed)
+    return PublicBaseline(policy, groups)
+
+
+def learning_rate(choice: schema.Training, rounds: int, round_num: int) -> float:
+    """Return the local step size of a round.
+
+    Example:
+        >>> training = schema.Training(learning_rate=1.0, schedule="linear")
+        >>> [learning_rate(training, 4, round_num) for round_num in (1, 2, 3, 4)]
+        [1.0, 0.75, 0.5, 0.25]
+    """
+    falling = choice.schedule == "linear"
+    return choice.learning_rate * (1 - (round_num - 1) / rounds if falling else 1)

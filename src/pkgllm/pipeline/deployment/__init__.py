@@ -1,0 +1,1 @@
+"""The server's and the clients' processes on machines of their own."""

@@ -1,0 +1,152 @@
+"""One person's folder on the person's own machine, and what trains on it in a real federation.
+
+    FOLDER/config.yaml      what to do, the same for all but for device and memory
+    FOLDER/catalogue.json   the films that can be asked for, the same for all
+    FOLDER/graph.jsonld     the person's graph; or graph.ttl
+    FOLDER/ca.crt           certificate of the authority that signed the server's
+    FOLDER/client.key       proves to the server which client this is
+    FOLDER/privacy_ledger.jsonl  what was released in all runs, where the client noises it itself
+    FOLDER/private/         groups, reference log-probabilities and what else a run leaves there
+
+Nothing of ``private``, ``graph``, ``client.key`` and the ledger leaves the machine.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pkgllm.config.load import load_config
+from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy, has_local_noise
+from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.corpora.clients import Corpus
+from pkgllm.errors import ConfigError, DataError
+from pkgllm.files import cannot
+from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.graph.rdf import read_graph
+from pkgllm.pipeline.build import build_groups, check_room, make_policy, make_writer, populate
+from pkgllm.pipeline.privacy.devices import HEAD, SHARE, DevicePrivacy, DeviceShares
+from pkgllm.pipeline.privacy.run import LEDGER
+from pkgllm.pipeline.run_record import load_base
+from pkgllm.pipeline.trainers import check_engine, make_trainer
+from pkgllm.progress import Progress
+from pkgllm.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from pkgllm.federation.flower.client_app import CohortApp
+
+CONFIG = "config.yaml"
+CATALOGUE = "catalogue.json"
+GRAPHS = ("graph.jsonld", "graph.json", "graph.ttl")
+PRIVATE = "private"
+
+_GROUPS = "groups.arrow"
+
+
+class ClientFolder:
+    """A person's folder, opened.
+
+    Args:
+        path: The folder.
+        overrides: Values to set over those of its configuration, each ``KEY=VALUE``.
+
+    Raises:
+        PkgllmError: If a file is missing or wrong, or the mode is not ``federated``.
+    """
+
+    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
+        if not path.is_dir():
+            raise DataError(f"{path}: no such folder; name that of one client")
+        self.path = path
+        self.config = load_config(str(path / CONFIG), overrides)
+        self.graph = self._read_graph()
+        self._catalogue = read_catalogue_file(path / CATALOGUE)
+        try:
+            self.private.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise cannot("make", self.private, error) from error
+
+    @property
+    def client(self) -> str:
+        """The client's id: the owner of the graph."""
+        return self.graph.owner
+
+    @property
+    def private(self) -> Path:
+        """Where the process keeps what nobody else is to see."""
+        return self.path / PRIVATE
+
+    def make_app(
+        self, progress: Progress, tell: Callable[[str], None] = lambda line: None
+    ) -> "CohortApp":
+        """Load the base model, build the groups, and return what answers the server.
+
+        Split, groups and training are those that the local runtime makes for this client.
+
+        Args:
+            progress: Is told how far the work is.
+            tell: Is told what of the privacy budget is spent.
+
+        Raises:
+            PkgllmError: If anything that is needed cannot be used.
+        """
+        from pkgllm.federation.flower.client_app import CohortApp
+        from pkgllm.pipeline.client_state import make_controls
+        from pkgllm.pipeline.privacy.client_noise import make_device_noise
+
+        config = self.config
+        mode = config.mode
+        if mode.name != "federated":
+            raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
+        population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
+        base = load_base(config)
+        writer = make_writer(config.prompt, base)
+        check_room(config.prompt, writer, base, self._catalogue)
+        policy = make_policy(config, base)
+        check_engine(config, policy)
+        groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
+        release = None
+        if isinstance(config.privacy, ExamplePrivacy):
+            own = DevicePrivacy(
+                config.privacy,
+                num_groups=groups.num_groups(self.client),
+                num_steps=mode.rounds * config.training.local_steps,
+                ledger=self.path / LEDGER,
+                head=self.private / HEAD,
+            )
+            tell(str(own))
+            release = own.release
+        shares = self._shares(tell)
+        trainer = make_trainer(
+            config,
+            policy,
+            base,
+            groups,
+            RunFolder(self.private),
+            local_steps=config.training.local_steps,
+            release=release,
+        )
+        return CohortApp(
+            trainer,
+            weighting=mode.weighting,
+            report_private_metrics=config.privacy.report_private_metrics,
+            controls=make_controls(config, policy, [self.client], self.private),
+            noise=make_device_noise(shares, policy, self.private / SHARE) if shares else None,
+        )
+
+    def _shares(self, tell: Callable[[str], None]) -> DeviceShares | None:
+        """Return what sees to the client's share of the noise; None where it adds none."""
+        privacy = self.config.privacy
+        if has_local_noise(privacy):
+            shares = DeviceShares(self.config, ledger=self.path / LEDGER, head=self.private / HEAD)
+            tell(str(shares))
+            return shares
+        if isinstance(privacy, ClientPrivacy):
+            tell("privacy unit client, mechanism central: the server has the updates as they are")
+        return None
+
+    def _read_graph(self) -> PersonalGraph:
+        found = [self.path / name for name in GRAPHS if (self.path / name).is_file()]
+        if len(found) != 1:
+            given = " and ".join(path.name for path in found) or "none"
+            raise DataError(f"{self.path}: must hold one of {', '.join(GRAPHS)}, got {given}")
+        return read_graph(found[0])

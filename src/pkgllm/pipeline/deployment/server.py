@@ -1,0 +1,215 @@
+"""Train as the server of a federation whose clients are on machines of their own."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peft import PeftModel
+
+from pkgllm.config.load import dump_config
+from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
+from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.errors import ConfigError, FederationError
+from pkgllm.files import read_bytes
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.pipeline.build import (
+    check_room,
+    make_kl_baseline,
+    make_policy,
+    make_writer,
+    takes_public_baseline,
+)
+from pkgllm.pipeline.deployment.client_folder import CATALOGUE
+from pkgllm.pipeline.privacy.guarantees import read_guarantee
+from pkgllm.pipeline.privacy.plan import check_privacy, known_clients
+from pkgllm.pipeline.privacy.run import (
+    FIXED_NOISE,
+    LEDGER,
+    given_noise,
+    noise_source,
+)
+from pkgllm.pipeline.privacy.statement import privacy_statement
+from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base, read_json
+from pkgllm.pipeline.trainers import check_engine
+from pkgllm.pipeline.training_run import Traces, going_on
+from pkgllm.privacy.ledger import Ledger
+from pkgllm.privacy.noise import NoiseSource
+from pkgllm.progress import Progress
+from pkgllm.runs.folder import RunFolder, provenance
+from pkgllm.training.local import KlBaseline, no_baseline
+
+if TYPE_CHECKING:
+    from pkgllm.federation.flower.deployment.retrying_grid import Node
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 1.0
+_CONNECT_SECONDS = 10.0
+
+
+def is_deployed(config: Experiment) -> bool:
+    """Return whether the clients of a configuration are on machines of their own."""
+    return config.mode.name == "federated" and config.mode.runtime.name == "deployment"
+
+
+def train_deployed(
+    config: Experiment,
+    path: Path,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    keep: int = 2,
+    insecure_fixed_noise: bool = False,
+) -> None:
+    """Train as the server of a federation whose clients are on machines of their own.
+
+    The run folder gets configuration, metrics, checkpoints and adapter. Nothing is ranked, because
+    the server has nobody's graph.
+
+    Args:
+        config: What to do; mode ``federated`` with the runtime ``deployment``.
+        path: The run folder.
+        progress: Is told how far the work is.
+        resume: Whether to go on with the run in the folder, which has this configuration.
+        keep: Checkpoints that stay, at least 1.
+        insecure_fixed_noise: Whether the server's noise comes from the seed, for tests alone; marks
+            the run as not private.
+
+    Raises:
+        PkgllmError: If anything that the configuration names cannot be used.
+    """
+    from pkgllm.federation.flower.deployment.certificates import (
+        AUTHORITY_CERTIFICATE,
+        EXECUTOR_SECRET,
+        read_roster,
+    )
+    from pkgllm.federation.flower.deployment.retrying_grid import PatientGrid
+    from pkgllm.federation.flower.deployment.superlink import SuperLink, connected_nodes
+    from pkgllm.federation.flower.records import ARRAYS, to_adapter
+    from pkgllm.pipeline.federated import federated_server
+
+    mode, runtime = _deployed(config)
+    _check_noise(config, insecure_fixed_noise=insecure_fixed_noise)
+    keys = Path(runtime.keys)
+    roster = read_roster(keys)
+    if mode.cohort_size > len(roster):
+        raise ConfigError(
+            f"mode.cohort_size must be at most the number of keys in {keys / 'clients'}, "
+            f"{len(roster)}, got {mode.cohort_size}; lower it or add clients"
+        )
+    # Of the unit example each client counts its own groups, and keeps its own ledger.
+    known = known_clients(roster) if config.privacy.name == "client" else {}
+    if known:
+        check_privacy(config, known)
+    secret = read_bytes(keys / EXECUTOR_SECRET)
+    read_bytes(keys / AUTHORITY_CERTIFICATE)
+    run = RunFolder.open(path) if resume else RunFolder.create(path)
+    if run.adapter.exists():
+        logger.warning("run folder %s: the run is finished already", path)
+        return
+    base = load_base(config)
+    if run.provenance.exists():
+        check_same_base(run, base)
+    policy = make_policy(config, base)
+    check_engine(config, policy)
+    kl_baseline = _kl_baseline(config, policy, base, keys)
+    link = SuperLink(runtime.superlink, keys / AUTHORITY_CERTIFICATE)
+    link.wait(_CONNECT_SECONDS)
+    with link.server_side(secret) as (grid, context):
+        nodes = partial(connected_nodes, grid, roster)
+        _wait_for_clients(nodes, roster, mode, runtime, progress)
+        # From here on the folder is in use; before, a corrected command can take it.
+        was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+        noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise or was_fixed)
+        _describe(config, run, base, noise)
+        traces = Traces(run, progress, None, keep, known, noise)
+        with going_on(config, policy, base, {}, traces, kl_baseline=kl_baseline) as training:
+            with progress.track("rounds", mode.rounds) as advance:
+                for _ in range(training.done):
+                    advance()
+                server_app = federated_server(training, mode, sorted(roster), advance)
+                server_app(PatientGrid(grid, nodes, poll_seconds=_POLL_SECONDS), context)
+            training.keep(to_adapter(context.state.array_records[ARRAYS]))
+
+
+def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: Path) -> KlBaseline:
+    """Return the KL baseline of rounds; public prompts are made of a catalogue beside the keys."""
+    if not takes_public_baseline(config.objective):
+        return no_baseline
+    path = keys / CATALOGUE
+    if not path.exists():
+        raise ConfigError(
+            "objective.kl_baseline public needs the clients' catalogue, of which the server makes "
+            f"public prompts, and {path} is missing; copy {CATALOGUE} of a client's folder there"
+        )
+    catalogue, writer = read_catalogue_file(path), make_writer(config.prompt, base)
+    check_room(config.prompt, writer, base, catalogue)
+    return make_kl_baseline(config, policy, writer, catalogue)
+
+
+def deployed_statement(config: Experiment, path: Path) -> str:
+    """Return the note on privacy of a finished run."""
+    return privacy_statement(config, read_guarantee(path))
+
+
+def _check_noise(config: Experiment, *, insecure_fixed_noise: bool) -> None:
+    """Fail where clients would add other noise than this process counts on."""
+    given_noise(config)
+    is_central = config.privacy.name == "client" and config.privacy.mechanism == "central"
+    if insecure_fixed_noise and not is_central:
+        raise ConfigError(
+            "--insecure-fixed-noise does not go with mode.runtime deployment, whose clients draw "
+            "their own noise, but for privacy.mechanism central; leave it out"
+        )
+
+
+def _describe(config: Experiment, run: RunFolder, base: BaseModel, noise: NoiseSource) -> None:
+    run.write_text("config.yaml", dump_config(config))
+    if not run.provenance.exists():
+        run.write_json("split.json", {"digest": None, "left_out": [], "clients": {}})
+        run.write_json(LIKED, {"clients": []})
+        made_of = provenance(seed=config.seed, digests={"base_model": base.digest})
+        if config.privacy.name == "client" and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit="client")
+        # Last, since it says that the others are there.
+        run.write_json(
+            "provenance.json",
+            {**made_of, "device": str(base.device), FIXED_NOISE: noise.reproducible},
+        )
+
+
+def _deployed(config: Experiment) -> tuple[Federated, DeploymentRuntime]:
+    mode = config.mode
+    if isinstance(mode, Federated) and isinstance(mode.runtime, DeploymentRuntime):
+        return mode, mode.runtime
+    raise ValueError("mode must be federated with the runtime deployment")
+
+
+def _wait_for_clients(
+    nodes: Callable[[], Sequence["Node"]],
+    roster: Mapping[str, bytes],
+    mode: Federated,
+    runtime: DeploymentRuntime,
+    progress: Progress,
+) -> None:
+    end = time.monotonic() + runtime.clients_timeout
+    seen: set[str] = set()
+    with progress.track("clients connect", len(roster)) as advance:
+        while len(seen) < len(roster) and time.monotonic() < end:
+            connected = {node.client for node in nodes()}
+            for client in sorted(connected - seen):
+                advance(client)
+            seen |= connected
+            time.sleep(_POLL_SECONDS)
+    missing = sorted(roster.keys() - seen)
+    if len(seen) < mode.cohort_size:
+        raise FederationError(
+            f"mode.cohort_size must be at most the number of clients that are connected, "
+            f"{len(seen)} after {runtime.clients_timeout:g} s, got {mode.cohort_size}; not there: "
+            f"{', '.join(missing[:10])}"
+        )
+    if missing:
+        logger.warning("the run goes on without %d clients: %s", len(missing), ", ".join(missing))

@@ -1,0 +1,204 @@
+"""From sections of the configuration to an embedding, its graph, and what ranks with it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pkgllm.config import schema
+from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask
+from pkgllm.kge import fold_in
+from pkgllm.kge import models as embedding_models
+from pkgllm.kge.federated_embeddings import FederatedEmbeddings, check_federation
+from pkgllm.kge.federated_scorer import FederatedScorer
+from pkgllm.kge.federation import EmbeddingFederation
+from pkgllm.kge.models import EmbeddingChoice
+from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
+from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.scorer import EmbeddingScorer
+from pkgllm.lm.base_model import find_device
+from pkgllm.pipeline.build import Population, make_queries
+from pkgllm.pipeline.evaluation.ranking import Task
+
+_CHOICES: dict[str, type[EmbeddingChoice]] = {
+    choice.name: choice
+    for choice in (
+        embedding_models.Hake,
+        embedding_models.Kbgat,
+        embedding_models.Complex,
+        embedding_models.Rotate,
+        embedding_models.Tucker,
+        embedding_models.CompGcn,
+        embedding_models.NodePiece,
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingPlan:
+    """What a configuration trains, on what and where, checked before any training."""
+
+    config: schema.EmbeddingExperiment
+    choice: EmbeddingChoice
+    graph: PreferenceGraph
+    device: torch.device
+    federation: EmbeddingFederation | None
+    """How it is trained over clients; None for one graph in one place."""
+
+    @property
+    def num_rounds(self) -> dict[str, int]:
+        """Rounds of each stage, in order; none where it is not trained over clients."""
+        if self.federation is None:
+            return {}
+        stages = self.config.embedding.stages
+        return {
+            name: -(-schedule.epochs // self.federation.local_epochs)
+            for name, schedule in stages.items()
+        }
+
+
+Trained = Model | FederatedEmbeddings
+"""What training comes to, in one place or over clients."""
+
+
+def make_choice(section: schema.Embedding) -> EmbeddingChoice:
+    """Return the embedding that a configuration names."""
+    settings: dict[str, Any] = {
+        name: embedding_models.Schedule(**value.model_dump())
+        if isinstance(value, schema.EmbeddingSchedule)
+        else value
+        for name, value in section
+        if name != "name"
+    }
+    return _CHOICES[section.name](**settings)
+
+
+def make_federation(
+    section: schema.CentralizedEmbeddings | schema.FederatedEmbeddings,
+) -> EmbeddingFederation | None:
+    """Return how a configuration trains over clients; None where it does not."""
+    if section.name == "centralized":
+        return None
+    return EmbeddingFederation(**section.model_dump(exclude={"name"}))
+
+
+def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -> EmbeddingPlan:
+    """Return what is trained, and on which graph.
+
+    Args:
+        config: The run's configuration.
+        population: All clients, of whom those in training make the graph.
+
+    Raises:
+        DataError: If no training client likes anything.
+        ModelError: If the device is not there.
+    """
+    graph = make_preference_graph(
+        population.corpus.catalogue, [split.train_graph for split in population.in_training]
+    )
+    device = find_device(config.training.device, key="training.device")
+    choice, federation = make_choice(config.embedding), make_federation(config.mode)
+    if federation is not None:
+        check_federation(choice, graph, federation)
+    return EmbeddingPlan(config, choice, graph, device, federation)
+
+
+def embedding_queries(
+    config: schema.EmbeddingExperiment, population: Population, *, everybody: bool = False
+) -> tuple[ClientQueries, ...]:
+    """Return what is asked of each client, audited.
+
+    What a client trains on stands in its visible graph, so no answer is in the training graph.
+
+    Args:
+        config: The run's configuration.
+        population: All clients.
+        everybody: Whether to pass over ``evaluation.max_clients``.
+
+    Raises:
+        DataError: If a query cannot be asked: :func:`candidate_mask` says when.
+    """
+    queries = make_queries(config, population, everybody=everybody)
+    for query in queries:
+        candidate_mask(population.corpus.catalogue, query)
+    return queries
+
+
+def embedding_task(
+    plan: EmbeddingPlan,
+    trained: Trained,
+    run: Path,
+    population: Population,
+    queries: Sequence[ClientQueries],
+    *,
+    liked: Sequence[Sequence[str]],
+) -> Task:
+    """Return the task of ranking a trained embedding.
+
+    Args:
+        plan: How it was trained.
+        trained: What training came to.
+        run: The run folder.
+        population: Who is asked: the run's own clients, or others of the same catalogue.
+        queries: Audited.
+        liked: Items that each training client likes, in the facts that it trains on.
+
+    Raises:
+        DataError: If an item to rank has no vector.
+    """
+    settings = fold_in.FoldIn(**plan.config.fold_in.model_dump())
+    seed, catalogue = plan.config.seed, population.corpus.catalogue
+    scorer: Scorer
+    if isinstance(trained, FederatedEmbeddings):
+        scorer = FederatedScorer(
+            "tuned", trained, settings=settings, seed=seed, catalogue=catalogue
+        )
+        notes = (_graph_note(plan.graph), *_federation_notes(trained))
+    else:
+        scorer = EmbeddingScorer(
+            "tuned", trained, plan.graph, settings=settings, seed=seed, catalogue=catalogue
+        )
+        notes = (_graph_note(plan.graph),)
+    return Task(
+        plan.config,
+        run,
+        population,
+        queries,
+        liked,
+        (scorer,),
+        notes,
+        (_fold_in_note(plan, queries),),
+    )
+
+
+def _federation_notes(trained: FederatedEmbeddings) -> Iterator[str]:
+    federation = trained.federation
+    for stage, found in trained.participation.items():
+        done = found.summary()
+        yield (
+            f"Federation: stage {stage}, exchange {federation.exchange}, {len(found.rounds)} "
+            f"clients in cohorts of {federation.cohort_size}; {found.coverage:.0%} took part, in "
+            f"{done['mean_rounds']:.1f} rounds on average ({done['fewest_rounds']} to "
+            f"{done['most_rounds']})."
+        )
+
+
+def _graph_note(graph: PreferenceGraph) -> str:
+    triples = graph.triples
+    return (
+        f"Embedding: tuned on {len(triples.triples)} triples of {len(graph.persons)} training "
+        f"clients and the catalogue's public facts; {triples.num_entities} entities, "
+        f"{triples.num_relations} relations."
+    )
+
+
+def _fold_in_note(plan: EmbeddingPlan, queries: Sequence[ClientQueries]) -> str:
+    unknown = sum(not len(plan.graph.facts(query.graph)) for query in queries)
+    are = "are the mean of the training clients" if plan.federation is None else "stay at the start"
+    return (
+        f"Persons: fit to their visible facts in {plan.config.fold_in.steps} steps, all else "
+        f"frozen; {unknown} of {len(queries)} have no visible fact that the embedding knows, and "
+        f"{are}."
+    )

@@ -1,0 +1,1 @@
+"""Who is asked what, by which models, and what they answer."""

@@ -1,0 +1,236 @@
+"""What the commands do with a finished run: ask its models again, or score what they wrote."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+from peft import PeftModel
+
+from pkgllm.config.load import dump_config, load_any_config, load_config
+from pkgllm.config.overrides import parse_override
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
+from pkgllm.corpora.splits import split_digest
+from pkgllm.errors import ConfigError, DataError, RunError
+from pkgllm.kge.pykeen_extra import check_pykeen
+from pkgllm.lm.adapter import load_adapter
+from pkgllm.pipeline.build import (
+    Population,
+    audit_queries,
+    check_room,
+    make_queries,
+    make_writer,
+    populate,
+    read_corpus,
+    read_other_corpus,
+)
+from pkgllm.pipeline.evaluation.legacy import (
+    ANSWERS,
+    LEAKY_SAMPLES,
+    leaky_prompts,
+    newest_answers,
+    read_answers,
+    write_legacy,
+)
+from pkgllm.pipeline.evaluation.listing import ListAsker, write_lists
+from pkgllm.pipeline.evaluation.ranking import Report, language_model_task, rank, write_ranks
+from pkgllm.pipeline.evaluation.scorers import Ranked
+from pkgllm.pipeline.partition import layout_notes
+from pkgllm.pipeline.run_record import (
+    LIKED,
+    check_same_base,
+    check_same_split,
+    load_base,
+    read_json,
+    read_liked,
+    run_provenance,
+)
+from pkgllm.progress import Progress
+from pkgllm.runs.folder import RunFolder, provenance
+
+Protocol = Literal["exact", "lists", "all", "legacy-leak"]
+"""``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
+``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
+
+
+_TRAINED = ("config.yaml", "provenance.json", "split.json", LIKED)
+
+
+def evaluate_run(
+    path: Path,
+    progress: Progress,
+    *,
+    data: Path | None = None,
+    output: Path | None = None,
+    protocol: Protocol = "exact",
+    overrides: Sequence[str] = (),
+) -> tuple[Report, ...]:
+    """Ask a finished run's models again, for its own clients or for those of another folder.
+
+    Args:
+        path: The run folder.
+        progress: Is told how far the work is.
+        data: Another folder in ReDial's format, whose clients were all unseen in training.
+        output: Folder to make for the results; the next number below ``RUN/evaluations`` when
+            absent.
+        protocol: What is asked.
+        overrides: Values of ``evaluation`` to set over those of the run, each ``KEY=VALUE``.
+
+    Returns:
+        What each protocol found, the ranks first.
+
+    Raises:
+        RunError: If the folder holds no finished training, or the output exists.
+        ConfigError: If an override is wrong or outside ``evaluation``, or a list does not fit into
+            the base model.
+        DataError: If the data are not those that the run was trained on, and no others are given.
+        ModelError: If the base model is not the one that the adapter was trained on.
+        PkgllmError: If anything else that the run needs cannot be used.
+    """
+    _check_evaluation_only(overrides)
+    config = load_any_config(str(RunFolder.open(path).config), overrides)
+    if isinstance(config, EmbeddingExperiment):
+        return (_evaluate_embedding(path, config, progress, data, output, protocol),)
+    run = RunFolder.open(path, needed=(*_TRAINED, "adapter"))
+    population = _population(config, data)
+    if data is None:
+        check_same_split(run, population)
+    base = load_base(config)
+    check_same_base(run, base)
+    policy: PeftModel = load_adapter(base.model, run.adapter)
+    writer = make_writer(config.prompt, base)
+    queries = make_queries(config, population, everybody=data is not None)
+    catalogue = population.corpus.catalogue
+    check_room(config.prompt, writer, base, catalogue)
+    facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
+    ranked = Ranked(run.path, base, policy, writer)
+    task = language_model_task(
+        config,
+        ranked,
+        population,
+        queries,
+        liked=read_liked(run.path / LIKED),
+        facts_left_out=facts_left_out,
+        training_notes=layout_notes(config, run.path),
+    )
+    asker = None
+    if protocol != "exact":
+        prompts = (
+            leaky_prompts(population, queries, writer, config.evaluation.part)
+            if protocol == "legacy-leak"
+            else [writer.write(query.graph) for query in queries]
+        )
+        asker = ListAsker(config, ranked, population, queries, prompts)
+    # Last, so that an evaluation that cannot be done leaves no empty folder behind.
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
+    written.write_text("config.yaml", dump_config(config))
+    written.write_json("provenance.json", run_provenance(config, population, base, base.device))
+    if asker is not None and protocol == "legacy-leak":
+        lists = asker.ask(LEAKY_SAMPLES, progress)
+        return (write_legacy(config, population, queries, lists, written, leaky=True),)
+    evaluation = rank(task, progress)
+    reports = [write_ranks(task, evaluation, written)] if protocol != "lists" else []
+    if asker is not None:
+        reports.append(write_lists(task, asker, evaluation, written, progress))
+    return tuple(reports)
+
+
+def _evaluate_embedding(
+    path: Path,
+    config: EmbeddingExperiment,
+    progress: Progress,
+    data: Path | None,
+    output: Path | None,
+    protocol: Protocol,
+) -> Report:
+    if protocol != "exact":
+        raise ConfigError(
+            f"--protocol {protocol}: must be exact, because an embedding ranks the catalogue and "
+            "writes nothing"
+        )
+    check_pykeen()
+    from pkgllm.pipeline.embeddings.journal import EMBEDDING
+    from pkgllm.pipeline.embeddings.run import evaluation_task
+
+    run = RunFolder.open(path, needed=(*_TRAINED, EMBEDDING))
+    trained_on = _population(config, None)
+    check_same_split(run, trained_on)
+    asked = None if data is None else _population(config, data)
+    task, plan = evaluation_task(run, config, trained_on, asked)
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
+    written.write_text("config.yaml", dump_config(config))
+    made_of = run_provenance(config, task.population, None, plan.device)
+    written.write_json("provenance.json", made_of)
+    return write_ranks(task, rank(task, progress), written)
+
+
+def rescore_answers(
+    path: Path,
+    *,
+    answers: Path | None = None,
+    data: Path | None = None,
+    output: Path | None = None,
+) -> Report:
+    """Score the written lists of an earlier evaluation in the published, inflated way.
+
+    No model is loaded. The same answers are scored honestly beside.
+
+    Args:
+        path: The run folder.
+        answers: The ``lists.jsonl`` to score; of the run's newest evaluation that has one when
+            absent.
+        data: The folder that was given as ``data`` when the lists were written.
+        output: As for :func:`evaluate_run`.
+
+    Raises:
+        RunError: If there are no answers, they are damaged or of other clients, or the output
+            exists.
+        DataError: If the data are not those that the answers were written for.
+        PkgllmError: If anything else that is needed cannot be used.
+    """
+    run = RunFolder.open(path)
+    if answers is None:
+        answers = newest_answers(run.path)
+    elif answers.name != ANSWERS or not answers.is_file():
+        raise RunError(
+            f"--answers {answers}: must be a file {ANSWERS} that pkgllm evaluate --protocol lists "
+            "wrote"
+        )
+    source = RunFolder.open(answers.parent, needed=("config.yaml", "provenance.json"))
+    config = load_config(str(source.config))
+    population = _population(config, data)
+    digests = read_json(source.provenance).get("digests")
+    if not isinstance(digests, dict) or digests.get("split") != split_digest(population.splits):
+        raise DataError(
+            f"{answers}: the answers were written for other data; name those people with --data, "
+            "as then, or restore the data"
+        )
+    queries = make_queries(config, population, everybody=data is not None)
+    lists = read_answers(answers, queries, k=config.evaluation.lists.k)
+    written = RunFolder.create(output if output is not None else _next_evaluation(run))
+    written.write_text("config.yaml", dump_config(config))
+    digests = {**digests, "answers": sha256(answers.read_bytes()).hexdigest()}
+    written.write_json("provenance.json", provenance(seed=config.seed, digests=digests))
+    return write_legacy(config, population, queries, lists, written, leaky=False)
+
+
+def _check_evaluation_only(overrides: Sequence[str]) -> None:
+    for text in overrides:
+        change = parse_override(text)
+        if change.path[0] != "evaluation" or len(change.path) == 1:
+            raise ConfigError(
+                f"{change.place}: only the keys of evaluation can be set once a run is trained, "
+                "for example --set evaluation.max_clients=null"
+            )
+
+
+def _population(config: AnyExperiment, data: Path | None) -> Population:
+    if data is None:
+        return populate(config, read_corpus(config))
+    return populate(config, read_other_corpus(config, data), all_unseen=True)
+
+
+def _next_evaluation(run: RunFolder) -> Path:
+    place = run.path / "evaluations"
+    numbers = [int(path.name) for path in place.glob("*") if path.name.isdecimal()]
+    return place / f"{max(numbers, default=0) + 1:03d}"

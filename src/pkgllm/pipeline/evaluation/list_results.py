@@ -1,0 +1,187 @@
+"""Lists of all clients by model and mode, and what follows from them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from pkgllm.evaluation.lists.lists import GeneratedList, list_of_items
+from pkgllm.evaluation.lists.metrics import (
+    ClientRatios,
+    list_rates,
+    macro_list_metrics,
+    micro_list_metrics,
+)
+from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.statistics import bootstrap_ratios
+from pkgllm.randomness import stream
+
+Mode = Literal["greedy", "constrained", "sampled", "ranked"]
+"""How a list came to be: three ways to write, and the best candidates of an exact ranking."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientList:
+    """One client's list by one model, and the answer it was read from."""
+
+    client: str
+    text: str | None
+    """The answer; None where the list was ranked, or the model gave none."""
+    finished: bool
+    """False where the answer was cut off at its longest length."""
+    failed: bool
+    """True where the model gave no list, so that an empty one counts."""
+    found: GeneratedList
+
+    @classmethod
+    def failure(cls, client: str) -> "ClientList":
+        """Return the empty list that counts where a model gave none."""
+        empty = GeneratedList(num_lines=0, linked=(), novel=(), items=())
+        return cls(client, text=None, finished=False, failed=True, found=empty)
+
+    def record(self, model: str, mode: Mode, sample: int) -> dict[str, Any]:
+        """Return what is written down, ready for JSON."""
+        return {
+            "client": self.client,
+            "model": model,
+            "mode": mode,
+            "sample": sample,
+            "text": self.text,
+            "finished": self.finished,
+            "failed": self.failed,
+            "lines": self.found.num_lines,
+            "linked": list(self.found.linked),
+            "items": list(self.found.items),
+        }
+
+
+Samples = Sequence[Sequence[ClientList]]
+"""One list per client, in the order of the queries, for each sample; for most modes one sample."""
+
+Lists = Mapping[tuple[str, Mode], Samples]
+"""By model and mode."""
+
+
+def ranked_lists(evaluation: Evaluation, *, k: int) -> dict[tuple[str, Mode], Samples]:
+    """Return the best candidates of every ranked model; a failure's list is empty.
+
+    Args:
+        evaluation: The ranks, with the best ``TOP_K`` candidates of each client.
+        k: Longest list, at most ``TOP_K``.
+    """
+    return {
+        (name, "ranked"): [
+            [
+                ClientList.failure(query.client)
+                if client.failed
+                else ClientList(
+                    query.client,
+                    text=None,
+                    finished=True,
+                    failed=False,
+                    found=list_of_items(client.top[:k], visible=query.graph.tails, k=k),
+                )
+                for query, client in zip(evaluation.queries, ranked, strict=True)
+            ]
+        ]
+        for name, ranked in evaluation.ranked.items()
+    }
+
+
+def list_results(
+    lists: Lists, queries: Sequence[ClientQueries], *, k: int, resamples: int, seed: int
+) -> dict[str, Any]:
+    """Return the summary, ready for JSON.
+
+    ``models.<model>.<mode>`` holds ``samples``, ``failures`` and ``cut_off`` (numbers of answers),
+    and under ``rates``, ``micro`` and ``macro`` the measures of
+    :mod:`pkgllm.evaluation.lists.metrics`, each with ``value``, ``low`` and ``high``. Every client
+    counts, and all samples of a client count together: they are resampled with it, so the interval
+    is one of clients. How samples differ stands apart: sampled lists have the ``mean`` and the
+    ``sd`` of each measure over the samples under ``over_samples``, the SD with ``samples - 1``
+    below, None for one sample.
+
+    Args:
+        lists: What was written or ranked, for every query.
+        queries: What was asked.
+        k: Longest list.
+        resamples: Bootstrap resamples behind each interval.
+        seed: The run's seed.
+    """
+    gold = [query.held_out for query in queries]
+    measured = {
+        key: [_measures(sample, gold, k) for sample in samples] for key, samples in lists.items()
+    }
+    pooled = [
+        _pooled([sample[part] for sample in samples])
+        for samples in measured.values()
+        for part in samples[0]
+    ]
+    ratios = bootstrap_ratios(
+        np.column_stack([sums for sums, _ in pooled]),
+        np.column_stack([counts for _, counts in pooled]),
+        resamples=resamples,
+        generator=stream(seed, "bootstrap"),
+    )
+    column = 0
+    models: dict[str, Any] = {}
+    for (model, mode), samples in measured.items():
+        entry: dict[str, Any] = _counted(lists[model, mode])
+        for part, found in samples[0].items():
+            entry[part] = {
+                name: asdict(ratios.estimate(column + place))
+                for place, name in enumerate(found.names)
+            }
+            column += len(found.names)
+        if mode == "sampled":
+            entry["over_samples"] = _over_samples(samples)
+        models.setdefault(model, {})[mode] = entry
+    return {
+        "k": k,
+        "clients": len(queries),
+        "queries": sum(len(held_out) for held_out in gold),
+        "models": models,
+    }
+
+
+def _measures(
+    lists: Sequence[ClientList], gold: Sequence[Sequence[str]], k: int
+) -> dict[str, ClientRatios]:
+    items = [client.found.items for client in lists]
+    return {
+        "rates": list_rates([client.found for client in lists]),
+        "micro": micro_list_metrics(items, gold, k=k),
+        "macro": macro_list_metrics(items, gold, k=k),
+    }
+
+
+def _pooled(samples: Sequence[ClientRatios]) -> tuple[Any, Any]:
+    """Add up a client's samples, numerators and denominators alike."""
+    return (
+        np.sum([sample.sums for sample in samples], axis=0),
+        np.sum([sample.counts for sample in samples], axis=0),
+    )
+
+
+def _counted(samples: Samples) -> dict[str, Any]:
+    answers = [client for sample in samples for client in sample]
+    return {
+        "samples": len(samples),
+        "failures": sum(client.failed for client in answers),
+        "cut_off": sum(not client.finished and not client.failed for client in answers),
+    }
+
+
+def _over_samples(samples: Sequence[Mapping[str, ClientRatios]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part, first in samples[0].items():
+        values = np.array([list(sample[part].values().values()) for sample in samples])
+        means = values.mean(axis=0).tolist()
+        sds = values.std(axis=0, ddof=1).tolist() if len(samples) > 1 else [None] * len(means)
+        found[part] = {
+            name: {"mean": mean, "sd": sd}
+            for name, mean, sd in zip(first.names, means, sds, strict=True)
+        }
+    return found

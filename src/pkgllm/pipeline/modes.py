@@ -1,0 +1,205 @@
+"""Train a policy's adapter: federated, on pooled graphs, or each client alone."""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from torch import Tensor
+
+from pkgllm.config import schema
+from pkgllm.errors import ConfigError
+from pkgllm.lm.adapter import (
+    AdapterState,
+    adapter_state,
+    load_adapter_state,
+    save_adapter,
+    update_norm,
+)
+from pkgllm.pipeline.privacy.run import PRIVACY
+from pkgllm.pipeline.training_run import ADAPTER, Groups, Training, detail
+from pkgllm.training.local import CohortTrainer, TrainedClient
+
+logger = logging.getLogger(__name__)
+
+POOLED = "pooled"
+"""The one client of a centralised run, which holds everybody's groups."""
+
+
+_CLIENTS_AT_ONCE = 32
+
+CLIENT_ADAPTERS = "adapters"
+"""Folder of a local run that holds one adapter for each training client."""
+
+
+def client_adapter(run: Path, client: str) -> Path:
+    """Return the folder of a client's own adapter; any id makes a safe name."""
+    # quote leaves full stops alone, and "." and ".." are folders already.
+    return run / CLIENT_ADAPTERS / quote(client, safe="").replace(".", "%2E")
+
+
+def check_cohort(
+    mode: schema.Federated | schema.Centralized | schema.Local, groups: Groups
+) -> None:
+    """Fail before anything is trained or written where a round cannot be drawn.
+
+    Raises:
+        ConfigError: If fewer clients train than a cohort needs.
+    """
+    if mode.name == "federated" and mode.cohort_size > len(groups):
+        raise ConfigError(
+            f"mode.cohort_size must be at most the number of training clients, {len(groups)}, "
+            f"got {mode.cohort_size}; lower it"
+        )
+
+
+def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) -> None:
+    """Fail before anything is read where what runs the clients is not installed.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if mode.name == "federated" and mode.runtime.name == "ray":
+        from pkgllm.federation.flower.ray.runtime import check_ray
+
+        check_ray()
+
+
+def train_policy(training: Training) -> None:
+    """Train as the configuration's mode says, and leave metrics and adapters in the run folder.
+
+    Afterwards the policy carries the trained adapter, or, in mode ``local``, a fresh one.
+    """
+    match training.config.mode:
+        case schema.Federated() as mode:
+            # Flower takes over a second to import, which the other modes need not wait for.
+            from pkgllm.pipeline.federated import train_federated
+
+            train_federated(training, mode)
+        case schema.Centralized() as mode:
+            _centralized(training, mode)
+        case schema.Local() as mode:
+            _local(training, mode)
+
+
+def _centralized(training: Training, mode: schema.Centralized) -> None:
+    groups = training.groups
+    pooled = {POOLED: tuple(group for client in sorted(groups) for group in groups[client])}
+    trainer = training.trainer(
+        pooled, local_steps=training.config.training.local_steps * mode.cohort_size
+    )
+    states = {POOLED: training.state()}
+    with training.progress.track("rounds", mode.rounds) as advance:
+        for _ in range(training.done):
+            advance()
+        promised = training.privacy
+        for round_num in range(training.done + 1, mode.rounds + 1):
+            if promised and not promised.affordable(promised.cohort_mechanisms([POOLED])):
+                logger.warning(
+                    "round %d would exceed the privacy budget, so training ends before it",
+                    round_num,
+                )
+                break
+            started, rate = time.perf_counter(), training.learning_rate(round_num)
+            baseline = training.kl_baseline(states[POOLED])
+            (done,) = _all_trained(
+                trainer(states, round_num=round_num, learning_rate=rate, kl_baseline=baseline)
+            )
+            length = update_norm(states[POOLED], done.adapter)
+            states = {POOLED: done.adapter}
+            told: dict[str, object] = {"learning_rate": rate}
+            loss = done.loss if training.reports_losses else None
+            if loss is not None:
+                told["loss"] = loss
+            told["update_norm"] = length
+            if baseline is not None:
+                told["kl_baseline"] = baseline
+            sections: dict[str, Mapping[str, Tensor]] = {ADAPTER: done.adapter}
+            if promised:
+                told["epsilon"] = promised.epsilon
+                sections[PRIVACY] = promised.section(None)
+            training.observer.after_round(
+                round_num,
+                done.adapter,
+                metrics=told,
+                timings={"seconds": time.perf_counter() - started},
+            )
+            advance(detail(loss, length))
+            training.checkpoint(round_num, sections, last=round_num == mode.rounds)
+    training.keep(states[POOLED])
+
+
+def _local(training: Training, mode: schema.Local) -> None:
+    policy, run = training.policy, training.run
+    trainer = training.trainer(training.groups, local_steps=training.config.training.local_steps)
+    fresh = adapter_state(policy)
+    (run.path / CLIENT_ADAPTERS).mkdir(exist_ok=True)
+    clients = sorted(training.groups)
+    parts = [
+        clients[start : start + _CLIENTS_AT_ONCE]
+        for start in range(0, len(clients), _CLIENTS_AT_ONCE)
+    ]
+    # A checkpoint counts the rounds of all parts, one part after the other.
+    parts_done, rounds_done = divmod(training.done, mode.rounds)
+    with training.progress.track("clients", len(clients)) as advance:
+        for _ in range(sum(map(len, parts[:parts_done]))):
+            advance()
+        for number, part in enumerate(parts[parts_done:], start=parts_done):
+            states = dict.fromkeys(part, fresh)
+            if rounds_done:
+                states = {client: training.state(str(index)) for index, client in enumerate(part)}
+            losses = dict.fromkeys(part, math.nan)
+            started = time.perf_counter()
+            for round_num in range(rounds_done + 1, mode.rounds + 1):
+                trained = _trained_alone(training, trainer, states, round_num)
+                for client, done in zip(part, _all_trained(trained), strict=True):
+                    states[client], losses[client] = done.adapter, done.loss
+                if round_num < mode.rounds:
+                    training.checkpoint(
+                        number * mode.rounds + round_num,
+                        {str(index): states[client] for index, client in enumerate(part)},
+                        last=False,
+                    )
+            rounds_done = 0
+            seconds = time.perf_counter() - started
+            run.append_timings({"clients": len(states), "seconds": seconds, "time": time.time()})
+            for client, state in states.items():
+                load_adapter_state(policy, state)
+                name = client_adapter(run.path, client).relative_to(run.path)
+                run.write_folder(str(name), lambda folder: save_adapter(policy, folder))
+                run.append_metrics({"client": client, "loss": losses[client]})
+                advance(detail(losses[client]))
+            training.checkpoint((number + 1) * mode.rounds, {}, last=number + 1 == len(parts))
+    training.keep(fresh)
+
+
+def _trained_alone(
+    training: Training,
+    trainer: CohortTrainer,
+    states: Mapping[str, AdapterState],
+    round_num: int,
+) -> dict[str, TrainedClient | Exception]:
+    """Train clients alone; those whose adapters have one KL baseline, or none, go through together.
+
+    With a public baseline that is each by itself from the second round on.
+    """
+    baselines = {client: training.kl_baseline(state) for client, state in states.items()}
+    trained: dict[str, TrainedClient | Exception] = {}
+    for baseline in dict.fromkeys(baselines.values()):
+        trained |= trainer(
+            {client: state for client, state in states.items() if baselines[client] == baseline},
+            round_num=round_num,
+            learning_rate=training.learning_rate(round_num),
+            kl_baseline=baseline,
+        )
+    return {client: trained[client] for client in states}
+
+
+def _all_trained(trained: Mapping[str, TrainedClient | Exception]) -> list[TrainedClient]:
+    """Return what was trained; without a server there is nobody to leave a client out."""
+    for done in trained.values():
+        if isinstance(done, Exception):
+            raise done
+    return [done for done in trained.values() if isinstance(done, TrainedClient)]

@@ -1,0 +1,1 @@
+"""What a run promises, planned, counted and audited."""

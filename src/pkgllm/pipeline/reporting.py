@@ -1,0 +1,244 @@
+"""The report of a run, finished or not: read what its folder tells, write tables and plots."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pkgllm.config import schema
+from pkgllm.config.load import load_any_config
+from pkgllm.errors import RunError
+from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
+from pkgllm.files import cannot, write_atomically
+from pkgllm.pipeline.embeddings.history import embedding_facts, missing_epochs, read_epochs
+from pkgllm.pipeline.evaluation.predictions import printable, read_predictions
+from pkgllm.pipeline.evaluation.ranking import run_title
+from pkgllm.report.blocks import list_block, overall, spread_blocks
+from pkgllm.report.drawing import FORMATS, check_plots
+from pkgllm.report.plots import PLOTS, captions, draw_plots
+from pkgllm.report.run_tables import Round, RunStory, markdown_report
+from pkgllm.report.tables import remarks
+from pkgllm.runs.folder import RunFolder
+
+REPORT = "report.md"
+
+
+def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[str, ...]]:
+    """Write the report of a run, in place of an earlier one.
+
+    Args:
+        path: The run folder.
+        output: Folder for the report, made if absent; ``RUN/report`` when not given. Other files
+            in it stay.
+
+    Returns:
+        The report, and what it could not tell.
+
+    Raises:
+        RunError: If the folder is no run, a file in it is damaged, nothing can be drawn, or the
+            report cannot be written.
+        ConfigError: If the run's configuration does not load.
+    """
+    check_plots()
+    story = read_story(path)
+    plots = draw_plots(story)
+    folder = path / "report" if output is None else output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PLOTS:
+            # An earlier report may have had more to draw.
+            for form in FORMATS:
+                if name not in plots:
+                    (folder / f"{name}.{form}").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot("write the report to", folder, error) from error
+    for name, forms in plots.items():
+        for form, content in forms.items():
+            write_atomically(folder / f"{name}.{form}", content)
+    shown = {caption: f"{name}.png" for name, caption in captions(story).items()}
+    write_atomically(folder / REPORT, markdown_report(story, shown))
+    return folder / REPORT, story.missing
+
+
+def read_story(path: Path) -> RunStory:
+    """Read what a run folder tells so far.
+
+    Raises:
+        RunError: If the folder is no run, or a file in it is damaged.
+        ConfigError: If the run's configuration does not load.
+    """
+    run = RunFolder.open(path)
+    config = load_any_config(str(run.config))
+    title = f"{Path(printable(path.resolve())).name}: {run_title(config)}"
+    results = _object(run.results) if run.results.exists() else None
+    if results is not None:
+        _check_results(results, run.results)
+    own = _own_values(run) if run.predictions.exists() else {}
+    unfinished = tuple(_unfinished(run))
+    if isinstance(config, schema.EmbeddingExperiment):
+        epochs = read_epochs(config, run)
+        return RunStory(
+            title=title,
+            facts=(*embedding_facts(config), *_origin(run)),
+            mode=config.mode.name,
+            epochs=epochs,
+            results=results,
+            own=own,
+            missing=(*missing_epochs(config, epochs), *unfinished),
+        )
+    local = config.mode.name == "local"
+    rounds = () if local else tuple(_rounds(run))
+    losses = tuple(_losses(run)) if local else ()
+    validations = tuple(_validations(run))
+    trained = _missing(config, run, len(rounds), len(losses), len(validations))
+    return RunStory(
+        title=title,
+        facts=(*_facts(config), *_origin(run)),
+        mode=config.mode.name,
+        planned=config.mode.rounds,
+        rounds=rounds,
+        losses=losses,
+        validations=validations,
+        results=results,
+        own=own,
+        missing=(*trained, *unfinished),
+    )
+
+
+def _facts(config: schema.Experiment) -> Iterator[tuple[str, str]]:
+    mode = config.mode
+    yield "objective", config.objective.name
+    yield "mode", mode.name
+    if mode.name == "federated":
+        yield "strategy", mode.strategy.name
+        yield "clients in a round", str(mode.cohort_size)
+    yield "rounds", str(mode.rounds)
+    yield "local steps", str(config.training.local_steps)
+    yield "learning rate", f"{config.training.learning_rate:g}, {config.training.schedule}"
+    yield "base model", printable(Path(config.base_model.name))
+    yield "adapter", f"LoRA rank {config.adapter.lora_rank}, alpha {config.adapter.lora_alpha:g}"
+    yield "corpus", config.corpus.name
+    yield "seed", str(config.seed)
+    private = config.privacy.report_private_metrics
+    yield "private metrics reported", "yes, so the run is not private" if private else "no"
+
+
+def _origin(run: RunFolder) -> Iterator[tuple[str, str]]:
+    if run.provenance.exists():
+        made = _object(run.provenance)
+        packages = made.get("packages")
+        version = packages.get("pkgllm") if isinstance(packages, dict) else None
+        for heading, value in (("begun", made.get("date")), ("pkgllm", version)):
+            if isinstance(value, str):
+                yield heading, value
+
+
+def _missing(
+    config: schema.Experiment, run: RunFolder, rounds: int, losses: int, validations: int
+) -> Iterator[str]:
+    if config.mode.name == "local":
+        if not losses:
+            yield f"Training: {run.metrics.name} names no client that is trained yet."
+        elif not run.results.exists():
+            yield f"Training: {losses} clients so far."
+    elif rounds < config.mode.rounds:
+        yield f"Rounds: {rounds} of {config.mode.rounds} are there; the run stopped or still goes."
+    if rounds and not run.timings.exists():
+        yield f"Times: {run.timings.name} is missing."
+    every = config.observation.evaluate_every
+    if not every:
+        yield "Validation by round: observation.evaluate_every is 0, so there is none."
+    elif validations < config.mode.rounds // every:
+        yield f"Validation by round: {validations} of {config.mode.rounds // every} are there."
+
+
+def _unfinished(run: RunFolder) -> Iterator[str]:
+    if not run.results.exists():
+        yield f"Final evaluation: {run.results.name} is missing, since the run has not ended."
+    if not run.predictions.exists():
+        yield f"Spread over clients: {run.predictions.name} is missing."
+
+
+def _rounds(run: RunFolder) -> Iterator[Round]:
+    timings = {r.get("round_num"): r for r in run.read_timings()}
+    last = 0
+    for number, record in enumerate(run.read_metrics(), start=1):
+        place = f"{run.metrics}: line {number}"
+        last = _round_num(record, last, place)
+        failed, cohort = record.get("failed", {}), record.get("cohort", [])
+        if not isinstance(cohort, list) or not isinstance(failed, dict):
+            raise RunError(f"{place}: cohort must be a list and failed an object")
+        told = {client: " ".join(str(reason).split()) for client, reason in failed.items()}
+        yield {**timings.get(last, {}), **record, "failed": told}
+
+
+def _validations(run: RunFolder) -> Iterator[Round]:
+    last = 0
+    for number, record in enumerate(run.read_validation(), start=1):
+        place = f"{run.validation}: line {number}"
+        last = _round_num(record, last, place)
+        for name in ("clients", "queries", "hits@10", "mrr"):
+            if not _is_number(record.get(name)):
+                raise RunError(f"{place}: {name} must be a number, got {record.get(name)!r:.60}")
+        yield record
+
+
+def _losses(run: RunFolder) -> Iterator[float]:
+    for number, record in enumerate(run.read_metrics(), start=1):
+        loss = record.get("loss")
+        if loss is None:
+            continue
+        if isinstance(loss, int | float) and _is_number(loss):
+            yield loss
+        else:
+            raise RunError(f"{run.metrics}: line {number}: loss must be a number, got {loss!r:.60}")
+
+
+def _round_num(record: Mapping[str, object], last: int, place: str) -> int:
+    found = record.get("round_num")
+    if not isinstance(found, int) or not _is_number(found) or found <= last:
+        raise RunError(f"{place}: round_num must be a whole number above {last}, got {found!r:.60}")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    # True is an int, and no number.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_results(results: Mapping[str, Any], place: Path) -> None:
+    """Fail where the tables of the final evaluation cannot be made."""
+    try:
+        list_block(results)
+        for made in (overall(results), spread_blocks(results), remarks(results)):
+            list(made)
+        if not all(isinstance(note, str) for note in results.get("notes", ())):
+            raise TypeError("notes")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{place}: does not hold the results of an evaluation ({type(error).__name__}: "
+            f"{error}); rank the run again with pkgllm evaluate"
+        ) from error
+
+
+def _own_values(run: RunFolder) -> dict[str, dict[str, Sequence[float]]]:
+    found = read_predictions(run.path, run.path.name)
+    own: dict[str, dict[str, Sequence[float]]] = {"hits@10": {}, "mrr": {}}
+    for model in found.answers:
+        ranks = [found.ranks(model, [client]) for client in found.asked]
+        # Sorted, so that nobody can be told by a place in the row.
+        own["hits@10"][model] = sorted(float(hits_at_k(r, k=10).mean()) for r in ranks)
+        own["mrr"][model] = sorted(float(reciprocal_rank(r).mean()) for r in ranks)
+    return own
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except ValueError as error:
+        raise RunError(f"{path}: must be JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: must be a JSON object, got {found!r:.60}")
+    return found

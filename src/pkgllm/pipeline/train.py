@@ -1,0 +1,291 @@
+"""What the commands do: train, go on with a run, build the data."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from peft import PeftModel
+
+from pkgllm.config.load import dump_config
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
+from pkgllm.corpora.catalogue_file import write_catalogue_file
+from pkgllm.errors import DataError, PkgllmError
+from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.files import remove_unfinished
+from pkgllm.graph.rdf import write_graph
+from pkgllm.kge.pykeen_extra import check_pykeen
+from pkgllm.lm.adapter import (
+    AdapterState,
+    load_adapter_state,
+    read_adapter_state,
+)
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.pipeline.build import (
+    Population,
+    audit_queries,
+    check_room,
+    make_kl_baseline,
+    make_policy,
+    make_queries,
+    make_writer,
+    populate,
+    read_corpus,
+)
+from pkgllm.pipeline.client_state import CONTROLS
+from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
+from pkgllm.pipeline.deployment.server import is_deployed
+from pkgllm.pipeline.deployment.setup import graph_file
+from pkgllm.pipeline.evaluation.ranking import (
+    Report,
+    language_model_task,
+    rank,
+    read_ranks,
+    run_title,
+    write_ranks,
+)
+from pkgllm.pipeline.evaluation.scorers import Ranked
+from pkgllm.pipeline.evaluation.validation import check_observation
+from pkgllm.pipeline.modes import check_cohort, check_runtime, train_policy
+from pkgllm.pipeline.partition import LAYOUT, lay_out_groups, layout_notes
+from pkgllm.pipeline.privacy.plan import check_privacy
+from pkgllm.pipeline.privacy.run import FIXED_NOISE, LEDGER, noise_source
+from pkgllm.pipeline.run_record import (
+    check_same_base,
+    check_same_data,
+    load_base,
+    open_unfinished,
+    read_json,
+    run_provenance,
+    split_record,
+    write_record,
+)
+from pkgllm.pipeline.trainers import REFERENCE, check_engine
+from pkgllm.pipeline.training_run import Traces, going_on
+from pkgllm.privacy.ledger import Ledger
+from pkgllm.privacy.noise import NoiseSource
+from pkgllm.progress import Progress
+from pkgllm.prompts.group_store import GroupStore
+from pkgllm.prompts.prompts import PromptWriter
+from pkgllm.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+GROUPS = "groups.arrow"
+"""Every training client's groups, from which a round reads those of its cohort. Private, and gone
+when training is done."""
+
+KEEP = 2
+"""Checkpoints that stay: the newest, and one before it in case that one is damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What a configuration names, loaded and checked, before anything is trained."""
+
+    config: Experiment
+    population: Population
+    base: BaseModel
+    writer: PromptWriter
+    policy: PeftModel
+    queries: Sequence[ClientQueries]
+    facts_left_out: int
+    ranked: Ranked
+    validation: Callable[[AdapterState], Mapping[str, float]] | None
+    """Ranks the validation part with an adapter, where that was asked for."""
+
+
+def train(
+    config: AnyExperiment,
+    path: Path,
+    progress: Progress,
+    *,
+    keep: int = KEEP,
+    insecure_fixed_noise: bool = False,
+) -> Report:
+    """Do the whole job of a configuration and leave a run folder.
+
+    The first Ctrl-C or SIGTERM during training lets the round, or the epoch of an embedding, that
+    is in flight finish and ends after its checkpoint; :func:`resume` goes on from there, and from
+    wherever else the process ends.
+
+    Args:
+        config: What to do.
+        path: The run folder to make.
+        progress: Is told how far the work is.
+        keep: Checkpoints that stay, at least 1.
+        insecure_fixed_noise: Whether private noise comes from the seed, for tests alone; marks the
+            run as not private.
+
+    Raises:
+        PkgllmError: If anything that the configuration names cannot be used.
+    """
+    if isinstance(config, EmbeddingExperiment):
+        check_pykeen()
+        from pkgllm.pipeline.embeddings import run as embedding_run
+
+        return embedding_run.train(config, path, progress, keep=keep)
+    if is_deployed(config):
+        raise ValueError("mode.runtime must be one of this machine; use train_deployed")
+    check_runtime(config.mode)
+    run = RunFolder.create(path)
+    job = _load(config, run)
+    run.write_text("config.yaml", dump_config(config))
+    try:
+        groups = _build_groups(job, run, progress)
+        check_cohort(config.mode, groups)
+        check_privacy(config, {client: groups.num_groups(client) for client in groups})
+    except PkgllmError:
+        # The folder stays empty, so that the corrected command can use it.
+        for name in ("config.yaml", GROUPS, LAYOUT):
+            (run.path / name).unlink(missing_ok=True)
+        raise
+    noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise)
+    return _go_on(job, run, groups, progress, keep, noise)
+
+
+def resume(
+    path: Path, progress: Progress, *, given: AnyExperiment | None = None, keep: int = KEEP
+) -> Report:
+    """Go on with a run as if it had never stopped.
+
+    On a CPU the adapter, the metrics and the predictions are the same to the byte as those of a run
+    that was not stopped. Of a run that is finished the report is returned.
+
+    Args:
+        path: The run folder.
+        progress: Is told how far the work is.
+        given: The configuration that the caller believes the run to have.
+        keep: Checkpoints that stay, at least 1.
+
+    Raises:
+        ConfigError: If ``given`` is not the run's configuration; all differing keys are named.
+        DataError: If the data are not those of the run.
+        ModelError: If the base model is not that of the run.
+        RunError: If the folder holds no run, or all of its checkpoints are damaged.
+        PkgllmError: If anything else that the run needs cannot be used.
+    """
+    run, config = open_unfinished(path, given)
+    if isinstance(config, Experiment) and is_deployed(config):
+        raise ValueError("mode.runtime must be one of this machine; use train_deployed")
+    remove_unfinished(run.path)
+    if run.results.exists():
+        logger.warning("run folder %s: the run is finished already", path)
+        return read_ranks(run, title=run_title(config))
+    if isinstance(config, EmbeddingExperiment):
+        check_pykeen()
+        from pkgllm.pipeline.embeddings import run as embedding_run
+
+        return embedding_run.resume(run, config, progress, keep=keep)
+    check_runtime(config.mode)
+    job = _load(config, run)
+    if run.provenance.exists():
+        check_same_base(run, job.base)
+        check_same_data(run, job.population, job.base)
+    # Values that were evicted to it would be computed in other company than those that were not.
+    (run.path / REFERENCE).unlink(missing_ok=True)
+    # What was released with fixed noise stays unprotected, so the run keeps its mark.
+    was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+    noise = noise_source(config, insecure_fixed_noise=was_fixed)
+    return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
+
+
+def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
+    """Write every client's graph as JSON-LD, and the split; return the number of clients.
+
+    Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
+
+    Args:
+        config: Names the corpus, who takes part, and what is held out.
+        output: Folder to make.
+        progress: Is told how far the work is.
+    """
+    written = RunFolder.create(output)
+    population = populate(config, read_corpus(config))
+    (written.path / "graphs").mkdir()
+    with progress.track("writing graphs", len(population.splits)) as advance:
+        for split in population.splits:
+            write_graph(split.graph, graph_file(written.path, split.client))
+            advance()
+    written.write_json("split.json", split_record(population))
+    write_catalogue_file(population.corpus.catalogue, written.path / CATALOGUE)
+    written.write_text(CONFIG, dump_config(config))
+    return len(population.splits)
+
+
+def _load(config: Experiment, run: RunFolder) -> _Job:
+    population = populate(config, read_corpus(config))
+    base = load_base(config)
+    writer = make_writer(config.prompt, base)
+    queries = make_queries(config, population)
+    catalogue = population.corpus.catalogue
+    check_room(config.prompt, writer, base, catalogue)
+    # Every prompt is audited before the first step, so that a leak costs no training.
+    facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
+    policy = make_policy(config, base)
+    check_engine(config, policy)
+    ranked = Ranked(run.path, base, policy, writer)
+    validation = check_observation(config, ranked, population)
+    return _Job(
+        config, population, base, writer, policy, queries, facts_left_out, ranked, validation
+    )
+
+
+def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
+    """Return a run's groups, as they were or built again; None once training is done."""
+    if run.adapter.exists():
+        return None
+    try:
+        if (run.path / LAYOUT).exists():
+            return GroupStore.open(run.path / GROUPS)
+    except DataError as error:
+        logger.warning("%s; its groups are built again", error)
+    return _build_groups(job, run, progress)
+
+
+def _build_groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore:
+    path = run.path / GROUPS
+    groups, layout = lay_out_groups(job.config, job.population, job.writer, path, progress)
+    run.write_json(LAYOUT, layout)
+    return groups
+
+
+def _go_on(
+    job: _Job,
+    run: RunFolder,
+    groups: GroupStore | None,
+    progress: Progress,
+    keep: int,
+    noise: NoiseSource,
+) -> Report:
+    """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
+    if not run.provenance.exists():
+        if job.config.privacy.name != "none" and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit=job.config.privacy.name)
+        made_of = run_provenance(job.config, job.population, job.base, job.base.device)
+        write_record(run, job.population, {**made_of, FIXED_NOISE: noise.reproducible})
+    if groups is None:
+        load_adapter_state(job.policy, read_adapter_state(run.adapter))
+    else:
+        num_groups = {client: groups.num_groups(client) for client in groups}
+        traces = Traces(run, progress, job.validation, keep, num_groups, noise)
+        baseline = make_kl_baseline(
+            job.config, job.policy, job.writer, job.population.corpus.catalogue
+        )
+        with going_on(
+            job.config, job.policy, job.base, groups, traces, kl_baseline=baseline
+        ) as training:
+            train_policy(training)
+    for private in (GROUPS, REFERENCE, CONTROLS):
+        # What only training needs; nobody's examples are left lying about.
+        (run.path / private).unlink(missing_ok=True)
+    task = language_model_task(
+        job.config,
+        job.ranked,
+        job.population,
+        job.queries,
+        liked=job.population.liked_in_training(),
+        facts_left_out=job.facts_left_out,
+        training_notes=layout_notes(job.config, run.path),
+    )
+    return write_ranks(task, rank(task, progress), run)

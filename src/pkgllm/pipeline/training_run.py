@@ -1,0 +1,199 @@
+"""What training works with in every mode, and where it leaves its traces."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+from peft import PeftModel
+
+from pkgllm.config import schema
+from pkgllm.errors import FederationError, StoppedError
+from pkgllm.interrupts import after_this_round
+from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
+from pkgllm.lm.base_model import BaseModel
+from pkgllm.pipeline.build import learning_rate
+from pkgllm.pipeline.privacy.guarantees import GUARANTEE
+from pkgllm.pipeline.privacy.run import (
+    RunPrivacy,
+    clients_budget,
+    clients_guarantee,
+    open_ledger,
+)
+from pkgllm.pipeline.trainers import ExampleRelease, make_trainer
+from pkgllm.privacy.noise import NoiseSource
+from pkgllm.progress import Progress
+from pkgllm.prompts.groups import Group
+from pkgllm.runs.checkpoints import Checkpoint, Checkpoints, Sections
+from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.observer import Observer
+from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
+
+logger = logging.getLogger(__name__)
+
+Groups = Mapping[str, tuple[Group, ...]]
+
+ADAPTER, STRATEGY = "adapter", "strategy"
+"""Sections of a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What a policy is trained with, and where it leaves its traces."""
+
+    config: schema.Experiment
+    policy: PeftModel
+    base: BaseModel
+    groups: Groups
+    run: RunFolder
+    progress: Progress
+    observer: Observer
+    checkpoints: Checkpoints
+    start: Checkpoint | None = None
+    """Where to go on."""
+    stop_asked: Callable[[], bool] = lambda: False
+    """Whether to end after the next checkpoint."""
+    privacy: RunPrivacy | None = None
+    """What is promised and counted here; None for nothing, or where each client counts."""
+    kl_baseline: KlBaseline = no_baseline
+    """Of each round, for an objective that does not estimate it from its own batches."""
+
+    @property
+    def done(self) -> int:
+        """Stretches of training that are done already."""
+        return self.start.position if self.start else 0
+
+    @property
+    def reports_losses(self) -> bool:
+        """Whether a loss may be written down where everybody's examples are in one place."""
+        privacy = self.config.privacy
+        return privacy.name == "none" or privacy.report_private_metrics
+
+    def state(self, name: str = ADAPTER) -> AdapterState:
+        """Return an adapter of the checkpoint to go on from, or else the policy's."""
+        return self.start.section(name) if self.start else adapter_state(self.policy)
+
+    def checkpoint(self, position: int, sections: Sections, *, last: bool) -> None:
+        """Write a checkpoint, and end there if that was asked for.
+
+        Raises:
+            StoppedError: If training ends here although it is not done.
+        """
+        self.checkpoints.write(position, sections)
+        if self.stop_asked() and not last:
+            raise StoppedError(
+                f"stopped after a checkpoint; go on with: pkgllm train --resume {self.run.path}"
+            )
+
+    def trainer(self, groups: Groups, *, local_steps: int) -> CohortTrainer:
+        """Return the engine for some groups."""
+        release = None
+        if self.privacy is not None and self.config.privacy.name == "example":
+            release = ExampleRelease(
+                self.privacy.noise_multiplier, self.privacy.noise, self.privacy.charge
+            )
+        return make_trainer(
+            self.config,
+            self.policy,
+            self.base,
+            groups,
+            self.run,
+            local_steps=local_steps,
+            release=release,
+        )
+
+    def learning_rate(self, round_num: int) -> float:
+        """Return the local step size of a round."""
+        return learning_rate(self.config.training, self.config.mode.rounds, round_num)
+
+    def keep(self, state: AdapterState) -> None:
+        """Put an adapter into the policy and into the run folder, with what was spent on it."""
+        load_adapter_state(self.policy, state)
+        counted = self.privacy.guarantee if self.privacy else None
+        if promised := counted or clients_guarantee(self.config):
+            self.run.write_json(GUARANTEE, asdict(promised))
+        self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """Where training leaves its traces, and how."""
+
+    run: RunFolder
+    progress: Progress
+    validation: Callable[[AdapterState], Mapping[str, float]] | None
+    """Ranks the validation part with an adapter, where that was asked for."""
+    keep: int
+    """Checkpoints that stay."""
+    num_groups: Mapping[str, int]
+    """Of each training client."""
+    noise: NoiseSource
+    """Where the noise of a private run comes from."""
+
+
+@contextmanager
+def going_on(
+    config: schema.Experiment,
+    policy: PeftModel,
+    base: BaseModel,
+    groups: Groups,
+    traces: Traces,
+    *,
+    kl_baseline: KlBaseline = no_baseline,
+) -> Iterator[Training]:
+    """Give what trains from the newest checkpoint, or from the start where there is none.
+
+    Inside, the folder is this process's own, and the first Ctrl-C or SIGTERM asks for an end after
+    the round in flight.
+
+    Args:
+        config: The run's configuration.
+        policy: The base model with its adapter.
+        base: What the policy was made of.
+        groups: Each client's, where they are known here.
+        traces: Where training leaves its traces.
+        kl_baseline: Of each round.
+
+    Raises:
+        RunError: If another process trains in the folder, or no checkpoint can be read.
+        FederationError: As raised inside, with what to do once its cause is mended.
+    """
+
+    def tell() -> None:
+        logger.warning("stopping after this round; once more stops at once")
+
+    run = traces.run
+    with run.occupied(), after_this_round(tell) as stop_asked:
+        checkpoints = Checkpoints(run.path, keep=traces.keep)
+        start = checkpoints.newest()
+        checkpoints.rewind(start)
+        observer = Observer(run, config.observation, traces.validation)
+        privacy = None
+        if config.privacy.name != "none" and clients_budget(config) is None:
+            ledger = open_ledger(config, run.path, start)
+            privacy = RunPrivacy(config, traces.num_groups, ledger, traces.noise)
+        try:
+            yield Training(
+                config,
+                policy,
+                base,
+                groups,
+                run,
+                traces.progress,
+                observer,
+                checkpoints,
+                start=start,
+                stop_asked=stop_asked,
+                privacy=privacy,
+                kl_baseline=kl_baseline,
+            )
+        except FederationError as error:
+            raise FederationError(
+                f"{error}; once that is mended, go on with: pkgllm train --resume {run.path}"
+            ) from error
+
+
+def detail(loss: float | None, update_norm: float | None = None) -> str:
+    """Return what stands beside the progress of training."""
+    parts = {"loss": loss, "update norm": update_norm}
+    return ", ".join(f"{name} {value:.4f}" for name, value in parts.items() if value is not None)

@@ -1,0 +1,1 @@
+"""Prompts, groups of completions, their audit and their store."""

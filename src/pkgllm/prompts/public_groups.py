@@ -1,0 +1,65 @@
+"""Groups that hold nobody's facts: of people who are made up from the catalogue."""
+
+import numpy as np
+
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
+from pkgllm.prompts.groups import Group, GroupBuilder, with_mismatched
+from pkgllm.prompts.windows import WindowSettings
+from pkgllm.randomness import stream
+
+NUM_PUBLIC_GROUPS = 16
+
+_MOST_CONTEXT = 16
+"""Facts before the hidden ones where the run does not bound them."""
+
+_MADE_UP = Provenance("own_answer", "catalogue")
+
+
+def public_groups(
+    catalogue: Catalogue, builder: GroupBuilder, windows: WindowSettings, *, seed: int
+) -> tuple[Group, ...]:
+    """Make people up, and return one group of each, with mismatched completions.
+
+    A made-up person likes films that are drawn uniformly from the catalogue, none twice, in the
+    order of the draw. The last ``hidden_facts`` are hidden and asked for; before them stand
+    ``min_context`` to ``max_context``, each number equally often, or up to 16 where there is no
+    maximum. Prompt, completions and negatives are made as those of real clients are. A group's
+    mismatched completions are those of the next made-up person.
+
+    Catalogue, settings and seed decide alone: a run that goes on makes the same groups, and no fact
+    of any client changes them.
+
+    Args:
+        catalogue: Counts as public. Where it holds too few films people like all of them.
+        builder: Of the run.
+        windows: How the run's graphs are cut.
+        seed: Of the run.
+
+    Raises:
+        DataError: If ``prompt.max_tokens`` does not even hold the request.
+    """
+    groups: list[Group] = []
+    for number in range(NUM_PUBLIC_GROUPS):
+        generator = stream(seed, "public_prompts", number)
+        one = WindowSettings(windows.hidden_facts, windows.hidden_facts, 0, max_groups=1)
+        groups += builder.build(_made_up(number, catalogue, windows, generator), generator, one)
+    return with_mismatched(groups)
+
+
+def _made_up(
+    number: int, catalogue: Catalogue, windows: WindowSettings, generator: np.random.Generator
+) -> PersonalGraph:
+    most = windows.max_context
+    if most is None:
+        most = max(_MOST_CONTEXT, windows.min_context)
+    num_facts = windows.hidden_facts + generator.integers(windows.min_context, most + 1)
+    drawn = generator.permutation(len(catalogue))[:num_facts]
+    films = [catalogue.items[int(column)] for column in drawn]
+    return PersonalGraph(
+        f"made up {number}",
+        tuple(
+            Fact("liked", film.id, film.name, Moment(0, position), _MADE_UP)
+            for position, film in enumerate(films)
+        ),
+    )

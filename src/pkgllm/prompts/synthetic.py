@@ -1,0 +1,96 @@
+"""Synthetic groups: a client's own graph with facts hidden anew, and facts that rules add.
+
+Both are made on the client from its training graph and the public catalogue. Which of them a
+completion is, is said by its source: a hidden fact keeps its relation, and a fact that only a rule
+holds for true is ``rule``. None of them ever enters the person's graph or a prompt.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pkgllm.graph.personal_graph import Fact, PersonalGraph
+from pkgllm.prompts.groups import Group, GroupBuilder
+from pkgllm.prompts.item_similarity import PublicPaths
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticSettings:
+    """How many synthetic groups a client makes."""
+
+    graph_edits: int
+    """Groups that hide facts of the graph, whatever their time."""
+    max_hidden: int
+    """Facts that such a group hides at most; each number from 1 is equally likely."""
+    known_items: int
+    """Items of a prompt that its group gives as undesirable answers."""
+    rule_facts: int
+    """Facts that rules add, all asked for in one group."""
+    max_context: int | None = None
+    """Facts that a prompt may hold, the newest; any number when None."""
+
+
+def synthetic_groups(
+    graph: PersonalGraph,
+    builder: GroupBuilder,
+    settings: SyntheticSettings,
+    paths: PublicPaths | None,
+    generator: np.random.Generator,
+) -> tuple[Group, ...]:
+    """Return a client's synthetic groups, without mismatched completions.
+
+    A graph edit hides 1 to ``max_hidden`` liked or disliked facts, at least one of them liked and
+    at least one fact staying visible, and asks for them; known items of the prompt are undesirable
+    answers beside the run's usual negatives. The hidden facts are drawn whatever their time, so the
+    prompt may hold later ones. A graph with fewer than two facts, or no liked one, makes none.
+
+    Rule facts are the items that :class:`PublicPaths` connects best with the liked ones. An item
+    that is held out of the person is among them like any other: to leave it out would tell that it
+    is held out.
+
+    Args:
+        graph: The client's training graph.
+        builder: Of the run.
+        settings: How many.
+        paths: Rules of the public graph; None where none are wanted.
+        generator: Draws all of it.
+    """
+    groups = [
+        group
+        for _ in range(settings.graph_edits)
+        if (group := _edited(graph, builder, settings, generator)) is not None
+    ]
+    if paths is not None and settings.rule_facts:
+        liked = [fact.tail for fact in graph.with_relation("liked")]
+        derived = paths.strongest(liked, graph.tails, settings.rule_facts, generator)
+        if derived:
+            groups.append(
+                builder.group(_newest(graph, settings.max_context), (), generator, derived=derived)
+            )
+    return tuple(groups)
+
+
+def _edited(
+    graph: PersonalGraph,
+    builder: GroupBuilder,
+    settings: SyntheticSettings,
+    generator: np.random.Generator,
+) -> Group | None:
+    verdicts = graph.with_relation("liked", "disliked")
+    liked = [index for index, fact in enumerate(verdicts) if fact.relation == "liked"]
+    most = min(settings.max_hidden, len(verdicts), len(graph.facts) - 1)
+    if not liked or most < 1:
+        return None
+    num_hidden = int(generator.integers(1, most + 1))
+    first = liked[int(generator.integers(len(liked)))]
+    others = [index for index in range(len(verdicts)) if index != first]
+    drawn = generator.choice(others, num_hidden - 1, replace=False) if num_hidden > 1 else ()
+    hidden: list[Fact] = [verdicts[index] for index in sorted((first, *map(int, drawn)))]
+    rest = graph.without({fact.tail for fact in hidden})
+    return builder.group(
+        _newest(rest, settings.max_context), hidden, generator, num_known=settings.known_items
+    )
+
+
+def _newest(graph: PersonalGraph, count: int | None) -> PersonalGraph:
+    return graph if count is None else graph.only(graph.facts[max(0, len(graph.facts) - count) :])

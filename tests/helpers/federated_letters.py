@@ -1,0 +1,79 @@
+"""A federation of few clients in the world of letters, and short trainings of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from helpers.embedded_letters import CATALOGUE, graph_of
+from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.kge.exchange import Exchange
+from pkgllm.kge.federated_embeddings import (
+    FederatedEmbeddings,
+    train_federated_embeddings,
+)
+from pkgllm.kge.federation import EmbeddingFederation, FederatedSetup
+from pkgllm.kge.kbgat import Kbgat
+from pkgllm.kge.models import Complex, EmbeddingChoice, Hake, Rotate, Tucker
+from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
+from pkgllm.kge.stages import Schedule
+
+EXCHANGES: list[Exchange] = ["isolation", "fede", "fedr", "fedavg"]
+SCHEDULE = Schedule(epochs=4, batch_size=16, num_negatives=4, learning_rate=0.02)
+HAKE = Hake(dim=4, margin=4.0, schedule=SCHEDULE)
+KBGAT = Kbgat(
+    transe_dim=4,
+    dim=3,
+    transe_schedule=SCHEDULE,
+    attention_schedule=replace(SCHEDULE, batch_size=None),
+    decoder_schedule=SCHEDULE,
+    filters=2,
+)
+CHOICES: list[EmbeddingChoice] = [
+    HAKE,
+    KBGAT,
+    Rotate(dim=4, margin=4.0, schedule=SCHEDULE),
+    Complex(dim=4, schedule=SCHEDULE),
+    Tucker(dim=4, relation_dim=3, schedule=SCHEDULE),
+]
+PEOPLE = [
+    graph_of("ann", liked="ae"),
+    graph_of("bob", liked="bcd", disliked="a"),
+    graph_of("cem", liked="fgh"),
+]
+
+
+def graph(people: list[PersonalGraph] = PEOPLE) -> PreferenceGraph:
+    return make_preference_graph(CATALOGUE, people)
+
+
+def federation(exchange: Exchange, **settings: Any) -> EmbeddingFederation:
+    return EmbeddingFederation(
+        exchange=exchange, **{"cohort_size": 2, "local_epochs": 2} | settings
+    )
+
+
+def train(
+    choice: EmbeddingChoice,
+    exchange: Exchange,
+    people: list[PersonalGraph] = PEOPLE,
+    *,
+    folder: Path | None = None,
+    settings: dict[str, Any] | None = None,
+    **setup: Any,
+) -> FederatedEmbeddings:
+    return train_federated_embeddings(
+        choice,
+        graph(people),
+        federation(exchange, **settings or {}),
+        FederatedSetup(**{"seed": 7, "folder": folder} | setup),
+    )
+
+
+def content(trained: FederatedEmbeddings, client: str | None) -> dict[str, bytes]:
+    """The bytes of the model that a client has at the end."""
+    state = trained.local_model(client).state_dict()
+    return {name: value.numpy().tobytes() for name, value in state.items()}
+
+
+def everything(trained: FederatedEmbeddings) -> list[dict[str, bytes]]:
+    return [content(trained, client) for client in (*trained.graphs.own, None)]

@@ -1,0 +1,115 @@
+"""The trainer that a configuration with privacy unit ``example`` names, and what it trains on."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from helpers.tiny_corpus import tiny_experiment, write_corpus
+from pkgllm.config import schema
+from pkgllm.lm.adapter import adapter_state, attach_adapter
+from pkgllm.lm.base_model import load_base_model
+from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
+from pkgllm.pipeline.privacy.plan import plan_privacy
+from pkgllm.pipeline.trainers import ExampleRelease, make_trainer
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.noise import fixed
+from pkgllm.progress import Silent
+from pkgllm.prompts.group_store import GroupStore
+from pkgllm.training.private_lanes import PrivateLaneTrainer
+
+EXAMPLE = {
+    "name": "example",
+    "delta": 1e-2,
+    "clip_norm": 0.5,
+    "noise_multiplier": 1.0,
+    "expected_batch_size": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def data(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_dialogue: Callable[..., dict[str, Any]],
+    write_redial: Callable[..., Path],
+) -> Path:
+    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+
+
+Build = Callable[..., tuple[schema.Experiment, GroupStore]]
+
+
+@pytest.fixture
+def build(data: Path, tiny_base_folder: Path, tmp_path: Path) -> Build:
+    def build(**sections: Any) -> tuple[schema.Experiment, GroupStore]:
+        chosen = {"objective": {"name": "apo_zero"}, "privacy": EXAMPLE, **sections}
+        config = tiny_experiment(data, tiny_base_folder, **chosen)
+        writer = make_writer(config.prompt, load_base_model(str(tiny_base_folder), device="cpu"))
+        population = populate(config, read_corpus(config))
+        return config, build_groups(config, population, writer, tmp_path / "groups", Silent())
+
+    return build
+
+
+@pytest.mark.parametrize("bound", [1, 2, 3])
+def test_no_fact_enters_more_groups_than_are_accounted_for(build: Build, bound: int) -> None:
+    config, groups = build(
+        privacy=EXAMPLE | {"max_groups_per_fact": bound},
+        groups={"hidden_facts": 2, "stride": 1, "max_groups": 8, "max_context": 3},
+    )
+    most = 0
+    for client in groups:
+        entered = Counter(
+            item
+            for group in groups[client]
+            for item in group.prompt.tails
+            | {c.item for c in group.completions if c.source != "uniform"}
+        )
+        most = max(most, *entered.values())
+    assert most == bound
+    # What is planned counts the very groups that are trained on.
+    counts = [len(groups[client]) for client in groups]
+    assert plan_privacy(config).num_units == (min(counts), max(counts))
+
+
+def test_other_units_leave_the_groups_as_they_are(build: Build) -> None:
+    _, without = build(privacy={"name": "none"})
+    entered = Counter(
+        (client, item)
+        for client in without
+        for group in without[client]
+        for item in group.prompt.tails
+    )
+    assert max(entered.values()) > 2
+
+
+def test_it_trains_clients_whose_release_is_charged(build: Build) -> None:
+    config, groups = build()
+    base = load_base_model(config.base_model.name, device="cpu")
+    policy = attach_adapter(
+        base.model, lora_rank=2, lora_alpha=8, target_modules="all-linear", seed=1
+    )
+    charged: dict[str, Mechanism] = {}
+
+    def charge(round_num: int, released: Mapping[str, Mechanism]) -> None:
+        assert round_num == 3
+        charged.update(released)
+
+    release = ExampleRelease(1.5, fixed(0), charge)
+    trainer = make_trainer(config, policy, base, groups, None, local_steps=2, release=release)
+    assert isinstance(trainer, PrivateLaneTrainer)
+    start = adapter_state(policy)
+    clients = sorted(groups)[:2]
+    done = trainer(dict.fromkeys(clients, start), round_num=3, learning_rate=0.02)
+    assert not any(isinstance(client, Exception) for client in done.values())
+    assert charged == {
+        client: Mechanism(1.5, min(1.0, 2 / len(groups[client])), 2) for client in clients
+    }
+
+    with pytest.raises(ValueError, match="got none with example"):
+        make_trainer(config, policy, base, groups, None, local_steps=2)
+    plain = config.model_copy(update={"privacy": schema.NoPrivacy(name="none")})
+    with pytest.raises(ValueError, match="got one with none"):
+        make_trainer(plain, policy, base, groups, None, local_steps=2, release=release)

@@ -14,8 +14,8 @@ MODULES = {
 }
 
 FLOORS = [
-    {"errors", "interrupts", "randomness", "progress", "shipped", "threads"},
-    {"files"},
+    {"bounds", "errors", "interrupts", "randomness", "progress", "shipped", "threads"},
+    {"files", "registry"},
     {"graph", "lm", "config", "runs", "terminal", "objectives"},
     {"corpora", "privacy"},
     {"prompts"},

@@ -19,13 +19,13 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.modes import check_cohort, client_adapter, train_policy
+from pkgllm.pipeline.observer import Observer
 from pkgllm.pipeline.training_run import Training
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoints
 from pkgllm.runs.folder import RunFolder
-from pkgllm.runs.observer import Observer
 from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceCache
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer

@@ -14,10 +14,10 @@ from pkgllm.errors import ConfigError
 from pkgllm.pipeline.build import populate, read_corpus
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
 from pkgllm.pipeline.evaluation.predictions import read_predictions
+from pkgllm.pipeline.observer import TENSORBOARD, Observer
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
-from pkgllm.runs.observer import TENSORBOARD, Observer
 
 pytest_plugins = ["finished_runs"]
 

@@ -13,6 +13,7 @@ from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import learning_rate
+from pkgllm.pipeline.observer import Observer
 from pkgllm.pipeline.privacy.guarantees import GUARANTEE
 from pkgllm.pipeline.privacy.run import (
     RunPrivacy,
@@ -26,7 +27,6 @@ from pkgllm.progress import Progress
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoint, Checkpoints, Sections
 from pkgllm.runs.folder import RunFolder
-from pkgllm.runs.observer import Observer
 from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
 
 logger = logging.getLogger(__name__)

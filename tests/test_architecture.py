@@ -39,11 +39,7 @@ DOORS = {
     },
     "pyshacl": {"pkgllm.graph.validation"},
     "rapidfuzz": {"pkgllm.assistant.linking"},
-    "flwr": {
-        "pkgllm.federation.flower",
-        "pkgllm.federation.algorithms",
-        "pkgllm.federation.rounds",
-    },
+    "flwr": {"pkgllm.federation"},
     "ray": {"pkgllm.federation.flower.ray.runtime", "pkgllm.federation.flower.ray.signals"},
     "opacus": {"pkgllm.privacy"},
     "pykeen": {"pkgllm.kge"},

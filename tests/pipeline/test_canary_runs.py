@@ -10,7 +10,7 @@ from pkgllm.pipeline.privacy.canaries import canary_results, train_with_canaries
 from pkgllm.progress import Silent
 from pkgllm.prompts.canaries import Canary
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 DELTA = 1e-3
 

@@ -12,7 +12,7 @@ from pkgllm.kge.fold_in import FoldIn
 from pkgllm.pipeline.build import populate, read_corpus
 from pkgllm.pipeline.embeddings.assembly import make_choice, plan_embedding
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 
 def section(embedding: dict[str, Any]) -> schema.Embedding:

@@ -28,7 +28,7 @@ from pkgllm.pipeline.train import build_data, resume, train
 from pkgllm.progress import Advance, Silent
 from pkgllm.studies.sweep import sweep
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 SAME = ("config.yaml", "split.json", "metrics.jsonl", "predictions.jsonl", "results.json")
 

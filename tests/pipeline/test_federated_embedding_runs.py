@@ -20,7 +20,7 @@ from pkgllm.pipeline.evaluation.jobs import evaluate_run
 from pkgllm.pipeline.train import resume, train
 from pkgllm.progress import Advance, Silent
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 MODE: dict[str, Any] = {
     "name": "federated",

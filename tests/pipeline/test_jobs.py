@@ -32,7 +32,7 @@ from pkgllm.runs.events import EVENT_FILE
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 METRICS = {"hits@1", "hits@3", "hits@10", "hits@50", "mrr", "adjusted_mrr", "ndcg@10"}
 MODELS = ("tuned", "base", "popularity", "item_knn", "ease")

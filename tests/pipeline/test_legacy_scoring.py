@@ -32,7 +32,7 @@ from pkgllm.pipeline.evaluation.list_results import ClientList, Lists
 from pkgllm.progress import Silent
 from pkgllm.prompts.audit import audit_prompt
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 SHORT = "evaluation.lists={max_new_tokens: 8, samples: 2}"
 

@@ -36,7 +36,7 @@ from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.randomness import torch_seed
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 
 @dataclass(frozen=True)

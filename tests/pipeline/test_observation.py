@@ -19,7 +19,7 @@ from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 WATCHED = {"evaluate_every": 2, "max_clients": None}
 HELD_OUT = {"validation_share": 0.2, "test_share": 0.2}

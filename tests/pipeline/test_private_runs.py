@@ -17,7 +17,7 @@ from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 CLIENTS = 10
 """Of twelve, two are unseen in training."""

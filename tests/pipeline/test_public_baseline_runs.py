@@ -30,7 +30,7 @@ from pkgllm.training.local import KlBaseline, LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceCache
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 PUBLIC = {"name": "kto", "kl_baseline": "public", "beta": 0.5, "nll_weight": 0.1}
 SGD = {"optimizer": "sgd", "learning_rate": 0.5, "max_grad_norm": 10.0}

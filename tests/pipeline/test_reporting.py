@@ -5,7 +5,7 @@ import pytest
 from helpers.run_files import Finished, predictions, read_json
 from pkgllm.pipeline.reporting import read_story, write_report
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 PLOTS = {
     "federated": {"training", "updates", "clients"},

@@ -20,7 +20,7 @@ from pkgllm.pipeline.train import resume, train
 from pkgllm.progress import Advance, Silent
 from pkgllm.runs.folder import RunFolder
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 FEDERATED: dict[str, Any] = {"name": "federated", "rounds": 4, "cohort_size": 3}
 MODES = {

@@ -19,7 +19,7 @@ from pkgllm.errors import StoppedError
 from pkgllm.progress import Advance, Silent
 from pkgllm.studies.sweep import sweep
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 SAME = ("metrics.jsonl", "predictions.jsonl", "adapter/adapter_model.safetensors")
 

@@ -24,7 +24,7 @@ from pkgllm.progress import Advance, Progress, Silent
 from pkgllm.runs.folder import RunFolder
 from pkgllm.studies.sweep import Swept, sweep
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 SAME = ("config.yaml", "metrics.jsonl", "predictions.jsonl", "results.json", "adapter")
 MakePlan = Callable[..., Plan]

@@ -17,7 +17,7 @@ from pkgllm.progress import Silent
 from pkgllm.studies.tables import rows
 from pkgllm.studies.tables.job import reproduce
 
-pytest_plugins = ["finished_runs"]
+pytest_plugins = ["helpers.finished_runs"]
 
 MakePlan = Callable[..., TablePlan]
 RATES = {rate: [f"training.learning_rate={rate}"] for rate in (0.001, 0.004)}

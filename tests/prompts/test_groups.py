@@ -19,7 +19,7 @@ from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.windows import WindowSettings
 from pkgllm.randomness import stream
 
-pytest_plugins = ["prose_writers"]
+pytest_plugins = ["helpers.prose_writers"]
 
 Build = Callable[..., tuple[Group, ...]]
 

@@ -10,7 +10,7 @@ from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import NUM_PUBLIC_GROUPS, public_groups
 from pkgllm.prompts.windows import WindowSettings
 
-pytest_plugins = ["prose_writers"]
+pytest_plugins = ["helpers.prose_writers"]
 
 WINDOWS = WindowSettings(3, 2, min_context=2, max_groups=5, max_context=6)
 

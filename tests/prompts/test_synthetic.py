@@ -13,7 +13,7 @@ from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
 from pkgllm.randomness import stream
 
-pytest_plugins = ["prose_writers"]
+pytest_plugins = ["helpers.prose_writers"]
 
 FILMS = Catalogue(
     Item(f"{n:02}", f"Film {n:02}", {"genre": (f"genre {n % 4}",)}) for n in range(NUM_ITEMS)

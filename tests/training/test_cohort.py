@@ -45,7 +45,7 @@ from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
 
-pytest_plugins = ["cohort_fixtures"]
+pytest_plugins = ["helpers.cohort_fixtures"]
 
 OPTIMIZERS = [("adamw", 1e-3), ("sgd", 0.5)]
 STEPS = some_steps(local_steps=4)

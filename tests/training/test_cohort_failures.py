@@ -22,7 +22,7 @@ from pkgllm.objectives.objective import Objective
 from pkgllm.prompts.groups import Group
 from pkgllm.training.local import LocalSteps, TrainedClient
 
-pytest_plugins = ["cohort_fixtures"]
+pytest_plugins = ["helpers.cohort_fixtures"]
 
 
 def both(

@@ -24,7 +24,7 @@ from pkgllm.lm.base_model import BaseModel
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.local_terms import LaneTerms
 
-pytest_plugins = ["cohort_fixtures"]
+pytest_plugins = ["helpers.cohort_fixtures"]
 
 SGD = some_steps(optimizer="sgd", local_steps=3, max_grad_norm=0.5)
 OBJECTIVE = OBJECTIVES["kto with likelihood"]

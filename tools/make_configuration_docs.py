@@ -5,16 +5,19 @@ import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from pkgllm.config.choices import documentation, is_part, keys, parts, tag
 from pkgllm.config.documents import write_yaml
-from pkgllm.config.fields import describe, sections, tag
-from pkgllm.config.schema import EmbeddingExperiment, Experiment, Section
+from pkgllm.config.fields import describe
+from pkgllm.config.schema import EmbeddingExperiment, Experiment
+from pkgllm.config.section import Section
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
-TOPS: dict[str, type[Section]] = {
+TOPS: dict[str, type[Any]] = {
     "Top level of a run that tunes a language model": Experiment,
     "Top level of a run that trains an embedding": EmbeddingExperiment,
 }
@@ -39,7 +42,7 @@ This page is written by `tools/make_configuration_docs.py` from `src/pkgllm/conf
 
 def render() -> str:
     """Return the page."""
-    seen: set[tuple[tuple[str, ...], type[Section]]] = set()
+    seen: set[tuple[tuple[str, ...], type[Any]]] = set()
     lines = [HEAD]
     for heading, kind in TOPS.items():
         lines += [*_table(heading, kind, "##"), *_below(kind, (), "##", seen)]
@@ -47,14 +50,14 @@ def render() -> str:
 
 
 def _below(
-    section: type[Section],
+    section: type[Any],
     path: tuple[str, ...],
     level: str,
-    seen: set[tuple[tuple[str, ...], type[Section]]],
+    seen: set[tuple[tuple[str, ...], type[Any]]],
 ) -> Iterator[str]:
     """Yield the tables of all sections below one, each once."""
-    for key, field in section.model_fields.items():
-        for inner in sections(field):
+    for key, field in keys(section).items():
+        for inner in parts(field):
             if ((*path, key), inner) in seen:
                 continue
             seen.add(((*path, key), inner))
@@ -64,34 +67,44 @@ def _below(
             yield from _below(inner, (*path, key), level, seen)
 
 
-def _table(heading: str, section: type[Section], level: str) -> Iterator[str]:
+def _table(heading: str, section: type[Any], level: str) -> Iterator[str]:
     yield f"{level} {heading}\n"
-    yield f"{_markdown(inspect.getdoc(section) or '')}\n"
+    yield f"{_markdown(_summary(section))}\n"
     yield "| key | takes | default | meaning |"
     yield "|---|---|---|---|"
-    for key, field in section.model_fields.items():
-        meaning = " ".join((field.description or _meaning(key, field)).split())
+    for key, field in keys(section).items():
+        meaning = " ".join((documentation(section, key) or _meaning(key, field)).split())
         yield f"| `{key}` | {describe(field)} | {_default(field)} | {_markdown(meaning)} |"
     yield ""
 
 
+def _summary(section: type[Any]) -> str:
+    """Return what a section is, without the equations with which a choice goes on."""
+    text = inspect.getdoc(section) or ""
+    return text if issubclass(section, Section) else text.partition("\n\n")[0]
+
+
 def _meaning(key: str, field: FieldInfo) -> str:
-    return "Below." if sections(field) else f"The {key} of this choice."
+    return "Below." if parts(field) else f"The {key} of this choice."
 
 
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "must be given"
-    if isinstance(field.default, Section):
+    if is_part(type(field.default)):
         name = tag(type(field.default))
         return f"`{name}`" if name else _set_keys(field.default)
     return f"`{write_yaml({'': field.default}).split(':', 1)[1].strip()}`"
 
 
-def _set_keys(default: Section) -> str:
+def _set_keys(default: Any) -> str:
     """Return the keys of a section that its owner sets, where there are any."""
-    given = default.model_dump(exclude_defaults=True)
-    shown = ", ".join(f"{key}: {write_yaml(value).split()[0]}" for key, value in given.items())
+    set_keys = {
+        key: getattr(default, key)
+        for key, field in keys(type(default)).items()
+        if getattr(default, key) != field.default
+    }
+    shown = ", ".join(f"{key}: {write_yaml(value).split()[0]}" for key, value in set_keys.items())
     return f"`{{{shown}}}`" if shown else "its keys' defaults"
 
 

@@ -7,6 +7,7 @@ add choices by entry points, without a change here.
 
 import difflib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -114,6 +115,13 @@ class Registry(Generic[C]):
     def own(self) -> Iterator[type[C]]:
         """Import and yield every choice of ours, for docs and tests."""
         return (self[name] for name in self._own)
+
+    def usable(self) -> Iterator[type[C]]:
+        """Import and yield every choice; those that other packages break are left out."""
+        yield from self.own()
+        for name in self._foreign:
+            with suppress(ConfigError):
+                yield self[name]
 
     def _load_foreign(self, point: EntryPoint) -> type[C]:
         package = point.dist.name if point.dist else point.value

@@ -1,24 +1,26 @@
 from collections.abc import Iterator
+from typing import Any
 
-from pkgllm.config.fields import describe, known_keys, locate, sections, tag
-from pkgllm.config.schema import KINDS, Experiment, Kto, Section
+from pkgllm.config.choices import documentation, keys, parts, tag
+from pkgllm.config.fields import describe, known_keys, locate
+from pkgllm.config.schema import KINDS, Experiment, Kto
 
 
-def _all_sections(section: type[Section] = Experiment) -> Iterator[type[Section]]:
+def _all_parts(section: type[Any] = Experiment) -> Iterator[type[Any]]:
     yield section
-    for field in section.model_fields.values():
-        for inner in sections(field):
-            yield from _all_sections(inner)
+    for field in keys(section).values():
+        for inner in parts(field):
+            yield from _all_parts(inner)
 
 
 def test_every_field_can_be_described_and_every_value_has_its_documentation() -> None:
-    for section in {section for kind in KINDS for section in _all_sections(kind)}:
+    for section in {section for kind in KINDS for section in _all_parts(kind)}:
         assert section.__doc__, section
-        for name, field in section.model_fields.items():
+        for name, field in keys(section).items():
             assert describe(field), (section, name)
             is_tag = name == "name" and tag(section) is not None
-            if not is_tag and not sections(field):
-                assert field.description, f"{section.__name__}.{name} has no documentation"
+            if not is_tag and not parts(field):
+                assert documentation(section, name), (section, name)
 
 
 def test_every_default_among_choices_is_named() -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from pkgllm.config.schema import Experiment, Section
+from pkgllm.config.choices import is_part, keys, names, parts, tag
+from pkgllm.config.schema import Experiment
 
 _NOUN_BY_TYPE: dict[object, str] = {
     int: "a whole number",
@@ -27,34 +28,15 @@ class Key:
     """A key of the tree, known or not."""
 
     path: KeyPath
-    section: type[Section]
+    section: type[Any]
     """The section that the key stands in."""
-    choices: tuple[type[Section], ...]
+    choices: tuple[type[Any], ...]
     """That section and those that could stand in its place."""
     field: FieldInfo | None
     """What the schema says of it; None where the section does not know the key."""
 
 
-def sections(field: FieldInfo) -> tuple[type[Section], ...]:
-    """Return the section that a field holds, or every choice of it; empty for a plain value."""
-    return tuple(member for member in _members(field.annotation) if _is_section(member))
-
-
-def tag(section: type[Section]) -> str | None:
-    """Return the ``name`` by which a section is chosen, or None where there is no choice.
-
-    Example:
-        >>> from pkgllm.config.schema import Kto, Training
-        >>> tag(Kto), tag(Training)
-        ('kto', None)
-    """
-    field = section.model_fields.get("name")
-    if field is None or get_origin(field.annotation) is not Literal:
-        return None
-    return str(get_args(field.annotation)[0])
-
-
-def locate(location: Sequence[int | str], top: type[Section] = Experiment) -> Key:
+def locate(location: Sequence[int | str], top: type[Any] = Experiment) -> Key:
     """Return the key that a location of pydantic points at.
 
     Pydantic names the tag of a choice and the members of a union on the way; a person did not write
@@ -70,27 +52,27 @@ def locate(location: Sequence[int | str], top: type[Section] = Experiment) -> Ke
         >>> locate(("adapter", "target_modules", "tuple[str, ...]", 1)).path
         ('adapter', 'target_modules')
     """
-    section: type[Section] = top
-    choices: tuple[type[Section], ...] = (top,)
+    section: type[Any] = top
+    choices: tuple[type[Any], ...] = (top,)
     path: list[str] = []
     rest = [str(part) for part in location]
     while rest:
         path.append(rest.pop(0))
-        field = section.model_fields.get(path[-1])
-        inner = sections(field) if field is not None else ()
+        field = keys(section).get(path[-1])
+        inner = parts(field) if field is not None else ()
         if field is None or not inner:
             return Key(tuple(path), section, choices, field)
-        chosen = inner[0]
-        if field.discriminator is not None and rest:
-            chosen = next(choice for choice in inner if tag(choice) == rest[0])
+        part = inner[0]
+        if names(field) and rest:
+            part = next(choice for choice in inner if tag(choice) == rest[0])
             rest.pop(0)
         if not rest:
             return Key(tuple(path), section, choices, field)
-        section, choices = chosen, inner
+        section, choices = part, inner
     return Key((), section, choices, None)
 
 
-def known_keys(top: type[Section] = Experiment) -> Iterator[KeyPath]:
+def known_keys(top: type[Any] = Experiment) -> Iterator[KeyPath]:
     """Yield every key of a tree, with those of all choices, outer ones first."""
     yield from dict.fromkeys(_keys_below((), top))
 
@@ -107,18 +89,17 @@ def describe(field: FieldInfo) -> str:
         >>> describe(Split.model_fields["validation_share"])
         'a number of at least 0 and below 1'
     """
+    if parts(field) and all(map(is_part, _members(field.annotation))):
+        named = f" named {' or '.join(names(field))}" if names(field) else ""
+        return f"a section of keys and values{named}"
     return _describe(field.annotation, tuple(field.metadata))
 
 
-def _keys_below(path: KeyPath, section: type[Section]) -> Iterator[KeyPath]:
-    for name, field in section.model_fields.items():
+def _keys_below(path: KeyPath, section: type[Any]) -> Iterator[KeyPath]:
+    for name, field in keys(section).items():
         yield (*path, name)
-        for inner in sections(field):
+        for inner in parts(field):
             yield from _keys_below((*path, name), inner)
-
-
-def _is_section(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _members(annotation: object) -> tuple[Any, ...]:
@@ -138,10 +119,8 @@ def _describe(annotation: object, limits: tuple[object, ...]) -> str:
     if origin is dict:
         return f"names, each with {_describe(arguments[1], ())}"
     members = _members(annotation)
-    if all(_is_section(member) for member in members):
-        tags = [chosen for member in members if (chosen := tag(member)) is not None]
-        named = f" named {' or '.join(tags)}" if tags else ""
-        return f"a section of keys and values{named}"
+    if is_part(annotation):
+        return "a section of keys and values"
     if len(members) > 1:
         return " or ".join(_describe(member, ()) for member in members)
     return " ".join(filter(None, (_NOUN_BY_TYPE[annotation], " and ".join(_bounds(limits)))))

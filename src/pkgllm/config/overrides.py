@@ -7,11 +7,14 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from pkgllm.config.choices import keys, parts, tag
 from pkgllm.config.documents import read_yaml
-from pkgllm.config.fields import KeyPath, sections, tag
+from pkgllm.config.fields import KeyPath
 from pkgllm.config.problems import Problem, did_you_mean, other_kind
-from pkgllm.config.schema import Experiment, Section
+from pkgllm.config.schema import Experiment
+from pkgllm.config.section import Section
 from pkgllm.errors import ConfigError
+from pkgllm.registry import Choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ def parse_override(text: str) -> Override:
 
 
 def apply_overrides(
-    tree: Mapping[str, Any], overrides: Iterable[Override], top: type[Section] = Experiment
+    tree: Mapping[str, Any], overrides: Iterable[Override], top: type[Any] = Experiment
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Set values in a copy of a tree; later ones win.
 
@@ -72,12 +75,12 @@ def apply_overrides(
     return changed, problems
 
 
-def _apply(tree: dict[str, Any], override: Override, top: type[Section]) -> Problem | None:
+def _apply(tree: dict[str, Any], override: Override, top: type[Any]) -> Problem | None:
     here: Any = tree
-    choices: Sequence[type[Section]] = (top,)
+    choices: Sequence[type[Any]] = (top,)
     for depth, part in enumerate(override.path[:-1]):
         field = _field(choices, part, here)
-        inner = sections(field) if field is not None else ()
+        inner = parts(field) if field is not None else ()
         if not inner:
             return Problem(override.path, _no_section(override.path[: depth + 1], field, choices))
         if here.get(part) is None:
@@ -90,28 +93,26 @@ def _apply(tree: dict[str, Any], override: Override, top: type[Section]) -> Prob
     return None
 
 
-def _field(
-    choices: Sequence[type[Section]], name: str, section: Mapping[str, Any]
-) -> FieldInfo | None:
+def _field(choices: Sequence[type[Any]], name: str, section: Mapping[str, Any]) -> FieldInfo | None:
     """Return a field, of the choice that is made if it has one of this name."""
-    chosen = sorted(choices, key=lambda choice: tag(choice) != section.get("name"))
-    found = (choice.model_fields[name] for choice in chosen if name in choice.model_fields)
-    return next(found, None)
+    likely = sorted(choices, key=lambda choice: tag(choice) != section.get("name"))
+    fields = (keys(choice)[name] for choice in likely if name in keys(choice))
+    return next(fields, None)
 
 
 def _default_choice(field: FieldInfo | None) -> dict[str, Any]:
     default = field.default if field is not None else None
-    name = tag(type(default)) if isinstance(default, Section) else None
+    name = tag(type(default)) if isinstance(default, Section | Choice) else None
     return {} if name is None else {"name": name}
 
 
-def _no_section(path: KeyPath, field: FieldInfo | None, choices: Sequence[type[Section]]) -> str:
+def _no_section(path: KeyPath, field: FieldInfo | None, choices: Sequence[type[Any]]) -> str:
     name = ".".join(path)
     if field is not None:
         return f"unknown key, because {name} is a value and has no keys"
     if other := other_kind(path, choices[0]):
         return f"unknown key {name} ({other})"
-    known = list(dict.fromkeys(key for choice in choices for key in choice.model_fields))
+    known = list(dict.fromkeys(key for choice in choices for key in keys(choice)))
     close = did_you_mean(path[-1], known)
     hint = f"did you mean {close}?" if close else f"known here: {', '.join(known)}"
     return f"unknown key {name} ({hint})"

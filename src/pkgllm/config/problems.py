@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate, sections, tag
+from pkgllm.config.choices import keys, names, tag
+from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate
 from pkgllm.config.schema import KINDS, EmbeddingExperiment, Experiment
 from pkgllm.config.section import Section
 
@@ -115,7 +116,7 @@ def _unknown_key(key: Key, value: object, top: type[Section]) -> Problem:
     owners = [
         str(tag(choice))
         for choice in key.choices
-        if choice is not key.section and name in choice.model_fields
+        if choice is not key.section and name in keys(choice)
     ]
     if owners:
         hint = f"it belongs to {' and '.join(owners)}, not to {tag(key.section)}"
@@ -129,16 +130,16 @@ def _nearest(key: Key, top: type[Section]) -> str:
     name = key.path[-1]
     if other := other_kind(key.path, top):
         return other
-    if close := did_you_mean(name, key.section.model_fields):
+    if close := did_you_mean(name, keys(key.section)):
         return f"did you mean {close}?"
     if elsewhere := next((path for path in known_keys(top) if path[-1] == name != "name"), None):
         return f"did you mean {'.'.join(elsewhere)}?"
-    return f"known here: {', '.join(key.section.model_fields)}"
+    return f"known here: {', '.join(keys(key.section))}"
 
 
 def _wrong_choice(key: Key, value: object) -> Problem:
     assert key.field is not None
-    tags = [str(tag(choice)) for choice in sections(key.field)]
+    tags = names(key.field)
     path = (*key.path, "name")
     given = value.get("name") if isinstance(value, dict) else None
     if given is None:

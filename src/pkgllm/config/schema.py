@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from pkgllm.config.choices import choices_in
 from pkgllm.config.data_sections import (
     Clients,
     Groups,
@@ -164,6 +165,7 @@ class Experiment(Section):
         problems = list(layout_problems(self.layout, self.objective, self.mode))
         problems += _unanswerable(self.evaluation, self.split)
         problems += self._unobservable()
+        problems += (line for choice in choices_in(self) for line in choice.problems(self))
         if self.mode.name == "federated":
             problems += runtime_problems(
                 self.mode, self.base_model, self.layout, self.observation, self.privacy
@@ -217,6 +219,7 @@ class EmbeddingExperiment(Section):
     def _possible(self) -> "EmbeddingExperiment":
         problems = list(_unanswerable(self.evaluation, self.split))
         problems += self._unfederable()
+        problems += (line for choice in choices_in(self) for line in choice.problems(self))
         if self.evaluation.score != "sum":
             problems.append(
                 "evaluation.score must be sum, because an embedding gives no log-probability to "

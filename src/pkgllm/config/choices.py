@@ -1,0 +1,225 @@
+"""Settings that other rooms define, as parts of the tree: choices of a registry, and dataclasses.
+
+A settings dataclass knows nothing of pydantic. Here a model is made of its fields, which checks
+what a configuration gives, and the dataclass is built from the checked values.
+"""
+
+import ast
+import dataclasses
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticKnownError, core_schema
+
+from pkgllm.config.section import Section
+from pkgllm.registry import Choice, Registry
+
+_CHECKED = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChosenFrom:
+    """Marks a part of the tree as a choice: its ``name`` says which, and so which keys it takes.
+
+    Example:
+        >>> from pydantic import TypeAdapter
+        >>> from pkgllm.objectives import OBJECTIVES
+        >>> from pkgllm.registry import Choice
+        >>> objective = TypeAdapter(Annotated[Choice, ChosenFrom(OBJECTIVES)])
+        >>> objective.validate_python({"name": "dpo"}).beta
+        0.1
+    """
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Read and write such a part."""
+        return _schema(self._read)
+
+    def _read(self, value: object) -> object:
+        if isinstance(value, Choice):
+            return value
+        if not isinstance(value, Mapping):
+            raise PydanticKnownError("model_type", {"class_name": self.registry.kind})
+        name = value.get("name")
+        if not isinstance(name, str) or name not in self.registry:
+            tags = {"discriminator": "name", "tag": str(name), "expected_tags": ""}
+            raise PydanticKnownError("union_tag_invalid", tags)
+        return _build(self.registry[name], value, (name,))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """Marks a part of the tree as a dataclass that another room defines."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Read and write such a part."""
+
+        def read(value: object) -> object:
+            if isinstance(value, source):
+                return value
+            if not isinstance(value, Mapping):
+                raise PydanticKnownError("model_type", {"class_name": source.__name__})
+            return _build(source, value, ())
+
+        return _schema(read)
+
+
+def is_part(kind: object) -> bool:
+    """Return whether a type is a part of the tree with keys of its own."""
+    return isinstance(kind, type) and (issubclass(kind, Section) or dataclasses.is_dataclass(kind))
+
+
+def keys(part: type[Any]) -> Mapping[str, FieldInfo]:
+    """Return what a part of the tree takes, by key.
+
+    Example:
+        >>> from pkgllm.objectives import OBJECTIVES
+        >>> list(keys(OBJECTIVES["sft"]))
+        ['name']
+    """
+    return part.model_fields if issubclass(part, Section) else model_of(part).model_fields
+
+
+def parts(field: FieldInfo) -> tuple[type[Any], ...]:
+    """Return the part that a field holds, or every choice of it; empty for a plain value.
+
+    Choices of other packages that cannot be imported are left out.
+    """
+    for mark in field.metadata:
+        if isinstance(mark, ChosenFrom):
+            return tuple(mark.registry.usable())
+    annotation = field.annotation
+    union = get_origin(annotation) in (Union, types.UnionType)
+    members = get_args(annotation) if union else (annotation,)
+    bare = (get_args(m)[0] if get_origin(m) is Annotated else m for m in members)
+    return tuple(member for member in bare if is_part(member))
+
+
+def names(field: FieldInfo) -> tuple[str, ...]:
+    """Return the names by which a field's choices are made; none where there is no choice."""
+    for mark in field.metadata:
+        if isinstance(mark, ChosenFrom):
+            return tuple(mark.registry)
+    return tuple(name for part in parts(field) if (name := tag(part)) is not None)
+
+
+def tag(part: type[Any]) -> str | None:
+    """Return the ``name`` by which a part is chosen, or None where there is no choice.
+
+    Example:
+        >>> from pkgllm.config.schema import Kto, Training
+        >>> tag(Kto), tag(Training)
+        ('kto', None)
+    """
+    field = keys(part).get("name")
+    if field is None or get_origin(field.annotation) is not Literal:
+        return None
+    return str(get_args(field.annotation)[0])
+
+
+def choices_in(section: Section) -> Iterator[Choice]:
+    """Yield every choice that a tree holds, in order of its keys."""
+    for key in type(section).model_fields:
+        value = getattr(section, key)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Choice):
+                yield part
+            elif isinstance(part, Section):
+                yield from choices_in(part)
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    """Return the keys and values of a settings dataclass, dataclasses in it likewise."""
+    return dataclasses.asdict(settings)
+
+
+def documentation(part: type[Any], key: str) -> str:
+    """Return the string under a field of a part, which documents it; empty where there is none."""
+    if issubclass(part, Section):
+        return part.model_fields[key].description or ""
+    for owner in part.__mro__:
+        if key in vars(owner).get("__annotations__", {}):
+            return _documented(owner).get(key, "")
+    return ""
+
+
+@cache
+def model_of(settings: type[Any]) -> type[BaseModel]:
+    """Return the model that checks what a configuration gives for a settings dataclass."""
+    hints = get_type_hints(settings, include_extras=True)
+    fields: dict[str, Any] = {
+        field.name: (_marked(hints[field.name]), _default(field))
+        for field in dataclasses.fields(settings)
+    }
+    return create_model(settings.__name__, __config__=_CHECKED, **fields)
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return ... if field.default is dataclasses.MISSING else field.default
+
+
+def _marked(hint: Any) -> Any:
+    """Mark the dataclasses and registries in a field's type for :func:`_build`."""
+    if get_origin(hint) is Annotated:
+        inner, *marks = get_args(hint)
+        moved = tuple(ChosenFrom(m) if isinstance(m, Registry) else m for m in marks)
+        return Annotated[(inner, *moved)]
+    if get_origin(hint) in (Union, types.UnionType):
+        return Union[tuple(_marked(member) for member in get_args(hint))]  # noqa: UP007
+    return Annotated[hint, Settings()] if dataclasses.is_dataclass(hint) else hint
+
+
+@cache
+def _documented(owner: type[Any]) -> dict[str, str]:
+    """Return the strings under a class's fields, by field."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(owner))).body[0].body  # type: ignore[attr-defined]
+    return {
+        field.target.id: inspect.cleandoc(string.value.value)
+        for field, string in pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(string, ast.Expr)
+        and isinstance(string.value, ast.Constant)
+        and isinstance(string.value.value, str)
+    }
+
+
+def _schema(read: Any) -> CoreSchema:
+    return core_schema.no_info_plain_validator_function(
+        read, serialization=core_schema.plain_serializer_function_ser_schema(plain)
+    )
+
+
+def _build(settings: type[Any], value: Mapping[Any, Any], tags: tuple[str, ...]) -> object:
+    model = model_of(settings)
+    try:
+        # Strict, so that true is no number and "4" no whole number.
+        checked = model.model_validate(dict(value), strict=True)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            error.title,
+            [
+                InitErrorDetails(
+                    type=line["type"],
+                    loc=(*tags, *line["loc"]),
+                    input=line["input"],
+                    ctx=line.get("ctx", {}),
+                )
+                for line in error.errors(include_url=False)
+            ],
+        ) from error
+    return settings(**{name: getattr(checked, name) for name in model.model_fields})

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pkgllm.errors import ConfigError
 
 
-class RunSettings(Protocol):
-    """The checked tree of a run, of which a choice reads what it depends on."""
-
-    def __getattr__(self, section: str) -> Any:
-        """Return a section of the tree, such as ``training``."""
+RunSettings: TypeAlias = Any
+"""The checked tree of a run, of which a choice reads the sections that it depends on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,9 @@ def keys(part: type[Any]) -> Mapping[str, FieldInfo]:
         >>> list(keys(OBJECTIVES["sft"]))
         ['name']
     """
-    return part.model_fields if issubclass(part, Section) else model_of(part).model_fields
+    if issubclass(part, Section):
+        return part.model_fields
+    return model_of(part).model_fields  # type: ignore[arg-type]  # a class can be hashed
 
 
 def parts(field: FieldInfo) -> tuple[type[Any], ...]:
@@ -205,7 +207,7 @@ def _schema(read: Any) -> CoreSchema:
 
 
 def _build(settings: type[Any], value: Mapping[Any, Any], tags: tuple[str, ...]) -> object:
-    model = model_of(settings)
+    model = model_of(settings)  # type: ignore[arg-type]  # a class can be hashed
     try:
         # Strict, so that true is no number and "4" no whole number.
         checked = model.model_validate(dict(value), strict=True)

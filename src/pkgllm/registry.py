@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
 from pkgllm.errors import ConfigError
 
-
 RunSettings: TypeAlias = Any
 """The checked tree of a run, of which a choice reads the sections that it depends on."""
 

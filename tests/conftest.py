@@ -2,6 +2,7 @@ import csv
 import fcntl
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ pytest_plugins = ["helpers.tiny_base", "helpers.command_line"]
 # How long an example takes says how busy the machine is.
 settings.register_profile("steady", deadline=None)
 settings.load_profile("steady")
+
+# A shell's background jobs ignore Ctrl-C, and so would every process that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # TRL, which tests compare with, reports every trainer otherwise.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -10,7 +10,7 @@ def refuse(*args, **kwargs):
     raise AssertionError(f"phones out: {args}")
 
 socket.socket.connect = socket.getaddrinfo = refuse
-import pkgllm.federation
+import pkgllm.federation.flower
 assert "flwr" not in sys.modules
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
@@ -52,7 +52,7 @@ def test_flower_imports_silently_without_network_or_traces_in_the_home(tmp_path:
 
 def test_what_the_environment_says_already_is_left_alone(tmp_path: Path) -> None:
     done = run_python(
-        "from os import environ; import pkgllm.federation\n"
+        "from os import environ; import pkgllm.federation.flower\n"
         "print(environ['FLWR_HOME'], environ['FLWR_LOG_LEVEL'])",
         FLWR_HOME=str(tmp_path),
         FLWR_LOG_LEVEL="INFO",

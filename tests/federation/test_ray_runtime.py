@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,8 @@ def test_a_signal_ends_server_and_clients(tmp_path: Path, number: int, code: int
     before, notes = left_by_ray(), tmp_path / "notes"
     notes.mkdir()
     with subprocess.Popen(
-        [sys.executable, str(HERE / "ray_clients_by_name.py"), str(notes)],
+        [sys.executable, "-m", "helpers.ray_clients_by_name", str(notes)],
+        cwd=TESTS,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

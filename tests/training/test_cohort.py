@@ -164,7 +164,7 @@ def test_any_adapter_is_trained_as_peft_trains_it(
         lane_trainer(policy, objective, steps=steps), adapters, learning_rate=learning_rate
     )
     # AdamW makes whole steps of gradients that are little but rounding.
-    assert_close(found, expected, atol=2e-5 if optimizer == "adamw" else 1e-5)
+    assert_close(found, expected, atol=1e-4 if optimizer == "adamw" else 1e-5)
     assert moved(adapters, expected) > 1e-3
     for client, start in adapters.items():
         for key in start:

@@ -25,10 +25,14 @@ from numpy.typing import NDArray
 
 from pkgllm.errors import StoppedError
 from pkgllm.files import write_atomically
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.embeddings.kbgat import Kbgat
+from pkgllm.kge.embeddings.rotate import Rotate
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import EmbeddingChoice, Hake, Kbgat, Rotate, Schedule
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.ranks import filtered_metrics
+from pkgllm.kge.settings import Schedule
 from pkgllm.kge.training import Epoch, TrainingSetup, train_embeddings
 
 Ids = NDArray[np.int64]
@@ -72,7 +76,7 @@ def read_wn18rr(folder: Path) -> tuple[IntegerTriples, Ids, Ids]:
     return IntegerTriples(train, len(entities), len(relations)), valid, test
 
 
-def speed(choice: EmbeddingChoice, triples: IntegerTriples) -> dict[str, float]:
+def speed(choice: Embedding, triples: IntegerTriples) -> dict[str, float]:
     """Return training triples a second by stage, of all epochs but the first of each."""
     ends: dict[str, list[float]] = {}
 

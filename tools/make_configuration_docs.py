@@ -74,7 +74,7 @@ def _table(heading: str, section: type[Any], level: str) -> Iterator[str]:
     yield "|---|---|---|---|"
     for key, field in keys(section).items():
         meaning = " ".join((documentation(section, key) or _meaning(key, field)).split())
-        yield f"| `{key}` | {describe(field)} | {_default(field)} | {_markdown(meaning)} |"
+        yield f"| `{key}` | {describe(field)} | {_default(key, section)} | {_markdown(meaning)} |"
     yield ""
 
 
@@ -88,8 +88,9 @@ def _meaning(key: str, field: FieldInfo) -> str:
     return "Below." if parts(field) else f"The {key} of this choice."
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
+def _default(key: str, section: type[Any]) -> str:
+    field = keys(section)[key]
+    if field.is_required() or (key == "name" and tag(section) is not None):
         return "must be given"
     if is_part(type(field.default)):
         name = tag(type(field.default))

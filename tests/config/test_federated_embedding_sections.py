@@ -3,6 +3,8 @@ from pathlib import Path
 import pytest
 from test_embedding_sections import HAKE, loaded, refused
 
+from pkgllm.kge.settings import EmbeddingFederation, PooledGraph
+
 MODE = {"name": "federated", "exchange": "fede", "cohort_size": 4}
 
 
@@ -13,10 +15,10 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_federation_is_read_with_its_defaults() -> None:
     mode = loaded({**HAKE, "mode": MODE}).mode
-    assert mode.name == "federated"
-    assert (mode.exchange, mode.cohort_size) == ("fede", 4)
-    assert (mode.local_epochs, mode.public_facts) == (1, None)
-    assert loaded(HAKE).mode.name == "centralized"
+    assert mode == EmbeddingFederation(
+        exchange="fede", cohort_size=4, local_epochs=1, public_facts=None
+    )
+    assert loaded(HAKE).mode == PooledGraph()
 
 
 def test_what_a_federation_cannot_be_is_refused() -> None:

@@ -6,17 +6,15 @@ from dataclasses import replace
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
-from pkgllm.kge.models import (
-    CompGcn,
-    Complex,
-    EmbeddingChoice,
-    Hake,
-    Kbgat,
-    NodePiece,
-    Rotate,
-    Schedule,
-    Tucker,
-)
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings.comp_gcn import CompGcn
+from pkgllm.kge.embeddings.complex import Complex
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.embeddings.kbgat import Kbgat
+from pkgllm.kge.embeddings.node_piece import NodePiece
+from pkgllm.kge.embeddings.rotate import Rotate
+from pkgllm.kge.embeddings.tucker import Tucker
+from pkgllm.kge.settings import Schedule
 
 LETTERS = "abcdefghij"
 VOWELS, CONSONANTS = "aei", "bcdfghj"
@@ -34,7 +32,7 @@ CATALOGUE = Catalogue(
 )
 
 SCHEDULE = Schedule(epochs=40, batch_size=32, num_negatives=8, learning_rate=0.03)
-CHOICES: list[EmbeddingChoice] = [
+CHOICES: list[Embedding] = [
     Hake(dim=8, margin=4.0, schedule=SCHEDULE),
     Rotate(dim=8, margin=4.0, schedule=SCHEDULE),
     Complex(dim=8, schedule=SCHEDULE),

@@ -4,18 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings.comp_gcn import CompGcn
+from pkgllm.kge.embeddings.complex import Complex
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.embeddings.kbgat import Kbgat
+from pkgllm.kge.embeddings.node_piece import NodePiece
+from pkgllm.kge.embeddings.rotate import Rotate
+from pkgllm.kge.embeddings.tucker import Tucker
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import (
-    CompGcn,
-    Complex,
-    EmbeddingChoice,
-    Hake,
-    Kbgat,
-    NodePiece,
-    Rotate,
-    Schedule,
-    Tucker,
-)
+from pkgllm.kge.settings import Schedule
 
 SEED = 7
 SCHEDULE = Schedule(
@@ -37,7 +35,7 @@ KBGAT = Kbgat(
     filters=2,
     two_hop_limit=2,
 )
-CHOICES: list[EmbeddingChoice] = [
+CHOICES: list[Embedding] = [
     HAKE,
     KBGAT,
     Rotate(dim=4, schedule=SCHEDULE),

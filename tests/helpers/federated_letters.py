@@ -6,16 +6,19 @@ from typing import Any
 
 from helpers.embedded_letters import CATALOGUE, graph_of
 from pkgllm.graph.personal_graph import PersonalGraph
-from pkgllm.kge.exchange import Exchange
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings.complex import Complex
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.embeddings.kbgat import Kbgat
+from pkgllm.kge.embeddings.rotate import Rotate
+from pkgllm.kge.embeddings.tucker import Tucker
 from pkgllm.kge.federated_embeddings import (
     FederatedEmbeddings,
     train_federated_embeddings,
 )
-from pkgllm.kge.federation import EmbeddingFederation, FederatedSetup
-from pkgllm.kge.kbgat import Kbgat
-from pkgllm.kge.models import Complex, EmbeddingChoice, Hake, Rotate, Tucker
+from pkgllm.kge.federation import FederatedSetup
 from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
-from pkgllm.kge.stages import Schedule
+from pkgllm.kge.settings import EmbeddingFederation, Exchange, Schedule
 
 EXCHANGES: list[Exchange] = ["isolation", "fede", "fedr", "fedavg"]
 SCHEDULE = Schedule(epochs=4, batch_size=16, num_negatives=4, learning_rate=0.02)
@@ -28,7 +31,7 @@ KBGAT = Kbgat(
     decoder_schedule=SCHEDULE,
     filters=2,
 )
-CHOICES: list[EmbeddingChoice] = [
+CHOICES: list[Embedding] = [
     HAKE,
     KBGAT,
     Rotate(dim=4, margin=4.0, schedule=SCHEDULE),
@@ -53,7 +56,7 @@ def federation(exchange: Exchange, **settings: Any) -> EmbeddingFederation:
 
 
 def train(
-    choice: EmbeddingChoice,
+    choice: Embedding,
     exchange: Exchange,
     people: list[PersonalGraph] = PEOPLE,
     *,

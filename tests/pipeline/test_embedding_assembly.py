@@ -1,58 +1,21 @@
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from helpers.tiny_embeddings import EMBEDDINGS, tiny_embedding
-from pkgllm.config import schema
 from pkgllm.errors import ModelError
-from pkgllm.kge.fold_in import FoldIn
 from pkgllm.pipeline.build import populate, read_corpus
-from pkgllm.pipeline.embeddings.assembly import make_choice, plan_embedding
+from pkgllm.pipeline.embeddings.assembly import plan_embedding
 
 pytest_plugins = ["helpers.finished_runs"]
-
-
-def section(embedding: dict[str, Any]) -> schema.Embedding:
-    tree = {"corpus": {"name": "small_world"}, "embedding": embedding}
-    return schema.EmbeddingExperiment.model_validate(tree).embedding
-
-
-@pytest.mark.parametrize("name", EMBEDDINGS)
-def test_the_configuration_and_the_models_have_the_same_defaults(name: str) -> None:
-    choice = make_choice(section({"name": name}))
-    assert choice.name == name
-    assert choice == type(choice)()
-
-
-def test_so_has_the_fit_of_persons() -> None:
-    assert FoldIn(**schema.FoldIn().model_dump()) == FoldIn()
-
-
-@pytest.mark.parametrize("name", EMBEDDINGS)
-def test_every_setting_arrives(name: str) -> None:
-    default = make_choice(section({"name": name}))
-    for field in fields(default):
-        value = getattr(default, field.name)
-        if isinstance(value, bool):
-            changed: Any = not value
-        elif isinstance(value, int | float):
-            # Shares must stay below 1.
-            changed = value / 2 if 0 < value < 1 else value + 1
-        else:
-            changed = {"epochs": 5, "decay_every": 3}
-        found = make_choice(section({"name": name, field.name: changed}))
-        if isinstance(changed, dict):
-            changed = replace(value, **changed)
-        assert found == replace(default, **{field.name: changed})
 
 
 def test_the_names_of_stages_are_those_that_training_tells(data: Path) -> None:
     for name in EMBEDDINGS:
         config = tiny_embedding(data, name)
-        stages = list(config.embedding.stages)
+        stages = list(config.embedding.schedules)
         assert stages == (["transe", "attention", "decoder"] if name == "kbgat" else [name])
 
 

@@ -67,7 +67,7 @@ def test_a_run_leaves_what_a_language_models_run_leaves(embedded: Embedded, name
     assert load_any_config(str(path / "config.yaml")) == config
     epochs = [
         (stage, epoch)
-        for stage, schedule in config.embedding.stages.items()
+        for stage, schedule in config.embedding.schedules.items()
         for epoch in range(1, schedule.epochs + 1)
     ]
     assert [(record["stage"], record["epoch"]) for record in read_metrics(path)] == epochs
@@ -81,7 +81,7 @@ def test_a_run_leaves_what_a_language_models_run_leaves(embedded: Embedded, name
     assert "Embedding: tuned on " in told
     assert "0 of 12 have no visible fact that the embedding knows" in told
     assert set(read_json(path / "provenance.json")["digests"]) >= {"train_data.jsonl", "split"}
-    assert len(list((path / "stages").rglob("*.safetensors"))) == len(config.embedding.stages)
+    assert len(list((path / "stages").rglob("*.safetensors"))) == len(config.embedding.schedules)
 
 
 def test_it_is_asked_what_a_language_model_is_asked(

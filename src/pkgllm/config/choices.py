@@ -47,7 +47,7 @@ class ChosenFrom:
 
     def _read(self, value: object) -> object:
         if isinstance(value, Choice):
-            return value
+            return _build(type(value), plain(value), (value.name,))
         if not isinstance(value, Mapping):
             raise PydanticKnownError("model_type", {"class_name": self.registry.kind})
         name = value.get("name")
@@ -68,7 +68,7 @@ class Settings:
 
         def read(value: object) -> object:
             if isinstance(value, source):
-                return value
+                return _build(source, plain(value), ())
             if not isinstance(value, Mapping):
                 raise PydanticKnownError("model_type", {"class_name": source.__name__})
             return _build(source, value, ())
@@ -208,9 +208,14 @@ def _schema(read: Any) -> CoreSchema:
 
 def _build(settings: type[Any], value: Mapping[Any, Any], tags: tuple[str, ...]) -> object:
     model = model_of(settings)  # type: ignore[arg-type]  # a class can be hashed
+    given = dict(value)
+    for name, field in model.model_fields.items():
+        # Absent keys of a part keep what the default of this very part has for them.
+        if is_part(type(field.default)) and isinstance(given.get(name), Mapping):
+            given[name] = {**plain(field.default), **given[name]}
     try:
         # Strict, so that true is no number and "4" no whole number.
-        checked = model.model_validate(dict(value), strict=True)
+        checked = model.model_validate(given, strict=True)
     except ValidationError as error:
         raise ValidationError.from_exception_data(
             error.title,

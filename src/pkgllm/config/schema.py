@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pkgllm.config.choices import choices_in
+from pkgllm.config.choices import ChosenFrom, Settings, choices_in
 from pkgllm.config.data_sections import (
     Clients,
     Groups,
@@ -18,14 +18,6 @@ from pkgllm.config.data_sections import (
     SmallWorldCorpus,
     Split,
     Synthetic,
-)
-from pkgllm.config.embedding_sections import (
-    CentralizedEmbeddings,
-    Embedding,
-    EmbeddingSchedule,
-    EmbeddingTraining,
-    FederatedEmbeddings,
-    FoldIn,
 )
 from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
 from pkgllm.config.layout_sections import (
@@ -69,12 +61,16 @@ from pkgllm.config.training_sections import (
     ApoZero,
     BaseModelChoice,
     Dpo,
+    EmbeddingTraining,
     Kto,
     Objective,
     Sdpo,
     Sft,
     Training,
 )
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings import EMBEDDINGS
+from pkgllm.kge.settings import EMBEDDING_MODES, EmbeddingMode, FoldIn, PooledGraph
 
 __all__ = [
     "KINDS",
@@ -86,23 +82,18 @@ __all__ = [
     "Baselines",
     "ByClient",
     "Centralized",
-    "CentralizedEmbeddings",
     "ClientPrivacy",
     "Clients",
     "DeploymentRuntime",
     "Dirichlet",
     "Dpo",
-    "Embedding",
     "EmbeddingExperiment",
-    "EmbeddingSchedule",
     "EmbeddingTraining",
     "Evaluation",
     "ExamplePrivacy",
     "Experiment",
     "FedAvg",
     "Federated",
-    "FederatedEmbeddings",
-    "FoldIn",
     "Groups",
     "Kto",
     "Layout",
@@ -205,12 +196,10 @@ class EmbeddingExperiment(Section):
     corpus: Corpus
     clients: Clients = Clients()
     split: Split = Split()
-    embedding: Embedding
+    embedding: Annotated[Embedding, ChosenFrom(EMBEDDINGS)]
     training: EmbeddingTraining = EmbeddingTraining()
-    mode: Annotated[CentralizedEmbeddings | FederatedEmbeddings, Field(discriminator="name")] = (
-        CentralizedEmbeddings(name="centralized")
-    )
-    fold_in: FoldIn = FoldIn()
+    mode: Annotated[EmbeddingMode, ChosenFrom(EMBEDDING_MODES)] = PooledGraph()
+    fold_in: Annotated[FoldIn, Settings()] = FoldIn()
     evaluation: Evaluation = Evaluation()
     output: str = "runs"
     """Folder in which the run folder is made; ``--output`` names the run folder itself."""
@@ -218,31 +207,10 @@ class EmbeddingExperiment(Section):
     @model_validator(mode="after")
     def _possible(self) -> "EmbeddingExperiment":
         problems = list(_unanswerable(self.evaluation, self.split))
-        problems += self._unfederable()
         problems += (line for choice in choices_in(self) for line in choice.problems(self))
-        if self.evaluation.score != "sum":
-            problems.append(
-                "evaluation.score must be sum, because an embedding gives no log-probability to "
-                f"adjust; got {self.evaluation.score}"
-            )
         if problems:
             raise ValueError("\n".join(problems))
         return self
-
-    def _unfederable(self) -> Iterator[str]:
-        if self.mode.name == "centralized":
-            return
-        if self.embedding.name in ("comp_gcn", "node_piece"):
-            yield (
-                "mode federated needs an embedding with a vector of its own for every entity, "
-                f"which {self.embedding.name} has not; choose hake, kbgat, complex, rotate or "
-                "tucker"
-            )
-        if self.training.checkpoint_every != 1:
-            yield (
-                "training.checkpoint_every must be 1 with mode federated, where each round ends "
-                f"with a checkpoint; got {self.training.checkpoint_every}"
-            )
 
 
 AnyExperiment = Experiment | EmbeddingExperiment

@@ -124,3 +124,13 @@ class Training(Section):
     """Groups in one optimiser step."""
     local_steps: Positive = 4
     """Optimiser steps of one client in one round."""
+
+
+class EmbeddingTraining(Section):
+    """Where an embedding is trained, and how often that is written down."""
+
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    checkpoint_every: Positive = 1
+    """Epochs between checkpoints; there is one at the end of a stage and at a stop as well. A mode
+    ``federated`` has one after each round."""

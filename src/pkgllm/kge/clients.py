@@ -18,11 +18,11 @@ from pkgllm.kge.exchange import (
     model_tables,
     shared_part,
 )
-from pkgllm.kge.federation import EmbeddingFederation, FederatedSetup
+from pkgllm.kge.federation import FederatedSetup
 from pkgllm.kge.local_graphs import LocalGraphs
 from pkgllm.kge.local_training import moments_of, train_locally
 from pkgllm.kge.pykeen_door import Model
-from pkgllm.kge.stages import Schedule
+from pkgllm.kge.settings import EmbeddingFederation, Schedule
 from pkgllm.randomness import torch_seed
 from pkgllm.runs.checkpoints import Sections
 

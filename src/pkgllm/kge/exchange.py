@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from pkgllm.kge.pykeen_door import Model
-
-Exchange = Literal["isolation", "fede", "fedr", "fedavg"]
-"""What is exchanged: nothing, entities, relations, or both."""
+from pkgllm.kge.settings import Exchange
 
 Kind = Literal["entities", "relations", "network"]
 """What a table has rows for; ``network`` is what belongs to no entity and no relation."""

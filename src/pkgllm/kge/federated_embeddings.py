@@ -11,22 +11,21 @@ from dataclasses import dataclass
 
 from pkgllm.errors import DataError, ModelError
 from pkgllm.kge.clients import StagePlan
+from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.federated_stage import FederatedStage, run_stage
-from pkgllm.kge.federation import EmbeddingFederation, FederatedSetup
-from pkgllm.kge.kbgat import Kbgat
+from pkgllm.kge.federation import FederatedSetup
 from pkgllm.kge.local_graphs import LocalGraphs, split_by_client
-from pkgllm.kge.models import CompGcn, EmbeddingChoice, NodePiece
 from pkgllm.kge.participation import Participation
 from pkgllm.kge.preference_graph import PreferenceGraph
 from pkgllm.kge.pykeen_door import Model
-from pkgllm.kge.stages import Schedule, Stage
+from pkgllm.kge.settings import EmbeddingFederation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FederatedEmbeddings:
     """What training over clients has come to."""
 
-    choice: EmbeddingChoice
+    choice: Embedding
     federation: EmbeddingFederation
     graphs: LocalGraphs
     stages: Mapping[str, FederatedStage]
@@ -40,7 +39,7 @@ class FederatedEmbeddings:
     @property
     def alike(self) -> bool:
         """Whether the models of training clients differ in nothing but the person's row."""
-        return self.federation.exchange == "fedavg" and not isinstance(self.choice, Kbgat)
+        return self.federation.exchange == "fedavg" and self.choice.alike_over_clients
 
     def took_part(self, client: str) -> bool:
         """Return whether a client took part in any round of any stage."""
@@ -66,7 +65,7 @@ class FederatedEmbeddings:
 
 
 def train_federated_embeddings(
-    choice: EmbeddingChoice,
+    choice: Embedding,
     graph: PreferenceGraph,
     federation: EmbeddingFederation,
     setup: FederatedSetup,
@@ -98,41 +97,33 @@ def train_federated_embeddings(
     graphs = split_by_client(graph)
     done: dict[str, FederatedStage] = {}
 
-    def train(
-        name: str, schedule: Schedule, stage: Callable[[str | None], Stage], *, alike: bool
-    ) -> None:
+    for name, schedule in choice.schedules.items():
+        before = list(done.values())[-1] if done else None
         plan = StagePlan(
             name=name,
             schedule=schedule,
-            build=lambda client: stage(client).model(graphs.triples(client), setup.seed),
-            alike=alike,
+            build=_builder(choice, name, before, graphs, setup.seed),
+            alike=before is None,
             identity=f"{choice!r} {graph.triples.digest()} {list(graph.persons)}",
         )
         done[name] = run_stage(plan, graphs, federation, setup)
-
-    if isinstance(choice, Kbgat):
-        transe = choice.transe_stage()
-        train("transe", choice.transe_schedule, lambda _: transe, alike=True)
-        train(
-            "attention",
-            choice.attention_schedule,
-            lambda client: choice.attention_stage(done["transe"].local_model(client)),
-            alike=False,
-        )
-        train(
-            "decoder",
-            choice.decoder_schedule,
-            lambda client: choice.decoder_stage(done["attention"].local_model(client)),
-            alike=False,
-        )
-    else:
-        only = choice.stage()
-        train(choice.name, choice.schedule, lambda _: only, alike=True)
     return FederatedEmbeddings(choice, federation, graphs, done)
 
 
+def _builder(
+    choice: Embedding, name: str, before: FederatedStage | None, graphs: LocalGraphs, seed: int
+) -> Callable[[str | None], Model]:
+    """Return what makes a client's untrained model of a stage, from its own of the one before."""
+
+    def build(client: str | None) -> Model:
+        trained = before.local_model(client) if before else None
+        return choice.stage(name, trained).model(graphs.triples(client), seed)
+
+    return build
+
+
 def check_federation(
-    choice: EmbeddingChoice, graph: PreferenceGraph, federation: EmbeddingFederation
+    choice: Embedding, graph: PreferenceGraph, federation: EmbeddingFederation
 ) -> None:
     """Refuse what cannot be trained over the clients of a graph.
 
@@ -140,7 +131,7 @@ def check_federation(
         DataError: If there are fewer clients than a cohort needs, or no public facts.
         ModelError: If the model's numbers do not belong to entities and relations.
     """
-    if isinstance(choice, CompGcn | NodePiece):
+    if not choice.has_own_vectors:
         raise ModelError(
             f"{choice.name} cannot be trained over clients, since its numbers belong to no entity "
             "and no relation alone; choose hake, rotate, complex, tucker or kbgat"

@@ -11,9 +11,10 @@ from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings
 from pkgllm.kge.fitted_scorer import FittedScorer, has_news, score_items, without_facts
-from pkgllm.kge.fold_in import FoldIn, Visible, fold_in
+from pkgllm.kge.fold_in import Visible, fold_in
 from pkgllm.kge.frozen import OwnModels, SharedModel
 from pkgllm.kge.pykeen_door import Model, entity_parts, model_device
+from pkgllm.kge.settings import FoldIn
 
 
 class FederatedScorer(FittedScorer):

@@ -17,12 +17,12 @@ from pkgllm.kge.client_states import ClientStates
 from pkgllm.kge.clients import StageClients, StagePlan
 from pkgllm.kge.exchange import EXCHANGED, Message, Tables, mean_tables
 from pkgllm.kge.federation import (
-    EmbeddingFederation,
     EmbeddingRound,
     FederatedSetup,
 )
 from pkgllm.kge.local_graphs import LocalGraphs
 from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.settings import EmbeddingFederation
 from pkgllm.kge.training import own_randomness
 from pkgllm.randomness import stream
 from pkgllm.runs.checkpoints import Checkpoints

@@ -2,45 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 
-from pkgllm.kge.exchange import EXCHANGED, Exchange, Message
-from pkgllm.kge.stages import Schedule
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingFederation:
-    """How embeddings are trained over clients.
-
-    A stage has as many rounds as its epochs make, ``local_epochs`` in each, so that a client that
-    is drawn every time trains as many epochs as one would on everybody's facts.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    exchange: Exchange
-    cohort_size: int
-    """Clients in a round, drawn uniformly without replacement."""
-    local_epochs: int = 1
-    """Passes of a client over what it learns from in a round."""
-    public_facts: int | None = None
-    """Public facts that a client learns from in a round beside its own, drawn anew each time; None
-    takes all. A client's own facts are few, and all public ones would drown them."""
-
-    def __post_init__(self) -> None:
-        if self.exchange not in EXCHANGED:
-            raise ValueError(f"exchange must be one of {list(EXCHANGED)}, got {self.exchange!r}")
-        for name in ("cohort_size", "local_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.public_facts is not None and self.public_facts < 1:
-            raise ValueError(f"public_facts must be at least 1 or None, got {self.public_facts}")
-
-    def num_rounds(self, schedule: Schedule) -> int:
-        """Return the rounds of a stage."""
-        return ceil(schedule.epochs / self.local_epochs)
+from pkgllm.kge.exchange import Message
 
 
 @dataclass(frozen=True, slots=True)

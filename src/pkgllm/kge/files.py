@@ -9,9 +9,9 @@ from safetensors.torch import save
 from pkgllm.errors import ModelError
 from pkgllm.files import write_atomically
 from pkgllm.kge.checkpoints import own_copy, training_identity
+from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import EmbeddingChoice
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.randomness import torch_seed
 
@@ -20,7 +20,7 @@ _WHOLE = "whole"
 
 
 def save_embeddings(
-    model: Model, path: Path, choice: EmbeddingChoice, triples: IntegerTriples, *, seed: int
+    model: Model, path: Path, choice: Embedding, triples: IntegerTriples, *, seed: int
 ) -> None:
     """Write a trained model, with the row of every training client, for its owner alone.
 
@@ -42,7 +42,7 @@ def save_embeddings(
 
 def load_embeddings(
     path: Path,
-    choice: EmbeddingChoice,
+    choice: Embedding,
     triples: IntegerTriples,
     *,
     seed: int,

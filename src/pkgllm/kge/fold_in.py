@@ -11,34 +11,13 @@ from pykeen.triples import CoreTriplesFactory
 from torch import Tensor
 
 from pkgllm.kge.frozen import Frozen
-from pkgllm.kge.hake import HakeInteraction
+from pkgllm.kge.hake_interaction import HakeInteraction
 from pkgllm.kge.pykeen_door import Model, entity_parts, model_device, no_bars
+from pkgllm.kge.settings import FoldIn
 from pkgllm.randomness import stream, torch_seed
 
 PAIRS_AT_ONCE = 4096
 """Pairs of a person and an item that are scored together; ConvKB holds filters x dim of each."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FoldIn:
-    """How a person's vector is fit.
-
-    Raises:
-        ValueError: If a number is out of range.
-    """
-
-    steps: int = 50
-    """Steps of Adam."""
-    learning_rate: float = 0.01
-    num_negatives: int = 16
-    """Items drawn anew at every step for every fact, of those that no visible fact speaks of."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.num_negatives < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                "steps must be from 0, num_negatives from 1 and learning_rate above 0, got "
-                f"{self.steps}, {self.num_negatives} and {self.learning_rate}"
-            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

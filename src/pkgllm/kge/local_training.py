@@ -13,7 +13,7 @@ from torch import Tensor
 from pkgllm.errors import ModelError
 from pkgllm.kge.integer_triples import IntegerTriples
 from pkgllm.kge.pykeen_door import Model
-from pkgllm.kge.stages import Schedule
+from pkgllm.kge.settings import Schedule
 from pkgllm.kge.training import make_loop
 
 Moments = Mapping[str, Tensor]

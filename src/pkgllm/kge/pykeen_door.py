@@ -70,3 +70,20 @@ def model_device(model: Model) -> torch.device:
     """Return where a model is."""
     found: torch.device = model.device
     return found
+
+
+def single_vectors(model: Model) -> tuple[Tensor, Tensor]:
+    """Return the entities and the relations of a trained model with one vector for each."""
+    (entities,), (relations,) = model.entity_representations, model.relation_representations
+    return entities().detach().cpu(), relations().detach().cpu()
+
+
+def frozen_vectors(vectors: Tensor) -> dict[str, Any]:
+    """Return PyKEEN's settings of a table that holds these vectors and is not trained."""
+    return {
+        "shape": vectors.shape[1],
+        # A copy each time: PyKEEN takes the tensor itself for its table, which it fills with noise
+        # when training begins, before it asks again.
+        "initializer": lambda _: vectors.clone(),
+        "trainable": False,
+    }

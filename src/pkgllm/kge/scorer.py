@@ -12,10 +12,11 @@ from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.kge.fitted_scorer import FittedScorer, has_news, score_items, without_facts
-from pkgllm.kge.fold_in import FoldIn, Visible, fold_in, mean_person, tokenized_persons
+from pkgllm.kge.fold_in import Visible, fold_in, mean_person, tokenized_persons
 from pkgllm.kge.frozen import SharedModel
 from pkgllm.kge.preference_graph import PreferenceGraph
 from pkgllm.kge.pykeen_door import Model, entity_parts, model_device, relation_parts
+from pkgllm.kge.settings import FoldIn
 
 
 class EmbeddingScorer(FittedScorer):

@@ -19,11 +19,11 @@ from pykeen.triples import CoreTriplesFactory
 from pkgllm.errors import ModelError, StoppedError
 from pkgllm.files import cannot
 from pkgllm.kge.checkpoints import loop_sections, restore_loop, training_identity
+from pkgllm.kge.embedding import Embedding, Stage
 from pkgllm.kge.exact_filter import ExactFilterer
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import EmbeddingChoice, Kbgat
 from pkgllm.kge.pykeen_door import Model
-from pkgllm.kge.stages import Schedule, Stage
+from pkgllm.kge.settings import Schedule
 from pkgllm.randomness import torch_seed
 from pkgllm.runs.checkpoints import Checkpoints
 
@@ -72,9 +72,7 @@ class TrainingSetup:
             raise ValueError(f"checkpoint_every must be at least 1, got {self.checkpoint_every}")
 
 
-def train_embeddings(
-    choice: EmbeddingChoice, triples: IntegerTriples, setup: TrainingSetup
-) -> Model:
+def train_embeddings(choice: Embedding, triples: IntegerTriples, setup: TrainingSetup) -> Model:
     """Train a model, from the newest checkpoints of each of its stages where there are any.
 
     A run that was killed at any instant and is started again ends with the same bytes as one that
@@ -93,11 +91,11 @@ def train_embeddings(
         StoppedError: If a stop was asked for.
         RunError: If checkpoints are of another training, or cannot be read or written.
     """
-    if not isinstance(choice, Kbgat):
-        return train_stage(choice.stage(), choice, triples, setup)
-    transe = train_stage(choice.transe_stage(), choice, triples, setup)
-    attention = train_stage(choice.attention_stage(transe), choice, triples, setup)
-    return train_stage(choice.decoder_stage(attention), choice, triples, setup)
+    model: Model | None = None
+    for name in choice.schedules:
+        model = train_stage(choice.stage(name, model), choice, triples, setup)
+    assert model is not None, "an embedding has at least one stage"
+    return model
 
 
 def make_loop(
@@ -137,7 +135,7 @@ def make_loop(
 
 
 def train_stage(
-    stage: Stage, choice: EmbeddingChoice, triples: IntegerTriples, setup: TrainingSetup
+    stage: Stage, choice: Embedding, triples: IntegerTriples, setup: TrainingSetup
 ) -> Model:
     """Train one stage of a model; as :func:`train_embeddings`, which calls it for each."""
     identity = training_identity(choice, stage.name, setup.seed, triples)

@@ -3,37 +3,20 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pkgllm.config import schema
 from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask
-from pkgllm.kge import fold_in
-from pkgllm.kge import models as embedding_models
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, check_federation
 from pkgllm.kge.federated_scorer import FederatedScorer
-from pkgllm.kge.federation import EmbeddingFederation
-from pkgllm.kge.models import EmbeddingChoice
 from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.scorer import EmbeddingScorer
+from pkgllm.kge.settings import EmbeddingFederation
 from pkgllm.lm.base_model import find_device
 from pkgllm.pipeline.build import Population, make_queries
 from pkgllm.pipeline.evaluation.ranking import Task
-
-_CHOICES: dict[str, type[EmbeddingChoice]] = {
-    choice.name: choice
-    for choice in (
-        embedding_models.Hake,
-        embedding_models.Kbgat,
-        embedding_models.Complex,
-        embedding_models.Rotate,
-        embedding_models.Tucker,
-        embedding_models.CompGcn,
-        embedding_models.NodePiece,
-    )
-}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +24,6 @@ class EmbeddingPlan:
     """What a configuration trains, on what and where, checked before any training."""
 
     config: schema.EmbeddingExperiment
-    choice: EmbeddingChoice
     graph: PreferenceGraph
     device: torch.device
     federation: EmbeddingFederation | None
@@ -52,36 +34,12 @@ class EmbeddingPlan:
         """Rounds of each stage, in order; none where it is not trained over clients."""
         if self.federation is None:
             return {}
-        stages = self.config.embedding.stages
-        return {
-            name: -(-schedule.epochs // self.federation.local_epochs)
-            for name, schedule in stages.items()
-        }
+        schedules = self.config.embedding.schedules
+        return {name: self.federation.num_rounds(each) for name, each in schedules.items()}
 
 
 Trained = Model | FederatedEmbeddings
 """What training comes to, in one place or over clients."""
-
-
-def make_choice(section: schema.Embedding) -> EmbeddingChoice:
-    """Return the embedding that a configuration names."""
-    settings: dict[str, Any] = {
-        name: embedding_models.Schedule(**value.model_dump())
-        if isinstance(value, schema.EmbeddingSchedule)
-        else value
-        for name, value in section
-        if name != "name"
-    }
-    return _CHOICES[section.name](**settings)
-
-
-def make_federation(
-    section: schema.CentralizedEmbeddings | schema.FederatedEmbeddings,
-) -> EmbeddingFederation | None:
-    """Return how a configuration trains over clients; None where it does not."""
-    if section.name == "centralized":
-        return None
-    return EmbeddingFederation(**section.model_dump(exclude={"name"}))
 
 
 def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -> EmbeddingPlan:
@@ -99,10 +57,10 @@ def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -
         population.corpus.catalogue, [split.train_graph for split in population.in_training]
     )
     device = find_device(config.training.device, key="training.device")
-    choice, federation = make_choice(config.embedding), make_federation(config.mode)
+    federation = config.mode if isinstance(config.mode, EmbeddingFederation) else None
     if federation is not None:
-        check_federation(choice, graph, federation)
-    return EmbeddingPlan(config, choice, graph, device, federation)
+        check_federation(config.embedding, graph, federation)
+    return EmbeddingPlan(config, graph, device, federation)
 
 
 def embedding_queries(
@@ -148,7 +106,7 @@ def embedding_task(
     Raises:
         DataError: If an item to rank has no vector.
     """
-    settings = fold_in.FoldIn(**plan.config.fold_in.model_dump())
+    settings = plan.config.fold_in
     seed, catalogue = plan.config.seed, population.corpus.catalogue
     scorer: Scorer
     if isinstance(trained, FederatedEmbeddings):

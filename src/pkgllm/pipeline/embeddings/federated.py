@@ -103,4 +103,4 @@ def _train(
         on_round=on_round,
         stop_asked=stop_asked,
     )
-    return train_federated_embeddings(plan.choice, plan.graph, plan.federation, setup)
+    return train_federated_embeddings(plan.config.embedding, plan.graph, plan.federation, setup)

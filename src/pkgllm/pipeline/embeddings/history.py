@@ -23,7 +23,7 @@ def read_epochs(config: EmbeddingExperiment, run: RunFolder) -> Epochs:
         place = f"{run.metrics}: line {number}"
         match record:
             case {"stage": str(stage), "epoch": int(epoch), "loss": int() | float() as loss} if (
-                stage in config.embedding.stages and math.isfinite(loss)
+                stage in config.embedding.schedules and math.isfinite(loss)
             ):
                 so_far = found.setdefault(stage, [])
             case _:
@@ -38,7 +38,7 @@ def embedding_facts(config: EmbeddingExperiment) -> Iterator[tuple[str, str]]:
     """Yield what a run is, each with its heading."""
     yield "embedding", config.embedding.name
     yield "mode", config.mode.name
-    for stage, schedule in config.embedding.stages.items():
+    for stage, schedule in config.embedding.schedules.items():
         batch = "all triples" if schedule.batch_size is None else f"{schedule.batch_size} triples"
         yield (
             f"stage {stage}",
@@ -52,7 +52,7 @@ def embedding_facts(config: EmbeddingExperiment) -> Iterator[tuple[str, str]]:
 
 def missing_epochs(config: EmbeddingExperiment, epochs: Epochs) -> Iterator[str]:
     """Yield what training has not come to."""
-    for stage, schedule in config.embedding.stages.items():
+    for stage, schedule in config.embedding.schedules.items():
         done = len(epochs.get(stage, ()))
         if done < schedule.epochs:
             yield f"Stage {stage}: {done} of {schedule.epochs} epochs are there."

@@ -103,7 +103,7 @@ def _load(run: RunFolder, plan: EmbeddingPlan) -> Trained:
         return load_federated(run, plan)
     return load_embeddings(
         run.path / EMBEDDING,
-        plan.choice,
+        plan.config.embedding,
         plan.graph.triples,
         seed=plan.config.seed,
         device=plan.device,
@@ -119,7 +119,7 @@ def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -
 def _train_centralized(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Model:
     config, triples = plan.config, plan.graph.triples
     stages = make_stages(run)
-    epochs = {name: schedule.epochs for name, schedule in config.embedding.stages.items()}
+    epochs = {name: schedule.epochs for name, schedule in config.embedding.schedules.items()}
 
     def tell() -> None:
         logger.warning("stopping after this epoch; once more stops at once")
@@ -143,10 +143,12 @@ def _train_centralized(run: RunFolder, plan: EmbeddingPlan, progress: Progress, 
             stop_asked=stop_asked,
         )
         try:
-            model = train_embeddings(plan.choice, triples, setup)
+            model = train_embeddings(plan.config.embedding, triples, setup)
         except StoppedError as error:
             raise StoppedError(
                 f"stopped after a checkpoint; go on with: pkgllm train --resume {run.path}"
             ) from error
-        save_embeddings(model, run.path / EMBEDDING, plan.choice, triples, seed=config.seed)
+        save_embeddings(
+            model, run.path / EMBEDDING, plan.config.embedding, triples, seed=config.seed
+        )
     return model

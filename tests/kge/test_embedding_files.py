@@ -7,23 +7,23 @@ import torch
 
 from helpers.embedding_choices import CHOICES, HAKE, SEED, ring
 from pkgllm.errors import ModelError
+from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.files import load_embeddings, save_embeddings
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import EmbeddingChoice
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 CPU = torch.device("cpu")
 
 
-def saved(choice: EmbeddingChoice, path: Path) -> Model:
+def saved(choice: Embedding, path: Path) -> Model:
     model = train_embeddings(choice, ring(), TrainingSetup(seed=SEED))
     save_embeddings(model, path, choice, ring(), seed=SEED)
     return model
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name)
-def test_what_is_loaded_scores_as_what_was_saved(choice: EmbeddingChoice, tmp_path: Path) -> None:
+def test_what_is_loaded_scores_as_what_was_saved(choice: Embedding, tmp_path: Path) -> None:
     model = saved(choice, tmp_path / "model")
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -55,7 +55,7 @@ def test_rows_of_persons_are_for_the_owner_alone(tmp_path: Path) -> None:
     ids=["settings", "triples", "seed"],
 )
 def test_a_model_of_something_else_is_refused(
-    choice: EmbeddingChoice, triples: IntegerTriples, seed: int, tmp_path: Path
+    choice: Embedding, triples: IntegerTriples, seed: int, tmp_path: Path
 ) -> None:
     saved(HAKE, tmp_path / "model")
     with pytest.raises(ModelError, match="must be of these settings, triples and seed"):

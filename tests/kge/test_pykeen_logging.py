@@ -13,10 +13,10 @@ socket.socket.connect = socket.getaddrinfo = refuse
 import pkgllm.baselines
 assert "pykeen" not in sys.modules
 import numpy as np
-from pkgllm.kge.models import NodePiece
+from pkgllm.kge.embeddings.node_piece import NodePiece
 from pkgllm.kge.integer_triples import IntegerTriples
 triples = IntegerTriples(np.array([[0, 0, 1]]), num_entities=2, num_relations=1)
-NodePiece(dim=4).stage().model(triples, 0)
+NodePiece(dim=4).untrained(triples, 0)
 """
 
 

@@ -12,7 +12,7 @@ def test_metrics_are_those_of_counting(choice: object) -> None:
     generator = np.random.default_rng(0)
     train, test = (generator.integers(0, [9, 2, 9], size=(size, 3)) for size in (40, 7))
     triples = IntegerTriples(train, num_entities=9, num_relations=2)
-    model = choice.stage().model(triples, 0).eval()  # type: ignore[attr-defined]
+    model = choice.untrained(triples, 0).eval()  # type: ignore[attr-defined]
     known = {tuple(triple) for triple in np.concatenate([train, test]).tolist()}
 
     def score(triple: tuple[int, ...]) -> float:

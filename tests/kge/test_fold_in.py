@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from helpers.embedded_letters import CATALOGUE, CHOICES, TRAINING, graph_of
-from pkgllm.kge.fold_in import FoldIn, Visible, draw_negatives, fold_in, mean_person
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.fold_in import Visible, draw_negatives, fold_in, mean_person
 from pkgllm.kge.frozen import OwnModels, SharedModel
-from pkgllm.kge.models import EmbeddingChoice
 from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.kge.pykeen_door import Model, entity_parts
+from pkgllm.kge.settings import FoldIn
 from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 GRAPH: PreferenceGraph = make_preference_graph(CATALOGUE, TRAINING)
@@ -23,10 +24,10 @@ PERSONS = torch.arange(len(GRAPH.persons))
 
 
 @pytest.fixture(scope="module")
-def trained() -> Callable[[EmbeddingChoice], Model]:
+def trained() -> Callable[[Embedding], Model]:
     found: dict[str, Model] = {}
 
-    def train(choice: EmbeddingChoice) -> Model:
+    def train(choice: Embedding) -> Model:
         if choice.name not in found:
             found[choice.name] = train_embeddings(choice, GRAPH.triples, TrainingSetup(seed=0))
         return found[choice.name]
@@ -51,7 +52,7 @@ def fit(model: Model, persons: list[Visible], settings: FoldIn = SETTINGS) -> li
 
 @pytest.mark.parametrize("choice", WITH_A_TABLE, ids=lambda choice: choice.name)
 def test_a_fit_is_adam_on_one_row_of_the_model(
-    choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
+    choice: Embedding, trained: Callable[[Embedding], Model]
 ) -> None:
     model = copy.deepcopy(trained(choice))
     head = GRAPH.persons["vowels 0"]
@@ -91,7 +92,7 @@ def test_a_fit_is_adam_on_one_row_of_the_model(
 
 @pytest.mark.parametrize("choice", FITTED, ids=lambda choice: choice.name)
 def test_nothing_but_the_person_moves_and_others_do_not_matter(
-    choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
+    choice: Embedding, trained: Callable[[Embedding], Model]
 ) -> None:
     model = trained(choice)
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -106,7 +107,7 @@ def test_nothing_but_the_person_moves_and_others_do_not_matter(
 
 @pytest.mark.parametrize("choice", WITH_OWN_TABLES, ids=lambda choice: choice.name)
 def test_persons_with_models_of_their_own_are_fit_as_each_alone(
-    choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
+    choice: Embedding, trained: Callable[[Embedding], Model]
 ) -> None:
     models = [copy.deepcopy(trained(choice)) for _ in range(2)]
     torch.manual_seed(0)
@@ -146,7 +147,7 @@ def test_persons_with_models_of_their_own_are_fit_as_each_alone(
 
 
 def test_many_persons_with_models_of_their_own_are_fit_in_parts(
-    trained: Callable[[EmbeddingChoice], Model], monkeypatch: pytest.MonkeyPatch
+    trained: Callable[[Embedding], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = trained(WITH_A_TABLE[0])
     persons = [visible(name, likes) for name, likes in zip("vwxyz", LIKES, strict=True)]
@@ -160,7 +161,7 @@ def test_many_persons_with_models_of_their_own_are_fit_in_parts(
 
 
 def test_a_crowd_does_not_make_the_steps_smaller(
-    trained: Callable[[EmbeddingChoice], Model],
+    trained: Callable[[Embedding], Model],
 ) -> None:
     # Adam sees the size of a gradient where it is small, as the mean over a crowd's facts is.
     model = copy.deepcopy(trained(WITH_A_TABLE[-1]))
@@ -173,9 +174,7 @@ def test_a_crowd_does_not_make_the_steps_smaller(
 
 
 @pytest.mark.parametrize("choice", FITTED, ids=lambda choice: choice.name)
-def test_where_a_fit_starts(
-    choice: EmbeddingChoice, trained: Callable[[EmbeddingChoice], Model]
-) -> None:
+def test_where_a_fit_starts(choice: Embedding, trained: Callable[[Embedding], Model]) -> None:
     model = trained(choice)
     prior = mean_person(model, PERSONS)
     own = vector(model, 3)
@@ -198,11 +197,3 @@ def test_negatives_are_items_that_no_visible_fact_speaks_of() -> None:
     again = draw_negatives([some], GRAPH.items, settings, 0)
     assert np.array_equal(again, drawn[:, :3])
     assert not np.array_equal(again, draw_negatives([some], GRAPH.items, settings, 1))
-
-
-@pytest.mark.parametrize(
-    ("wrong"), [{"steps": -1}, {"num_negatives": 0}, {"learning_rate": float("nan")}]
-)
-def test_settings_are_checked(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="steps must be from 0, num_negatives from 1"):
-        FoldIn(**wrong)  # type: ignore[arg-type]

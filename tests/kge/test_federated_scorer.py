@@ -10,10 +10,9 @@ from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Ranker
-from pkgllm.kge.exchange import Exchange
 from pkgllm.kge.federated_scorer import FederatedScorer
-from pkgllm.kge.fold_in import FoldIn
 from pkgllm.kge.pykeen_door import entity_parts, relation_parts, score_parts
+from pkgllm.kge.settings import Exchange, FoldIn
 
 SETTINGS = FoldIn(steps=20, learning_rate=0.05, num_negatives=4)
 

@@ -25,13 +25,14 @@ from helpers.federated_letters import (
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, ModelError, RunError, StoppedError
 from pkgllm.kge.client_states import ClientStates
-from pkgllm.kge.exchange import Exchange, Message, kind_of, model_tables
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.exchange import Message, kind_of, model_tables
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
 from pkgllm.kge.federated_stage import draw_cohort
 from pkgllm.kge.federation import EmbeddingRound, FederatedSetup
 from pkgllm.kge.local_graphs import split_by_client
-from pkgllm.kge.models import EmbeddingChoice
 from pkgllm.kge.preference_graph import make_preference_graph
+from pkgllm.kge.settings import Exchange
 from pkgllm.kge.training import make_loop
 from pkgllm.randomness import torch_seed
 from pkgllm.runs.checkpoints import Checkpoints
@@ -47,7 +48,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_no_message_has_a_person_a_list_of_rows_or_a_count(
-    choice: EmbeddingChoice, exchange: Exchange
+    choice: Embedding, exchange: Exchange
 ) -> None:
     messages: list[Message] = []
     trained = train(choice, exchange, on_message=messages.append)
@@ -104,7 +105,7 @@ def test_the_server_has_the_mean_of_what_its_cohort_sent() -> None:
 
 
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
-def test_isolation_is_training_alone(choice: EmbeddingChoice) -> None:
+def test_isolation_is_training_alone(choice: Embedding) -> None:
     together = train(choice, "isolation", settings=ALL)
     for person in PEOPLE:
         alone = train_federated_embeddings(
@@ -135,7 +136,7 @@ def test_one_client_trains_as_pykeen_s_batches_and_adam_say(exchange: Exchange) 
     triples, names = split_by_client(graph(alone)).triples("ann"), ("federated_embeddings", "hake")
     with torch.random.fork_rng():
         torch.manual_seed(torch_seed(7, *names, "first"))
-        model = HAKE.stage().model(triples, 7)
+        model = HAKE.untrained(triples, 7)
         model.reset_parameters_()  # type: ignore[no-untyped-call]
         factory = triples.factory()
         loop = make_loop(SCHEDULE, model, factory)
@@ -163,7 +164,7 @@ def test_one_client_trains_as_pykeen_s_batches_and_adam_say(exchange: Exchange) 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name)
 def test_a_seed_gives_the_same_bytes_and_leaves_the_caller_s_stream_alone(
-    choice: EmbeddingChoice,
+    choice: Embedding,
 ) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -192,7 +193,7 @@ def test_what_is_exchanged_is_the_same_for_all_and_the_rest_is_not(exchange: Exc
 
 
 def interrupted(
-    choice: EmbeddingChoice, exchange: Exchange, folder: Path, stage: str, round_num: int
+    choice: Embedding, exchange: Exchange, folder: Path, stage: str, round_num: int
 ) -> None:
     def kill(done: EmbeddingRound) -> None:
         # Before the server's checkpoint of the round, and after the clients' states of it.
@@ -358,7 +359,7 @@ def test_cohorts_are_drawn_without_replacement_by_seed_stage_and_round() -> None
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_one_client_and_a_client_without_facts_are_enough(
-    choice: EmbeddingChoice, exchange: Exchange
+    choice: Embedding, exchange: Exchange
 ) -> None:
     people = [graph_of("ann", liked="a"), graph_of("nobody")]
     for some in (people[:1], people):

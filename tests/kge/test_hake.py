@@ -3,9 +3,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pkgllm.kge.hake import HakeInteraction
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.hake_interaction import HakeInteraction
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.models import Hake
 from pkgllm.kge.pykeen_door import Model
 
 DIM, MARGIN = 5, 6.0
@@ -37,7 +37,7 @@ def model() -> Model:
         np.array([[0, 0, 1], [1, 1, 2], [3, 2, 0]]), num_entities=4, num_relations=3
     )
     choice = Hake(dim=DIM, margin=MARGIN, phase_weight=0.7, modulus_weight=1.3)
-    found = choice.stage().model(triples, 0).double()
+    found = choice.untrained(triples, 0).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in found.parameters():
@@ -91,7 +91,7 @@ def test_biases_are_clamped_on_both_sides_in_the_test_above(model: Model) -> Non
 
 def test_first_vectors_are_those_of_the_authors() -> None:
     triples = IntegerTriples(np.array([[0, 0, 1]]), num_entities=300, num_relations=2)
-    state = Hake(dim=20, margin=8.0, phase_weight=0.5).stage().model(triples, 0).state_dict()
+    state = Hake(dim=20, margin=8.0, phase_weight=0.5).untrained(triples, 0).state_dict()
     for part in range(2):
         weight = state[f"entity_representations.{part}._embeddings.weight"]
         assert weight.abs().max() <= 0.5

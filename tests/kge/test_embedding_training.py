@@ -11,12 +11,10 @@ import torch
 from helpers.embedding_choices import CHOICES, HAKE, KBGAT, SCHEDULE, SEED, ring
 from pkgllm.errors import ModelError, RunError, StoppedError
 from pkgllm.interrupts import after_this_round
+from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.integer_triples import IntegerTriples
-from pkgllm.kge.kbgat import vectors_of
 from pkgllm.kge.kbgat_encoder import AttentionEncoder
-from pkgllm.kge.models import (
-    EmbeddingChoice,
-)
+from pkgllm.kge.pykeen_door import single_vectors
 from pkgllm.kge.training import (
     Epoch,
     TrainingSetup,
@@ -30,7 +28,7 @@ def content(model: torch.nn.Module) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
 
 
-def train(choice: EmbeddingChoice, **setup: Any) -> dict[str, bytes]:
+def train(choice: Embedding, **setup: Any) -> dict[str, bytes]:
     return content(train_embeddings(choice, ring(), TrainingSetup(**{"seed": SEED} | setup)))
 
 
@@ -50,7 +48,7 @@ def killing(stage: str, number: int) -> Callable[[Epoch], None]:
 
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name)
 def test_a_seed_gives_the_same_bytes_and_leaves_the_caller_s_stream_alone(
-    choice: EmbeddingChoice,
+    choice: Embedding,
 ) -> None:
     torch.manual_seed(3)
     expected = torch.rand(1)
@@ -68,7 +66,7 @@ def test_a_seed_gives_the_same_bytes_and_leaves_the_caller_s_stream_alone(
     ids=lambda value: value if isinstance(value, str) else value.name,
 )
 def test_a_run_killed_at_any_epoch_ends_with_the_same_bytes(
-    choice: EmbeddingChoice, stage: str, tmp_path: Path
+    choice: Embedding, stage: str, tmp_path: Path
 ) -> None:
     undisturbed = train(choice)
     for epoch in (1, 2, 3):
@@ -171,18 +169,18 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_attention_starts_at_transe_and_the_decoder_leaves_its_vectors_alone() -> None:
     triples, setup = ring(), TrainingSetup(seed=7)
-    transe = KBGAT.transe_stage().model(triples, 7)
-    attention = KBGAT.attention_stage(transe).model(triples, 7).eval()
+    transe = KBGAT.stage("transe", None).model(triples, 7)
+    attention = KBGAT.stage("attention", transe).model(triples, 7).eval()
     (entities,) = attention.entity_representations
     encoder = entities.encoder
     assert isinstance(encoder, AttentionEncoder)
-    assert torch.equal(encoder.entities, vectors_of(transe)[0])
-    assert torch.equal(encoder.relations, vectors_of(transe)[1])
-    given = [vectors.clone() for vectors in vectors_of(attention)]
+    assert torch.equal(encoder.entities, single_vectors(transe)[0])
+    assert torch.equal(encoder.relations, single_vectors(transe)[1])
+    given = [vectors.clone() for vectors in single_vectors(attention)]
     alone = replace(SCHEDULE, epochs=2)
-    stage = replace(KBGAT.decoder_stage(attention), schedule=alone)
+    stage = replace(KBGAT.stage("decoder", attention), schedule=alone)
     decoder = train_stage(stage, KBGAT, triples, setup)
-    for found, wanted in zip(vectors_of(decoder), given, strict=True):
+    for found, wanted in zip(single_vectors(decoder), given, strict=True):
         assert torch.equal(found, wanted)
     trained = train_embeddings(KBGAT, triples, setup)
     assert [name for name, p in trained.named_parameters() if p.requires_grad] == [
@@ -198,7 +196,7 @@ def test_negatives_are_compared_with_training_triples_and_nothing_else() -> None
     dense = generator.integers(0, [8, 2, 8], size=(70, 3))
     triples = IntegerTriples(dense, num_entities=8, num_relations=2)
     factory = triples.factory()
-    loop = make_loop(replace(SCHEDULE, num_negatives=200), HAKE.stage().model(triples, 0), factory)
+    loop = make_loop(replace(SCHEDULE, num_negatives=200), HAKE.untrained(triples, 0), factory)
     torch.manual_seed(0)
     loader = loop._create_training_data_loader(
         factory, sampler=None, batch_size=70, drop_last=False

@@ -20,11 +20,14 @@ from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Ranker, candidate_mask, rank_queries
-from pkgllm.kge.fold_in import FoldIn, mean_person
-from pkgllm.kge.models import EmbeddingChoice, Hake, Kbgat
+from pkgllm.kge.embedding import Embedding
+from pkgllm.kge.embeddings.hake import Hake
+from pkgllm.kge.embeddings.kbgat import Kbgat
+from pkgllm.kge.fold_in import mean_person
 from pkgllm.kge.preference_graph import make_preference_graph
 from pkgllm.kge.pykeen_door import entity_parts, relation_parts, score_parts
 from pkgllm.kge.scorer import EmbeddingScorer
+from pkgllm.kge.settings import FoldIn
 from pkgllm.kge.training import TrainingSetup, train_embeddings
 
 GRAPH = make_preference_graph(CATALOGUE, TRAINING)
@@ -205,7 +208,7 @@ def test_a_model_of_another_graph_is_refused(scorer_of: Scorers) -> None:
     ],
     ids=lambda choice: choice.name,
 )
-def test_one_client_and_one_like_are_enough(choice: EmbeddingChoice) -> None:
+def test_one_client_and_one_like_are_enough(choice: Embedding) -> None:
     catalogue = Catalogue([Item("1", "Bare"), Item("2", "Bare too")])
     graph = make_preference_graph(catalogue, [graph_of("only", liked=["1"])])
     model = train_embeddings(choice, graph.triples, TrainingSetup(seed=0))

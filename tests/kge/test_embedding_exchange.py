@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from helpers.embedding_choices import ring
 from helpers.federated_letters import EXCHANGES, HAKE, KBGAT
+from pkgllm.kge.embeddings.rotate import Rotate
 from pkgllm.kge.exchange import (
-    Exchange,
     kind_of,
     load_tables,
     local_part,
@@ -14,8 +14,8 @@ from pkgllm.kge.exchange import (
     model_tables,
     shared_part,
 )
-from pkgllm.kge.models import Rotate
 from pkgllm.kge.pykeen_door import Model
+from pkgllm.kge.settings import Exchange
 
 ENTITIES = "entity_representations.0._embeddings.weight"
 RELATIONS = "relation_representations.0._embeddings.weight"
@@ -73,13 +73,13 @@ def test_the_mean_of_nobody_is_refused() -> None:
 
 
 def _models() -> list[Model]:
-    transe = KBGAT.transe_stage().model(ring(), 0)
-    attention = KBGAT.attention_stage(transe).model(ring(), 0).eval()
+    transe = KBGAT.stage("transe", None).model(ring(), 0)
+    attention = KBGAT.stage("attention", transe).model(ring(), 0).eval()
     return [
-        HAKE.stage().model(ring(), 0),
+        HAKE.untrained(ring(), 0),
         transe,
         attention,
-        KBGAT.decoder_stage(attention).model(ring(), 0),
+        KBGAT.stage("decoder", attention).model(ring(), 0),
     ]
 
 
@@ -104,7 +104,7 @@ def test_tables_of_real_models_are_told_apart_by_their_rows(
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_a_model_takes_both_parts_back(exchange: Exchange) -> None:
-    one, other = (HAKE.stage().model(ring(), 0) for _ in range(2))
+    one, other = (HAKE.untrained(ring(), 0) for _ in range(2))
     with torch.no_grad():
         for number, table in enumerate(model_tables(one).values()):
             table.fill_(number + 0.5)
@@ -120,7 +120,7 @@ def test_a_model_takes_both_parts_back(exchange: Exchange) -> None:
 
 
 def test_a_mean_of_turns_is_a_turn_again() -> None:
-    model = Rotate(dim=4).stage().model(ring(), 0)
+    model = Rotate(dim=4).untrained(ring(), 0)
     shared = {name: t * 0.3 for name, t in shared_part(model_tables(model), "fedavg").items()}
     load_tables(model, shared=shared, local={}, exchange="fedavg")
     (turns,) = model.relation_representations

@@ -12,6 +12,7 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import platform
 import re
 import shutil
@@ -86,7 +87,12 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 def run(arguments: list[str], place: Path) -> None:
     """Run the command line of the package that this interpreter imports."""
     done = subprocess.run(
-        [sys.executable, "-m", "pkgllm", *arguments], capture_output=True, text=True, cwd=place
+        [sys.executable, "-m", "pkgllm", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=place,
+        # The order of sums depends on the number of threads.
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     if done.returncode:
         raise SystemExit(f"pkgllm {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")

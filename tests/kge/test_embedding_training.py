@@ -210,23 +210,6 @@ def test_negatives_are_compared_with_training_triples_and_nothing_else() -> None
     assert kept == proposed - known
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"num_negatives": 0}, "num_negatives must be at least 1"),
-        ({"batch_size": 0}, "batch_size must be at least 1 or None, got 0"),
-        ({"decay_every": 0}, "decay_every must be at least 1 or None"),
-        ({"learning_rate": 0.0}, "learning_rate and decay_factor must be above 0"),
-        ({"learning_rate": float("nan")}, "learning_rate and decay_factor must be above 0"),
-        ({"weight_decay": -1.0}, "weight_decay from 0"),
-    ],
-)
-def test_schedules_are_checked(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(SCHEDULE, **wrong)
-
-
 def test_checkpoint_every_is_checked() -> None:
     with pytest.raises(ValueError, match="checkpoint_every must be at least 1, got 0"):
         TrainingSetup(seed=0, checkpoint_every=0)

@@ -411,20 +411,6 @@ def test_public_facts_are_drawn_anew_and_a_client_s_own_are_all_there() -> None:
     train(HAKE, "fede", settings={"public_facts": 5})
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"exchange": "fedx"}, "exchange must be one of"),
-        ({"cohort_size": 0}, "cohort_size must be at least 1, got 0"),
-        ({"local_epochs": 0}, "local_epochs must be at least 1, got 0"),
-        ({"public_facts": 0}, "public_facts must be at least 1 or None, got 0"),
-    ],
-)
-def test_settings_are_checked(wrong: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        federation(**{"exchange": "fede"} | wrong)
-
-
 def test_what_cannot_be_federated_is_refused() -> None:
     for choice in CENTRALISED:
         if choice.name in ("comp_gcn", "node_piece"):

@@ -138,9 +138,11 @@ def test_the_engine_needs_neither_flower_nor_rdf() -> None:
             "privacy",
             "corpora",
             "graph",
+            "bounds",
             "errors",
             "files",
             "randomness",
+            "registry",
             "shipped",
         }, module
         assert not reached(module, set()) & DOORS["rdflib"]

@@ -10,7 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.objectives.objective import Objective
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
@@ -27,10 +29,10 @@ EXAMPLES_PER_CLIENT = GROUPS_PER_CLIENT * COMPLETIONS_PER_GROUP
 
 ObjectiveName = Literal["kto", "dpo"]
 OBJECTIVES: Mapping[ObjectiveName, Objective] = {
-    "kto": objectives.kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0),
-    "dpo": objectives.dpo(beta=BETA, nll_weight=0, pairs="matched"),
+    "kto": Kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0),
+    "dpo": Dpo(beta=BETA, nll_weight=0, pairs="matched"),
 }
-APO_ZERO = objectives.apo_zero(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+APO_ZERO = ApoZero(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
 """KTO with the baseline fixed at 0, which does not couple examples."""
 
 _NUM_WORDS = 1000

@@ -19,8 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 from helpers.tiny_decoders import tiny_decoder, with_random_adapter
 from pkgllm.lm.adapter import adapter_state
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo
 from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.training.example_gradients import example_gradients
@@ -96,14 +98,14 @@ def sft(policy: Tensor, reference: Tensor, desirable: list[bool]) -> Tensor:
 
 
 OURS: dict[ExampleLoss, Objective] = {
-    apo_zero: objectives.apo_zero(
+    apo_zero: ApoZero(
         beta=BETA,
         desirable_weight=DESIRABLE_WEIGHT,
         undesirable_weight=UNDESIRABLE_WEIGHT,
         nll_weight=0,
     ),
-    dpo: objectives.dpo(beta=BETA, nll_weight=0),
-    sft: objectives.sft(),
+    dpo: Dpo(beta=BETA, nll_weight=0),
+    sft: Sft(),
 }
 
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.objectives import objective as objectives
-from pkgllm.objectives.objective import ScoredGroups
+from pkgllm.objectives.scored_groups import ScoredGroups
+from pkgllm.objectives.sdpo import Sdpo
 
 # Wide enough to tell the completions apart, narrow enough for the formula without any care.
 nats = st.floats(-8, 8)
@@ -56,11 +56,12 @@ def test_loss_and_gradient_are_those_of_the_formula(
 ) -> None:
     batch = [Scored(group % num_groups, d, p, r) for group, d, p, r in completions]
     policy = torch.tensor([s.policy for s in batch], dtype=torch.float64, requires_grad=True)
-    loss = objectives.sdpo(beta=beta, nll_weight=0).loss(
+    loss = Sdpo(beta=beta, nll_weight=0).loss(
         ScoredGroups(
             policy=policy,
             reference=torch.tensor([s.reference for s in batch], dtype=torch.float64),
             desirable=torch.tensor([s.desirable for s in batch]),
+            num_tokens=torch.ones(len(batch), dtype=torch.int64),
             group_index=torch.tensor([s.group for s in batch]),
             num_groups=num_groups,
             mismatched_log_ratio=torch.empty(0),

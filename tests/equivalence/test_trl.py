@@ -16,8 +16,11 @@ from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference, KTOTraine
 
 from pkgllm.lm.adapter import adapter_state, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sdpo import Sdpo
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.training.reference import ReferenceCache
@@ -96,7 +99,7 @@ def settings(tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("loss_type", "objective"),
-    [("kto", objectives.kto), ("apo_zero_unpaired", objectives.apo_zero)],
+    [("kto", Kto), ("apo_zero_unpaired", ApoZero)],
 )
 def test_kto_and_apo_zero(
     loss_type: str,
@@ -159,9 +162,9 @@ def test_kto_and_apo_zero(
 @pytest.mark.parametrize(
     "objective",
     [
-        objectives.dpo(beta=BETA, nll_weight=0.0),
-        objectives.dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
-        objectives.sdpo(beta=BETA, nll_weight=0.0),
+        Dpo(beta=BETA, nll_weight=0.0),
+        Dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
+        Sdpo(beta=BETA, nll_weight=0.0),
     ],
     ids=["dpo", "dpo-matched", "sdpo"],
 )
@@ -214,7 +217,7 @@ def test_matched_dpo_on_two_pairs_for_each_prompt(
         tiny_base,
         trainer.model,
         groups,
-        objectives.dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
+        Dpo(beta=BETA, nll_weight=0.0, pairs="matched"),
     )
     assert_equal(our_loss, ours, their_loss, gradients(trainer.model))
 

@@ -9,10 +9,15 @@ import torch
 from peft import PeftModel
 
 from helpers.tiny_groups import Ids, a_group
+from helpers.tiny_objectives import at_baseline
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sdpo import Sdpo
+from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Group
 from pkgllm.training import sequential
 from pkgllm.training.cohort import LaneTrainer
@@ -26,19 +31,19 @@ SEED = 3
 ROOM = 2**30
 """Bytes in which any of the cohorts here fits at once."""
 
-WEIGHTS = {"beta": 0.4, "desirable_weight": 1.3, "undesirable_weight": 0.6}
-PUBLIC_KTO = objectives.public_kto(**WEIGHTS, nll_weight=0.25)
+WEIGHTS: dict[str, Any] = {"beta": 0.4, "desirable_weight": 1.3, "undesirable_weight": 0.6}
+PUBLIC_KTO = Kto(kl_baseline="public", **WEIGHTS, nll_weight=0.25)
 """Takes the baseline of each round from the server."""
 OBJECTIVES: Mapping[str, Objective] = {
-    "kto": objectives.kto(**WEIGHTS, nll_weight=0),
-    "kto with likelihood": objectives.kto(**WEIGHTS, nll_weight=0.25),
-    "apo_zero": objectives.apo_zero(**WEIGHTS, nll_weight=0),
-    "public kto": PUBLIC_KTO.of_round(2.5),
-    "dpo": objectives.dpo(beta=0.4, nll_weight=0),
-    "matched dpo with likelihood": objectives.dpo(beta=0.4, nll_weight=0.25, pairs="matched"),
-    "sdpo": objectives.sdpo(beta=0.4, nll_weight=0),
-    "sdpo with likelihood": objectives.sdpo(beta=0.4, nll_weight=0.25),
-    "sft": objectives.sft(),
+    "kto": Kto(**WEIGHTS, nll_weight=0),
+    "kto with likelihood": Kto(**WEIGHTS, nll_weight=0.25),
+    "apo_zero": ApoZero(**WEIGHTS, nll_weight=0),
+    "public kto": at_baseline(PUBLIC_KTO, 2.5),
+    "dpo": Dpo(beta=0.4, nll_weight=0),
+    "matched dpo with likelihood": Dpo(beta=0.4, nll_weight=0.25, pairs="matched"),
+    "sdpo": Sdpo(beta=0.4, nll_weight=0),
+    "sdpo with likelihood": Sdpo(beta=0.4, nll_weight=0.25),
+    "sft": Sft(),
 }
 
 

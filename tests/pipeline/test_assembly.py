@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from helpers.tiny_corpus import CLIENTS, FILMS, tiny_experiment, write_corpus
 from pkgllm.config import schema
@@ -12,8 +11,12 @@ from pkgllm.corpora.redial import read_redial
 from pkgllm.errors import ConfigError, DataError, LeakError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.objectives import objective as objectives
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sdpo import Sdpo
+from pkgllm.objectives.sft import Sft
 from pkgllm.pipeline.build import (
     Population,
     audit_queries,
@@ -285,68 +288,23 @@ def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
 
 
 @pytest.mark.parametrize(
-    ("choice", "needs_reference", "needs_mismatched"),
-    [
-        (schema.Kto(name="kto"), True, True),
-        (schema.Kto(name="kto", kl_baseline="public"), True, False),
-        (schema.ApoZero(name="apo_zero"), True, False),
-        (schema.Dpo(name="dpo"), True, False),
-        (schema.Sdpo(name="sdpo"), True, False),
-        (schema.Sft(name="sft"), False, False),
-    ],
-)
-def test_objectives_by_name(
-    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sdpo | schema.Sft,
-    needs_reference: bool,
-    needs_mismatched: bool,
-) -> None:
-    made = make_objective(choice)
-    assert (made.needs_reference, made.needs_mismatched) == (needs_reference, needs_mismatched)
-
-
-@pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        (schema.Dpo(name="dpo", beta=0.5), objectives.dpo(beta=0.5, nll_weight=0)),
         (
-            schema.Dpo(name="dpo", beta=0.5, pairs="matched", nll_weight=0.3),
-            objectives.dpo(beta=0.5, nll_weight=0.3, pairs="matched"),
+            schema.Kto(name="kto", kl_baseline="public", beta=0.5, desirable_weight=1.5),
+            Kto(kl_baseline="public", beta=0.5, desirable_weight=1.5),
         ),
-        (
-            schema.Sdpo(name="sdpo", beta=0.5, nll_weight=0.3),
-            objectives.sdpo(beta=0.5, nll_weight=0.3),
-        ),
+        (schema.ApoZero(name="apo_zero", undesirable_weight=0.5), ApoZero(undesirable_weight=0.5)),
+        (schema.Dpo(name="dpo", pairs="matched"), Dpo(pairs="matched")),
+        (schema.Sdpo(name="sdpo", nll_weight=0.3), Sdpo(nll_weight=0.3)),
+        (schema.Sft(name="sft"), Sft()),
     ],
-    ids=["dpo", "dpo-matched", "sdpo"],
+    ids=lambda objective: objective.name,
 )
-def test_a_pairwise_objective_is_the_one_that_was_asked_for(
-    choice: schema.Dpo | schema.Sdpo, expected: Objective
+def test_an_objective_is_the_one_that_was_asked_for(
+    choice: schema.Objective, expected: Objective
 ) -> None:
-    groups = ScoredGroups(
-        policy=torch.tensor([-2.0, -3.0, -4.5, -5.0, -7.0]),
-        reference=torch.tensor([-3.0, -3.5, -3.0, -5.0, -9.0]),
-        desirable=torch.tensor([True, False, False, False, True]),
-        group_index=torch.zeros(5, dtype=torch.int64),
-        num_groups=1,
-        mismatched_log_ratio=torch.empty(0),
-    )
-    assert make_objective(choice).loss(groups).item() == expected.loss(groups).item()
-
-
-def test_kto_with_a_public_baseline_is_the_one_that_was_asked_for() -> None:
-    groups = ScoredGroups(
-        policy=torch.tensor([-2.0, -3.0, -4.5]),
-        reference=torch.tensor([-3.0, -3.5, -3.0]),
-        desirable=torch.tensor([True, False, True]),
-        group_index=torch.zeros(3, dtype=torch.int64),
-        num_groups=1,
-        mismatched_log_ratio=torch.empty(0),
-    )
-    weights = {"beta": 0.5, "desirable_weight": 1.5, "undesirable_weight": 0.5, "nll_weight": 0.3}
-    choice = schema.Kto(name="kto", kl_baseline="public", **weights)
-    found = make_objective(choice).of_round(2.0).loss(groups)
-    expected = objectives.public_kto(**weights).of_round(2.0).loss(groups)
-    assert found.item() == expected.item()
+    assert make_objective(choice) == expected
 
 
 def test_step_sizes() -> None:

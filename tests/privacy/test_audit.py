@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,11 @@ from helpers.planted_faults import (
     right,
     source,
 )
-from pkgllm.objectives import objective as objectives
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from helpers.tiny_objectives import at_baseline
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.kto import Kto
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.privacy.audit import (
     Finding,
     noise_findings,
@@ -228,6 +232,7 @@ def batch_gradients(objective: Objective, examples: Sequence[int]) -> Tensor:
             policy=ratios,
             reference=torch.zeros(count),
             desirable=torch.ones(count, dtype=torch.bool),
+            num_tokens=torch.ones(count, dtype=torch.int64),
             group_index=torch.arange(count),
             num_groups=count,
             mismatched_log_ratio=mismatched[chosen],
@@ -237,15 +242,20 @@ def batch_gradients(objective: Objective, examples: Sequence[int]) -> Tensor:
     return found
 
 
-WEIGHTS = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "nll_weight": 0.0}
+WEIGHTS: dict[str, Any] = {
+    "beta": 0.1,
+    "desirable_weight": 1.0,
+    "undesirable_weight": 1.0,
+    "nll_weight": 0.0,
+}
 
 
 @pytest.mark.parametrize(
     ("objective", "length"),
     [
-        (objectives.apo_zero(**WEIGHTS), 1.0),
-        (objectives.public_kto(**WEIGHTS).of_round(20.0), 0.42),
-        (objectives.kto(**WEIGHTS), None),
+        (ApoZero(**WEIGHTS), 1.0),
+        (at_baseline(Kto(kl_baseline="public", **WEIGHTS), 20.0), 0.42),
+        (Kto(**WEIGHTS), None),
     ],
     ids=["apo_zero", "public kto", "kto"],
 )

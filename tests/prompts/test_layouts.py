@@ -9,7 +9,7 @@ from helpers.labelled_groups import (
     label_lists,
     own_groups,
 )
-from pkgllm.objectives.objective import dpo
+from pkgllm.objectives.dpo import Dpo
 from pkgllm.prompts.groups import Group
 from pkgllm.prompts.partition.layouts import (
     LabelCounts,
@@ -52,7 +52,7 @@ def test_a_cut_that_leaves_all_changes_nothing() -> None:
 
 def moved_by_matched_pairs(groups: tuple[Group, ...]) -> list[bool]:
     """Tell of each completion whether the loss of matched pairs depends on it."""
-    objective = dpo(beta=0.1, nll_weight=0, pairs="matched")
+    objective = Dpo(beta=0.1, nll_weight=0, pairs="matched")
     branches = branches_of(groups, objective)
     policy = torch.zeros(sum(len(found) for _, found in branches), requires_grad=True)
     loss = objective.loss(scored_groups(branches, policy, torch.zeros(len(policy))))

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from pkgllm.federation.rounds import sample_cohort
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.kto import Kto
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.batches import branches_of, draw_batches
 from pkgllm.training.lane_passes import branch_tokens
 from pkgllm.training.local import LocalSteps
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "bench_population.py"
-KTO = objectives.kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+KTO = Kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes import projection
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.kto import Kto
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.training import cohort, lane_passes
@@ -37,8 +38,8 @@ from pkgllm.training.reference import ReferenceCache
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cost_model.py"
 ROOM = 2**30
-KTO = objectives.kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
-APO_ZERO = objectives.apo_zero(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+KTO = Kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+APO_ZERO = ApoZero(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
 WORK = {
     "prompt_tokens": 40,
     "completions": 5,

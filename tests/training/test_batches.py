@@ -7,13 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.tiny_groups import a_group
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
 from pkgllm.training.local import LocalSteps
 
-KTO = objectives.kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+KTO = Kto(beta=0.1, desirable_weight=1, undesirable_weight=1, nll_weight=0)
 
 
 def some_groups(count: int) -> list[Group]:
@@ -74,12 +76,12 @@ def test_clients_rounds_and_seeds_draw_in_their_own_order() -> None:
     assert len(orders) == 8
 
 
-FIRST = a_group((5, 6), [(20, 2)], [(21, 2), (22, 2)], ((30, 2),))
-SECOND = a_group((7,), [(23, 2), (24, 2)], [], ((31, 2), (32, 2)))
+FIRST = a_group((5, 6), [(20, 2)], [(21, 2), (2,)], ((30, 2),))
+SECOND = a_group((7,), [(23, 2), (24, 25, 2)], [], ((31, 2), (32, 2)))
 
 
 @pytest.mark.parametrize(
-    ("objective", "mismatched"), [(KTO, True), (objectives.dpo(beta=0.1, nll_weight=0), False)]
+    ("objective", "mismatched"), [(KTO, True), (Dpo(beta=0.1, nll_weight=0), False)]
 )
 def test_mismatched_completions_come_last_and_only_where_they_are_needed(
     objective: Objective, mismatched: bool
@@ -93,13 +95,14 @@ def test_mismatched_completions_come_last_and_only_where_they_are_needed(
 
 def test_log_probabilities_are_taken_apart_by_hand() -> None:
     branches = branches_of([FIRST, SECOND], KTO)
-    # First: 20, 21, 22, then the mismatched 30; second: 23, 24, then 31 and 32.
+    # First: 20, 21, nothing but the end, then the mismatched 30; second: 23, 24, then 31 and 32.
     policy = torch.tensor([-1.0, -2, -3, -4, -5, -6, -7, -8], requires_grad=True)
     reference = torch.tensor([-1.5, -2, -2.5, -5, -5.5, -6, -7, -6])
     found = scored_groups(branches, policy, reference)
     assert found.policy.tolist() == [-1, -2, -3, -5, -6]
     assert found.reference.tolist() == [-1.5, -2, -2.5, -5.5, -6]
     assert found.desirable.tolist() == [True, False, False, True, True]
+    assert found.num_tokens.tolist() == [2, 2, 1, 2, 3]
     assert found.group_index.tolist() == [0, 0, 0, 1, 1]
     assert found.num_groups == 2
     assert found.mismatched_log_ratio.tolist() == [1, 0, -2]
@@ -109,7 +112,7 @@ def test_log_probabilities_are_taken_apart_by_hand() -> None:
 
 
 def test_without_a_reference_no_log_ratio_is_left() -> None:
-    branches = branches_of([FIRST, SECOND], objectives.sft())
+    branches = branches_of([FIRST, SECOND], Sft())
     policy = torch.tensor([-1.0, -2, -3, -5, -6], requires_grad=True)
     found = scored_groups(branches, policy, None)
     assert found.log_ratio.tolist() == [0] * 5

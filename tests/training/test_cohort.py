@@ -35,7 +35,7 @@ from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.apo_zero import ApoZero
 from pkgllm.objectives.objective import Objective
 from pkgllm.prompts.groups import Group
 from pkgllm.training import lane_passes, sequential
@@ -105,7 +105,7 @@ def test_lanes_take_the_baseline_that_the_server_sends(
     assert_close(train(lanes, adapters, kl_baseline=2.5, **terms), expected)
     # What was sent in one call is not what counts in the next.
     zero = train(lanes, adapters, kl_baseline=0.0, **terms)
-    apo_zero = objectives.apo_zero(**WEIGHTS, nll_weight=0.25)
+    apo_zero = ApoZero(**WEIGHTS, nll_weight=0.25)
     assert_same_bits(zero, train(lane_trainer(policy, apo_zero, steps=steps), adapters, **terms))
     assert all(largest_gap(zero[c].adapter, expected[c].adapter) > 1e-4 for c in adapters)
 

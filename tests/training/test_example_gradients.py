@@ -12,11 +12,13 @@ from torch import Tensor
 from helpers.tiny_cohorts import OBJECTIVES, ROOM, SEED, cache, own_adapters, some_groups
 from helpers.tiny_decoders import tiny_decoder, with_random_adapter
 from helpers.tiny_groups import Ids, a_group, a_policy
+from helpers.tiny_objectives import ByFunction
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import AdapterState, attach_adapter, load_adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.prompts.groups import Group
 from pkgllm.training import lane_passes, sequential
 from pkgllm.training.cohort import LaneTrainer
@@ -277,7 +279,7 @@ def test_an_example_that_fails_does_so_alone(
     tokens = lane_passes.branch_tokens((groups[2], groups[2].completions))
     cost = PassCost.of(setting.decoder, longest_group=tokens, checkpoint=False)
     budget = ROOM if together else cost.total(rows=tokens, lanes=1)
-    failing = Objective(loss, needs_reference=True, needs_mismatched=False)
+    failing = ByFunction(function=loss)
     found, losses = setting.gradients(groups, failing, memory_bytes=budget)
     expected, good = setting.gradients(groups, objective, memory_bytes=budget)
     others = [0, 1, 3, 4]

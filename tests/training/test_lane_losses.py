@@ -10,8 +10,10 @@ from torch import Tensor
 
 from helpers.tiny_cohorts import OBJECTIVES, Tally, cache, some_groups
 from helpers.tiny_groups import Ids, a_group
-from pkgllm.objectives import objective as objectives
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from helpers.tiny_objectives import ByFunction
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
+from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, scored_groups
 from pkgllm.training.lane_losses import lane_losses
@@ -90,11 +92,9 @@ def test_every_lane_gets_what_it_would_get_alone(
 def test_the_likelihood_of_two_lanes_by_hand() -> None:
     first = [a_group((5, 6), [(7, 2), (8, 2)], [(9, 2)]), a_group((3,), [(4, 2)], [])]
     second = [a_group((5, 6), [(9, 2)], [(7, 2)])]
-    lanes = [branches_of(groups, objectives.sft()) for groups in (first, second)]
+    lanes = [branches_of(groups, Sft()) for groups in (first, second)]
     log_probs = torch.tensor([-1.0, -3.0, -8.0, -4.0, -5.0, -8.0])
-    losses, gradient = lane_losses(
-        lanes, a_pass(lanes, log_probs), objectives.sft(), cache(invented)
-    )
+    losses, gradient = lane_losses(lanes, a_pass(lanes, log_probs), Sft(), cache(invented))
     # The mean over groups of the mean over desirable completions: ((1 + 3) / 2 + 4) / 2, and 5.
     assert losses == [3.0, 5.0]
     assert gradient.tolist() == [-0.25, -0.25, 0.0, -0.5, -1.0, 0.0]
@@ -129,7 +129,7 @@ def at_lane_of(num_groups: int, answer: float | Exception) -> Objective:
             return answer * groups.policy.sum()
         return OBJECTIVES["sdpo"].loss(groups)
 
-    return Objective(loss, needs_reference=True, needs_mismatched=False)
+    return ByFunction(function=loss)
 
 
 @pytest.mark.parametrize("failing", [1, 2, 3])
@@ -159,7 +159,7 @@ def test_every_lane_may_fail() -> None:
     def loss(groups: ScoredGroups) -> Tensor:
         raise errors[groups.num_groups]
 
-    refused = Objective(loss, needs_reference=False, needs_mismatched=False)
+    refused = ByFunction(function=loss, reference=False)
     lanes, scored = scored_lanes(LANES, refused)
     losses, gradient = lane_losses(lanes, scored, refused, cache(invented))
     assert losses == [errors[len(groups)] for groups in LANES]
@@ -203,7 +203,7 @@ def test_an_interrupt_is_no_failure_of_a_lane() -> None:
     def loss(groups: ScoredGroups) -> Tensor:
         raise KeyboardInterrupt
 
-    stopped = Objective(loss, needs_reference=False, needs_mismatched=False)
+    stopped = ByFunction(function=loss, reference=False)
     lanes, scored = scored_lanes(LANES, stopped)
     with pytest.raises(KeyboardInterrupt):
         lane_losses(lanes, scored, stopped, cache(invented))

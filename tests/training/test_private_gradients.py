@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -168,14 +169,12 @@ def test_only_a_baseline_of_the_batch_lets_an_example_move_others(
             own = scored.group_index == number
             policy = torch.where(own, scored.policy, scored.policy.detach())
             loss = objective.loss(
-                type(scored)(
-                    policy,
-                    scored.reference,
-                    scored.desirable,
-                    scored.group_index,
-                    scored.num_groups,
+                replace(
+                    scored,
+                    policy=policy,
                     # A canary whose mismatched pair has become very likely.
-                    scored.mismatched_log_ratio + 200.0 * (groups[0] is GROUPS[0]),
+                    mismatched_log_ratio=scored.mismatched_log_ratio
+                    + 200.0 * (groups[0] is GROUPS[0]),
                 )
             )
             found = torch.autograd.grad(loss * len(groups), parameters, retain_graph=True)

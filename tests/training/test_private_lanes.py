@@ -25,11 +25,13 @@ from helpers.tiny_cohorts import (
     train,
 )
 from helpers.tiny_groups import a_policy
+from helpers.tiny_objectives import ByFunction
 from pkgllm.errors import FederationError, PrivacyError
 from pkgllm.lm.adapter import AdapterState, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
@@ -175,7 +177,7 @@ def test_groups_are_drawn_each_by_itself(policy: PeftModel) -> None:
         return sft.loss(scored)
 
     groups = {"p1": some_groups(6, seed=1)}
-    counting = Objective(loss, needs_reference=False, needs_mismatched=False)
+    counting = ByFunction(function=loss, reference=False)
     settings = GaussianSettings(1.0, 1.0, 2.0)
     trainer = private_trainer(policy, settings, counting, groups, local_steps=1, optimizer="sgd")
     adapters = own_adapters(policy, ["p1"])
@@ -291,7 +293,7 @@ def test_a_group_that_cannot_be_trained_on_adds_nothing_and_fails_nobody(
             raise ZeroDivisionError
         return apo_zero.loss(scored)
 
-    failing = Objective(loss, needs_reference=True, needs_mismatched=False)
+    failing = ByFunction(function=loss)
     adapters = own_adapters(policy, ["p1"])
     settings = GaussianSettings(0.1, 0.5, 3.0)
     one: dict[str, Any] = {"optimizer": "sgd", "local_steps": 1}

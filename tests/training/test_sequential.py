@@ -12,8 +12,10 @@ from helpers.tiny_groups import Ids, a_group, a_policy, log_probability, stir
 from pkgllm.errors import FederationError, ModelError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, update_norm
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import draw_batches
 from pkgllm.training.local import LocalSteps, TrainedClient
@@ -170,19 +172,21 @@ def plain_loop(
     ("objective", "by_hand"),
     [
         (
-            objectives.kto(
-                beta=BETA, desirable_weight=1.3, undesirable_weight=0.6, nll_weight=0.25
-            ),
+            Kto(beta=BETA, desirable_weight=1.3, undesirable_weight=0.6, nll_weight=0.25),
             kto_by_hand,
         ),
         (
-            objectives.public_kto(
-                beta=BETA, desirable_weight=1.3, undesirable_weight=0.6, nll_weight=0.25
+            Kto(
+                beta=BETA,
+                desirable_weight=1.3,
+                undesirable_weight=0.6,
+                nll_weight=0.25,
+                kl_baseline="public",
             ),
             public_kto_by_hand,
         ),
-        (objectives.dpo(beta=BETA, nll_weight=0), dpo_by_hand),
-        (objectives.sft(), sft_by_hand),
+        (Dpo(beta=BETA, nll_weight=0), dpo_by_hand),
+        (Sft(), sft_by_hand),
     ],
     ids=["kto", "public kto", "dpo", "sft"],
 )
@@ -201,7 +205,7 @@ def test_equals_a_plain_loop_without_packing(
     trainer = make_trainer(
         policy, objective, steps=some_steps(optimizer=optimizer, weight_decay=0.01)
     )
-    sent = SENT if objective.loss_by_baseline else None
+    sent = SENT if objective.takes_baseline else None
     trained = train(trainer, start, round_num=7, learning_rate=learning_rate, kl_baseline=sent)
     torch_optimizer = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer]
     expected, loss = plain_loop(
@@ -224,7 +228,7 @@ def test_the_call_decides_and_nothing_that_was_trained_before(tiny_base: BaseMod
         tiny_base.model, lora_rank=2, lora_alpha=4, target_modules="all-linear", seed=0
     )
     start = adapter_state(policy)
-    objective = objectives.dpo(beta=BETA, nll_weight=0)
+    objective = Dpo(beta=BETA, nll_weight=0)
     trainer = make_trainer(policy, objective)
     first = train(trainer, start, learning_rate=1e-2)
     train(trainer, first.adapter, round_num=2, learning_rate=1e-1)
@@ -242,7 +246,7 @@ def test_a_long_gradient_is_cut_to_its_longest(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     start = adapter_state(policy)
     steps = some_steps(optimizer="sgd", local_steps=1, max_grad_norm=0.01)
-    trained = train(make_trainer(policy, objectives.sft(), steps=steps), start, learning_rate=0.5)
+    trained = train(make_trainer(policy, Sft(), steps=steps), start, learning_rate=0.5)
     # Plain SGD goes learning_rate times the gradient: 0.5 * 0.01.
     assert update_norm(start, trained.adapter) == pytest.approx(0.005, rel=1e-3)
 
@@ -250,7 +254,7 @@ def test_a_long_gradient_is_cut_to_its_longest(tiny_base: BaseModel) -> None:
 def test_the_base_model_stays_frozen(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     before = {n: p.clone() for n, p in policy.named_parameters() if "lora_" not in n}
-    trainer = make_trainer(policy, objectives.sft())
+    trainer = make_trainer(policy, Sft())
     train(trainer, adapter_state(policy), learning_rate=1.0)
     after = dict(policy.named_parameters())
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -267,7 +271,7 @@ def test_a_frozen_factor_stays_frozen(tiny_base: BaseModel) -> None:
     )
     start = adapter_state(policy)
     # The second client comes after the adapter was switched off and on for the reference.
-    found = make_trainer(policy, objectives.dpo(beta=BETA, nll_weight=0), COHORT)(
+    found = make_trainer(policy, Dpo(beta=BETA, nll_weight=0), COHORT)(
         {"p1": start, "p2": start}, round_num=1, learning_rate=1e-2
     )
     for done in found.values():
@@ -280,9 +284,7 @@ def test_a_frozen_factor_stays_frozen(tiny_base: BaseModel) -> None:
 
 def test_training_lowers_the_loss(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
-    trainer = make_trainer(
-        policy, objectives.sft(), steps=some_steps(local_steps=8, groups_per_step=3)
-    )
+    trainer = make_trainer(policy, Sft(), steps=some_steps(local_steps=8, groups_per_step=3))
     first = train(trainer, adapter_state(policy), learning_rate=1e-2)
     second = train(trainer, first.adapter, round_num=2, learning_rate=1e-2)
     assert second.loss < first.loss
@@ -290,7 +292,7 @@ def test_training_lowers_the_loss(tiny_base: BaseModel) -> None:
 
 def test_a_cohort_trains_each_client_as_if_alone(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
-    objective = objectives.dpo(beta=BETA, nll_weight=0)
+    objective = Dpo(beta=BETA, nll_weight=0)
     one = adapter_state(policy)
     stir(policy, seed=5)
     adapters = {"p3": one, "p1": adapter_state(policy), "p2": one}
@@ -311,7 +313,7 @@ def test_a_cohort_trains_each_client_as_if_alone(tiny_base: BaseModel) -> None:
 def test_a_client_that_fails_does_so_alone(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     start = adapter_state(policy)
-    objective = objectives.kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+    objective = Kto(beta=BETA, desirable_weight=1, undesirable_weight=1, nll_weight=0)
     without_others = replace(GROUPS[0], mismatched=())
     spoiled = {key: torch.full_like(value, torch.nan) for key, value in start.items()}
     adapters = {"p1": start, "spoiled": spoiled, "lonely": start, "foreign": {}, "p2": start}
@@ -344,7 +346,7 @@ def test_a_loss_that_is_not_finite_names_client_and_round(
     policy = a_policy(tiny_base)
     start = adapter_state(policy)
     next(iter(start.values())).fill_(value)
-    trainer = make_trainer(policy, objectives.sft())
+    trainer = make_trainer(policy, Sft())
     found = trainer({"p1": start}, round_num=4, learning_rate=1e-3)["p1"]
     assert isinstance(found, FederationError)
     assert str(found) == (

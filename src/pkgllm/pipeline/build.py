@@ -16,7 +16,7 @@ from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.objectives import objective as objectives
+from pkgllm.objectives import OBJECTIVES
 from pkgllm.objectives.objective import Objective
 from pkgllm.progress import Progress
 from pkgllm.prompts.audit import audit_prompt
@@ -303,34 +303,9 @@ def check_room(
         )
 
 
-def make_objective(
-    choice: schema.Kto | schema.ApoZero | schema.Dpo | schema.Sdpo | schema.Sft,
-) -> Objective:
+def make_objective(choice: schema.Objective) -> Objective:
     """Return the objective that a configuration names."""
-    match choice:
-        case schema.Sft():
-            return objectives.sft()
-        case schema.Dpo():
-            return objectives.dpo(
-                beta=choice.beta, nll_weight=choice.nll_weight, pairs=choice.pairs
-            )
-        case schema.Sdpo():
-            return objectives.sdpo(beta=choice.beta, nll_weight=choice.nll_weight)
-        case schema.Kto() | schema.ApoZero():
-            make = objectives.apo_zero
-            if choice.name == "kto":
-                make = objectives.public_kto if takes_public_baseline(choice) else objectives.kto
-            return make(
-                beta=choice.beta,
-                desirable_weight=choice.desirable_weight,
-                undesirable_weight=choice.undesirable_weight,
-                nll_weight=choice.nll_weight,
-            )
-
-
-def takes_public_baseline(choice: schema.Objective) -> bool:
-    """Return whether an objective takes a KL baseline that is computed on public prompts."""
-    return isinstance(choice, schema.Kto) and choice.kl_baseline == "public"
+    return OBJECTIVES[choice.name](**choice.model_dump())
 
 
 def make_kl_baseline(
@@ -344,7 +319,7 @@ def make_kl_baseline(
         writer: Writes prompts and completions.
         catalogue: Films of which public prompts are made.
     """
-    if not takes_public_baseline(config.objective):
+    if not make_objective(config.objective).takes_baseline:
         return no_baseline
     builder = _group_builder(config, catalogue, writer)
     groups = public_groups(catalogue, builder, window_settings(config), seed=config.seed)

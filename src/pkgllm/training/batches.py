@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.prompts.groups import Group
 from pkgllm.randomness import stream
 from pkgllm.training.local import LocalSteps
@@ -44,8 +45,8 @@ def branches_of(batch: Sequence[Group], objective: Objective) -> list[Branch]:
     """Return each group with the completions that an objective needs scored, mismatched ones last.
 
     Example:
-        >>> from pkgllm.objectives.objective import sft
-        >>> branches_of([], sft())
+        >>> from pkgllm.objectives.sft import Sft
+        >>> branches_of([], Sft())
         []
     """
     return [
@@ -79,6 +80,11 @@ def scored_groups(
         reference=reference[~is_mismatched],
         desirable=torch.tensor(
             [completion.desirable for group, _ in branches for completion in group.completions],
+            device=policy.device,
+        ),
+        num_tokens=torch.tensor(
+            [len(own.token_ids) for group, _ in branches for own in group.completions],
+            dtype=torch.int64,
             device=policy.device,
         ),
         group_index=torch.repeat_interleave(torch.arange(len(branches)), counts).to(policy.device),

@@ -187,7 +187,7 @@ class LaneTrainer:
             FederationError: If the objective takes a baseline and none was sent, or the other way.
             ModelError: If a single step does not fit into the memory.
         """
-        objective = self._objective.of_round(kl_baseline)
+        self._objective.check_baseline(kl_baseline)
         if not lanes:
             return
         tokens = [lane.most_tokens for lane in lanes]
@@ -207,10 +207,10 @@ class LaneTrainer:
             together = [lanes[index] for index in part]
             # Those with steps left stand first, so that the others are cut off behind them.
             together.sort(key=lambda lane: -len(lane.batches))
-            self._train_together(together, objective, round_num, checkpoint=checkpoint)
+            self._train_together(together, round_num, kl_baseline, checkpoint=checkpoint)
 
     def _train_together(
-        self, lanes: list[Lane], objective: Objective, round_num: int, *, checkpoint: bool
+        self, lanes: list[Lane], round_num: int, kl_baseline: float | None, *, checkpoint: bool
     ) -> None:
         decoder = self._decoder
         values = torch.stack([lane.values for lane in lanes]).to(decoder.device)
@@ -228,14 +228,16 @@ class LaneTrainer:
             active = [lane for lane in lanes if step < len(lane.batches)]
             now = slice(len(active))
             batches = [lane.batches[step] for lane in active]
-            if objective.needs_reference:
+            if self._objective.needs_reference:
                 # Before the pass, so that the two never need memory at the same time.
                 self._reference.log_probabilities([b for batch in batches for b in batch])
             factors = StackedFactors(values[now], gradients[now], decoder.scale, decoder.dtype)
             scored = score_lanes(decoder, batches, factors, checkpoint=checkpoint)
             self.count.tokens += scored.num_tokens
             self.count.padding += scored.num_padding
-            losses, gradient = lane_losses(batches, scored, objective, self._reference)
+            losses, gradient = lane_losses(
+                batches, scored, self._objective, self._reference, kl_baseline
+            )
             for lane, loss in zip(active, losses, strict=True):
                 lane.note(loss, round_num)
             differentiate(decoder, scored, gradient)

@@ -43,6 +43,7 @@ def example_gradients(
     reference: ReferenceCache,
     *,
     memory_bytes: int,
+    kl_baseline: float | None = None,
 ) -> Iterator[ExampleGradients]:
     """Yield the gradient of every example by itself, as many at once as fit into the memory.
 
@@ -55,6 +56,7 @@ def example_gradients(
         objective: What is minimised.
         reference: Cached log-probabilities of the frozen base.
         memory_bytes: What a pass may take beside the model's parameters.
+        kl_baseline: The round's, where the objective takes it from the server; nats.
 
     Raises:
         ModelError: If a single example does not fit into the memory.
@@ -75,7 +77,7 @@ def example_gradients(
             # Before the pass, so that the two never need memory at the same time.
             reference.log_probabilities([branch for lane in together for branch in lane])
         scored = score_lanes(decoder, together, factors)
-        losses, gradient = lane_losses(together, scored, objective, reference)
+        losses, gradient = lane_losses(together, scored, objective, reference, kl_baseline)
         differentiate(decoder, scored, gradient)
         for lane, loss in enumerate(losses):
             if isinstance(loss, Exception) or not math.isfinite(loss):

@@ -18,6 +18,7 @@ def lane_losses(
     scored: ScoredPass,
     objective: Objective,
     reference: ReferenceCache,
+    kl_baseline: float | None = None,
 ) -> tuple[list[float | Exception], Tensor]:
     """Return each lane's loss, and the gradient of their sum by all log-probabilities.
 
@@ -29,6 +30,7 @@ def lane_losses(
         scored: Their pass.
         objective: Of every lane.
         reference: Cached log-probabilities of the frozen base.
+        kl_baseline: The round's, where the objective takes it from the server; nats.
 
     Returns:
         A loss, or what was raised instead, for each lane; and nats' gradients, shape
@@ -45,7 +47,8 @@ def lane_losses(
         own = slice(scored.bounds[number], scored.bounds[number + 1])
         try:
             of_lane = None if cached is None else cached[own]
-            losses.append(objective.loss(scored_groups(branches, log_probs[own], of_lane)))
+            groups = scored_groups(branches, log_probs[own], of_lane)
+            losses.append(objective.loss(groups, kl_baseline))
         except Exception as error:
             failures[number] = error
             losses.append(0 * log_probs[own].sum())

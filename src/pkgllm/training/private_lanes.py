@@ -80,8 +80,8 @@ class PrivateLaneTrainer:
         memory_bytes: What a pass may take beside the model's parameters.
 
     Raises:
-        ValueError: If the objective needs completions of another group than the one in hand: a
-            group's gradient would then depend on two examples.
+        ValueError: If the objective couples the examples of a batch: a group's gradient would then
+            depend on two examples.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class PrivateLaneTrainer:
         charge: Charge,
         memory_bytes: int,
     ) -> None:
-        if objective.needs_mismatched:
+        if objective.couples_examples:
             raise ValueError(
-                "the objective must take each group by itself, got one that needs mismatched "
-                "completions, which are those of another group"
+                "the loss of a group must not depend on the others of its batch, got objective "
+                f"{objective.name}, which couples them"
             )
         self._decoder = decoder
         self._groups = groups
@@ -123,7 +123,7 @@ class PrivateLaneTrainer:
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
-        objective = self._objective.of_round(kl_baseline)
+        self._objective.check_baseline(kl_baseline)
         found: dict[str, TrainedClient | Exception] = {}
         released: dict[str, Mechanism] = {}
         for client, adapter in adapters.items():
@@ -134,11 +134,11 @@ class PrivateLaneTrainer:
                     client,
                     adapter,
                     groups,
-                    objective,
                     mechanism.sampling_probability,
                     round_num=round_num,
                     learning_rate=learning_rate,
                     proximal_mu=proximal_mu,
+                    kl_baseline=kl_baseline,
                     correction=corrections.get(client),
                 )
             except Exception as error:
@@ -164,12 +164,12 @@ class PrivateLaneTrainer:
         client: str,
         adapter: AdapterState,
         groups: Sequence[Group],
-        objective: Objective,
         sampling_probability: float,
         *,
         round_num: int,
         learning_rate: float,
         proximal_mu: float,
+        kl_baseline: float | None,
         correction: AdapterState | None,
     ) -> TrainedClient:
         decoder, layout = self._decoder, self._decoder.layout
@@ -194,9 +194,10 @@ class PrivateLaneTrainer:
                 decoder,
                 values[0],
                 [groups[index] for index in drawn],
-                objective,
+                self._objective,
                 self._reference,
                 memory_bytes=self._memory_bytes,
+                kl_baseline=kl_baseline,
             )
             gradient = private_step_gradient(
                 losses.gradients(parts, first),

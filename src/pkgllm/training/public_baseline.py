@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState, carrying, without_adapter
-from pkgllm.objectives.losses import kl_baseline
+from pkgllm.objectives.kto import kl_estimate
 from pkgllm.prompts.groups import Group
 from pkgllm.training.log_probabilities import Branch, score_alone
 
@@ -18,7 +18,7 @@ class PublicBaseline:
 
     .. math:: z = \max(0, \tfrac1m \sum_j \log\pi(y'_j|x_j) - \log\pi_0(y'_j|x_j))
 
-    is KTO's estimate (:func:`~pkgllm.objectives.losses.kl_baseline`) with two differences: prompts
+    is KTO's estimate (:func:`~pkgllm.objectives.kto.kl_estimate`) with two differences: prompts
     :math:`x_j` and completions :math:`y'_j` are public in place of a batch's, and the policy
     :math:`\pi` is the one that a round starts from in place of each step's.
 
@@ -53,7 +53,7 @@ class PublicBaseline:
                 "the log-probabilities of public prompts, for the KL baseline, must be finite, got "
                 "some that are not; lower training.learning_rate"
             )
-        return kl_baseline(log_ratio).item()
+        return kl_estimate(log_ratio).item()
 
     @cached_property
     def _reference(self) -> Tensor:

@@ -14,7 +14,8 @@ from pkgllm.lm.adapter import (
     trained_parameters,
     without_adapter,
 )
-from pkgllm.objectives.objective import Objective, ScoredGroups
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
@@ -68,17 +69,17 @@ class SequentialTrainer:
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
-        objective = self._objective.of_round(kl_baseline)
+        self._objective.check_baseline(kl_baseline)
         trained: dict[str, TrainedClient | Exception] = {}
         for client, adapter in adapters.items():
             try:
                 trained[client] = self._train(
                     client,
                     adapter,
-                    objective,
                     round_num,
                     learning_rate,
                     proximal_mu=proximal_mu,
+                    kl_baseline=kl_baseline,
                     correction=corrections.get(client),
                 )
             except Exception as error:
@@ -89,11 +90,11 @@ class SequentialTrainer:
         self,
         client: str,
         adapter: AdapterState,
-        objective: Objective,
         round_num: int,
         learning_rate: float,
         *,
         proximal_mu: float,
+        kl_baseline: float | None,
         correction: AdapterState | None,
     ) -> TrainedClient:
         load_adapter_state(self._policy, adapter)
@@ -105,8 +106,8 @@ class SequentialTrainer:
         for batch in draw_batches(
             groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
         ):
-            scored = score(self._policy, batch, objective, self._reference)
-            loss = objective.loss(scored)
+            scored = score(self._policy, batch, self._objective, self._reference)
+            loss = self._objective.loss(scored, kl_baseline)
             if not math.isfinite(loss.item()):
                 raise loss_not_finite(client, round_num, loss.item())
             optimizer.zero_grad(set_to_none=True)

@@ -61,7 +61,7 @@ def cut(groups: Sequence[Group], keep: Callable[[int, int], bool]) -> tuple[Grou
 def paired(groups: Sequence[Group]) -> tuple[Group, ...]:
     """Keep what matched pairs use: as many of each label as the rarer one has, the first ones.
 
-    This is what :func:`pkgllm.objectives.objective.dpo` sees with ``pairs="matched"``, which sets
+    This is what :class:`~pkgllm.objectives.dpo.Dpo` sees with ``pairs="matched"``, which sets
     the i-th desirable completion of a group against its i-th undesirable one.
     """
 

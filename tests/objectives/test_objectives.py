@@ -1,15 +1,24 @@
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.tiny_objectives import at_baseline
 from pkgllm.errors import FederationError
-from pkgllm.objectives import objective as objectives
-from pkgllm.objectives.losses import dpo_loss, kl_baseline, kto_loss
-from pkgllm.objectives.objective import Objective, ScoredGroups, mean_over_groups
+from pkgllm.objectives import OBJECTIVES
+from pkgllm.objectives.apo_zero import ApoZero
+from pkgllm.objectives.dpo import Dpo, dpo_loss
+from pkgllm.objectives.kto import Kto, kl_estimate, kto_loss
+from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.scored_groups import ScoredGroups
+from pkgllm.objectives.sdpo import Sdpo
+from pkgllm.objectives.sft import Sft
 
 nats = st.floats(-20, 20)
 
@@ -20,6 +29,7 @@ def two_groups() -> ScoredGroups:
         policy=torch.tensor([-2.0, -3.0, -4.0, -5.0, -6.0]),
         reference=torch.tensor([-3.0, -3.5, -3.0, -5.0, -9.0]),
         desirable=torch.tensor([True, False, False, False, True]),
+        num_tokens=torch.tensor([2, 3, 1, 4, 2]),
         group_index=torch.tensor([0, 0, 0, 1, 1]),
         num_groups=2,
         mismatched_log_ratio=torch.tensor([0.5, 1.5]),
@@ -32,16 +42,17 @@ def batches(draw: st.DrawFn) -> ScoredGroups:
     num_groups = draw(st.integers(1, 4))
     completions = draw(
         st.lists(
-            st.tuples(st.integers(0, num_groups - 1), st.booleans(), nats, nats),
+            st.tuples(st.integers(0, num_groups - 1), st.booleans(), nats, nats, st.integers(1, 9)),
             min_size=1,
             max_size=14,
         )
     )
-    groups, desirable, policy, reference = zip(*completions, strict=True)
+    groups, desirable, policy, reference, num_tokens = zip(*completions, strict=True)
     return ScoredGroups(
         policy=torch.tensor(policy, dtype=torch.float64, requires_grad=True),
         reference=torch.tensor(reference, dtype=torch.float64),
         desirable=torch.tensor(desirable),
+        num_tokens=torch.tensor(num_tokens),
         group_index=torch.tensor(groups),
         num_groups=num_groups,
         mismatched_log_ratio=torch.empty(0),
@@ -64,16 +75,16 @@ def test_every_group_counts_the_same() -> None:
     groups = two_groups()
     each = kto_loss(groups.log_ratio, groups.desirable, kl_baseline=1.0, beta=0.5)
     expected = (each[:3].mean() + each[3:].mean()) / 2
-    kto = objectives.kto(beta=0.5, desirable_weight=1, undesirable_weight=1, nll_weight=0)
+    kto = Kto(beta=0.5)
     assert kto.loss(groups).item() == pytest.approx(expected.item())
 
 
-WEIGHTS = {"beta": 0.5, "desirable_weight": 1.3, "undesirable_weight": 0.6}
+WEIGHTS: dict[str, Any] = {"beta": 0.5, "desirable_weight": 1.3, "undesirable_weight": 0.6}
 
 
 def test_kto_with_a_baseline_that_was_sent_by_hand() -> None:
     groups = two_groups()
-    loss = objectives.public_kto(**WEIGHTS, nll_weight=0.25).of_round(2.0).loss(groups)
+    loss = Kto(**WEIGHTS, nll_weight=0.25, kl_baseline="public").loss(groups, 2.0)
     # Log-ratios 1, 0.5, -1 and 0, 3; less the baseline and halved -0.5, -0.75, -1.5 and -1, 0.5.
     first = (1.3 * _off(-0.5) + 0.6 * _off(0.75) + 0.6 * _off(1.5)) / 3
     second = (0.6 * _off(1.0) + 1.3 * _off(0.5)) / 2
@@ -91,31 +102,29 @@ def test_sent_the_batchs_own_baseline_it_is_stock_kto(
     groups: ScoredGroups, mismatched: list[float], nll_weight: float
 ) -> None:
     groups = replace(groups, mismatched_log_ratio=torch.tensor(mismatched, dtype=torch.float64))
-    stock = objectives.kto(**WEIGHTS, nll_weight=nll_weight)
-    sent = kl_baseline(groups.mismatched_log_ratio).item()
-    public = objectives.public_kto(**WEIGHTS, nll_weight=nll_weight).of_round(sent)
-    loss, gradient = loss_and_gradient(public, groups)
+    stock = Kto(**WEIGHTS, nll_weight=nll_weight)
+    sent = kl_estimate(groups.mismatched_log_ratio).item()
+    public = replace(stock, kl_baseline="public")
+    loss, gradient = loss_and_gradient(at_baseline(public, sent), groups)
     expected, expected_gradient = loss_and_gradient(stock, groups)
     assert loss == pytest.approx(expected, rel=1e-12)
     torch.testing.assert_close(gradient, expected_gradient)
 
 
 def test_a_round_gives_its_baseline_to_the_objective_that_takes_it() -> None:
-    groups, public = two_groups(), objectives.public_kto(**WEIGHTS, nll_weight=0)
-    zero = objectives.apo_zero(**WEIGHTS, nll_weight=0)
-    assert public.of_round(0.0).loss(groups).item() == zero.loss(groups).item()
-    assert public.of_round(1.0).loss(groups).item() != zero.loss(groups).item()
-    # The next round's is not that of the last.
-    assert public.of_round(0.0).loss(groups).item() == zero.loss(groups).item()
-    assert zero.of_round(None) is zero
-    for missing in (lambda: public.of_round(None), lambda: public.loss(groups)):
+    groups, public, zero = two_groups(), Kto(**WEIGHTS, kl_baseline="public"), ApoZero(**WEIGHTS)
+    assert public.loss(groups, 0.0).item() == zero.loss(groups).item()
+    assert public.loss(groups, 1.0).item() != zero.loss(groups).item()
+    public.check_baseline(1.0)
+    zero.check_baseline(None)
+    for missing in (lambda: public.check_baseline(None), lambda: public.loss(groups)):
         with pytest.raises(FederationError, match="from the server, which sent none; give both"):
             missing()
     with pytest.raises(FederationError, match=r"sent the KL baseline 1\.5, and the objective"):
-        zero.of_round(1.5)
+        zero.check_baseline(1.5)
     for impossible in (-0.1, math.nan, math.inf):
         with pytest.raises(ValueError, match="kl_baseline must be finite and at least 0, got"):
-            public.of_round(impossible)
+            public.check_baseline(impossible)
 
 
 def test_dpo_takes_every_pair_inside_a_group_and_none_across() -> None:
@@ -123,7 +132,7 @@ def test_dpo_takes_every_pair_inside_a_group_and_none_across() -> None:
     ratio = groups.log_ratio
     within_first = dpo_loss(ratio[[0, 0]], ratio[[1, 2]], beta=0.5).mean()
     within_second = dpo_loss(ratio[4], ratio[3], beta=0.5)
-    loss = objectives.dpo(beta=0.5, nll_weight=0).loss(groups)
+    loss = Dpo(beta=0.5).loss(groups)
     assert loss.item() == pytest.approx(((within_first + within_second) / 2).item())
 
 
@@ -138,7 +147,7 @@ def test_matched_dpo_pairs_first_with_first(groups: ScoredGroups, beta: float) -
             each = dpo_loss(winner, loser, beta=beta)
             expected = expected + each / len(pairs) / groups.num_groups
     (gradient,) = torch.autograd.grad(expected, groups.policy)
-    objective = objectives.dpo(beta=beta, nll_weight=0, pairs="matched")
+    objective = Dpo(beta=beta, nll_weight=0, pairs="matched")
     loss, ours = loss_and_gradient(objective, groups)
     assert loss == pytest.approx(expected.item(), rel=1e-9, abs=1e-12)
     torch.testing.assert_close(ours, gradient)
@@ -148,7 +157,7 @@ def test_matched_dpo_leaves_out_what_is_over() -> None:
     groups = two_groups()
     ratio = groups.log_ratio
     pairs = dpo_loss(ratio[[0, 4]], ratio[[1, 3]], beta=0.5)
-    matched = objectives.dpo(beta=0.5, nll_weight=0.25, pairs="matched")
+    matched = Dpo(beta=0.5, nll_weight=0.25, pairs="matched")
     # The likelihood term, 4, is that of every desirable completion.
     assert matched.loss(groups).item() == pytest.approx(pairs.mean().item() + 0.25 * 4)
 
@@ -169,8 +178,8 @@ def test_sdpo_against_one_undesirable_completion_is_dpo(groups: ScoredGroups, be
         desirable=groups.desirable[kept],
         group_index=groups.group_index[kept],
     )
-    soft, soft_gradient = loss_and_gradient(objectives.sdpo(beta=beta, nll_weight=0), fewer)
-    plain, plain_gradient = loss_and_gradient(objectives.dpo(beta=beta, nll_weight=0), fewer)
+    soft, soft_gradient = loss_and_gradient(Sdpo(beta=beta), fewer)
+    plain, plain_gradient = loss_and_gradient(Dpo(beta=beta), fewer)
     # The order of a sum may differ.
     assert soft == pytest.approx(plain, rel=1e-12)
     torch.testing.assert_close(soft_gradient, plain_gradient, rtol=1e-12, atol=1e-14)
@@ -178,13 +187,13 @@ def test_sdpo_against_one_undesirable_completion_is_dpo(groups: ScoredGroups, be
 
 def test_sdpo_adds_the_likelihood_of_the_desirable_completions() -> None:
     groups = two_groups()
-    plain = objectives.sdpo(beta=0.5, nll_weight=0).loss(groups).item()
-    weighted = objectives.sdpo(beta=0.5, nll_weight=0.25).loss(groups).item()
+    plain = Sdpo(beta=0.5).loss(groups).item()
+    weighted = Sdpo(beta=0.5, nll_weight=0.25).loss(groups).item()
     assert weighted == pytest.approx(plain + 0.25 * 4)
 
 
 def test_sdpo_is_mapped_over_batches_of_one_size() -> None:
-    groups, objective = two_groups(), objectives.sdpo(beta=0.5, nll_weight=0)
+    groups, objective = two_groups(), Sdpo(beta=0.5)
 
     def loss(policy: torch.Tensor, desirable: torch.Tensor) -> torch.Tensor:
         return objective.loss(replace(groups, policy=policy, desirable=desirable))
@@ -203,7 +212,7 @@ def test_sdpo_reads_no_value_and_makes_nothing_on_another_device() -> None:
     groups = two_groups()
     # A meta tensor has a device and a shape but no values, so a shape that depends on them fails.
     policy = groups.policy.to("meta").requires_grad_()
-    loss = objectives.sdpo(beta=0.5, nll_weight=0).loss(
+    loss = Sdpo(beta=0.5).loss(
         replace(
             groups,
             policy=policy,
@@ -219,9 +228,9 @@ def test_sdpo_reads_no_value_and_makes_nothing_on_another_device() -> None:
 @pytest.mark.parametrize(
     "objective",
     [
-        objectives.dpo(beta=0.5, nll_weight=0),
-        objectives.dpo(beta=0.5, nll_weight=0, pairs="matched"),
-        objectives.sdpo(beta=0.5, nll_weight=0),
+        Dpo(beta=0.5),
+        Dpo(beta=0.5, nll_weight=0, pairs="matched"),
+        Sdpo(beta=0.5),
     ],
     ids=["dpo", "dpo-matched", "sdpo"],
 )
@@ -247,7 +256,8 @@ def test_a_group_without_a_pair_counts_zero(objective: Objective, completion: in
 def test_only_what_is_counted_enters_a_mean() -> None:
     values = torch.tensor([1.0, 50.0, 3.0, torch.nan, 8.0], requires_grad=True)
     counted = torch.tensor([True, False, True, False, True])
-    mean = mean_over_groups(values, torch.tensor([0, 0, 0, 1, 2]), 3, counted)
+    groups = replace(two_groups(), group_index=torch.tensor([0, 0, 0, 1, 2]), num_groups=3)
+    mean = groups.mean(values, counted=counted)
     assert mean.item() == pytest.approx((2 + 0 + 8) / 3)
     mean.backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None
@@ -257,24 +267,59 @@ def test_only_what_is_counted_enters_a_mean() -> None:
 def test_likelihood_term_is_the_mean_over_desirable_completions() -> None:
     groups = two_groups()
     # -log p of the desirable ones: 2 in group 0, 6 in group 1; mean over groups 4.
-    assert objectives.sft().loss(groups).item() == pytest.approx(4.0)
+    assert Sft().loss(groups).item() == pytest.approx(4.0)
     for weight in (0.0, 0.25):
-        apo = objectives.apo_zero(
-            beta=0.5, desirable_weight=1, undesirable_weight=1, nll_weight=weight
-        )
+        apo = ApoZero(beta=0.5, nll_weight=weight)
         each = kto_loss(groups.log_ratio, groups.desirable, kl_baseline=0.0, beta=0.5)
         plain = (each[:3].mean() + each[3:].mean()) / 2
         assert apo.loss(groups).item() == pytest.approx(plain.item() + weight * 4.0)
 
 
-def test_what_each_objective_asks_for() -> None:
-    weights = {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0, "nll_weight": 0.0}
-    assert objectives.kto(**weights).needs_mismatched
-    assert not objectives.apo_zero(**weights).needs_mismatched
-    for public in (objectives.public_kto(**weights), objectives.public_kto(**weights).of_round(1)):
-        assert public.needs_reference
-        assert not public.needs_mismatched
-    for pairwise in (objectives.dpo, objectives.sdpo):
-        assert pairwise(beta=0.1, nll_weight=0).needs_reference
-        assert not pairwise(beta=0.1, nll_weight=0).needs_mismatched
-    assert not objectives.sft().needs_reference
+@pytest.mark.parametrize(
+    "objective",
+    [*(OBJECTIVES[name](name=name) for name in OBJECTIVES), Kto(kl_baseline="public")],
+    ids=lambda objective: f"{objective.name} {getattr(objective, 'kl_baseline', '')}",
+)
+@settings(deadline=None)
+@given(groups=batches())
+def test_the_loss_depends_on_what_the_objective_declares(
+    objective: Objective, groups: ScoredGroups
+) -> None:
+    groups = replace(groups, mismatched_log_ratio=torch.tensor([0.5, 3.0], dtype=torch.float64))
+    sent = 1.5 if objective.takes_baseline else None
+
+    def gradient(of: ScoredGroups) -> torch.Tensor:
+        (found,) = torch.autograd.grad(objective.loss(of, sent), of.policy)
+        return found
+
+    expected = gradient(groups)
+    if not objective.needs_reference:
+        other = replace(groups, reference=groups.reference - 7)
+        assert torch.equal(gradient(other), expected)
+    if not objective.needs_mismatched:
+        empty = replace(groups, mismatched_log_ratio=torch.empty(0, dtype=torch.float64))
+        assert torch.equal(gradient(empty), expected)
+    if objective.needs_pairs:
+        assert not gradient(replace(groups, desirable=torch.zeros_like(groups.desirable))).any()
+    if objective.needs_desirable:
+        assert not expected[groups.group_index == _without_desirable(groups)].any()
+    if not objective.couples_examples:
+        # Whatever the first group holds, the gradient of the others is the same.
+        first = groups.group_index == 0
+        moved = replace(groups, policy=(groups.policy - 3.0 * first).detach().requires_grad_())
+        torch.testing.assert_close(gradient(moved)[~first], expected[~first])
+
+
+def _without_desirable(groups: ScoredGroups) -> int:
+    """A group that has no desirable completion, -1 where each has one."""
+    having = set(groups.group_index[groups.desirable].tolist())
+    return next((group for group in range(groups.num_groups) if group not in having), -1)
+
+
+def test_settings_are_those_of_the_registry_and_need_no_torch() -> None:
+    code = (
+        "import sys; from pkgllm.objectives import OBJECTIVES; "
+        "print(*(made().name for made in OBJECTIVES.own())); assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(OBJECTIVES)

@@ -119,6 +119,11 @@ class Registry(Generic[C]):
             with suppress(ConfigError):
                 yield self[name]
 
+    def refresh(self) -> None:
+        """Look for other packages' choices anew, after one was installed or removed."""
+        for name in self.__dict__.pop("_foreign", {}):
+            self._loaded.pop(name, None)
+
     def _load_foreign(self, point: EntryPoint) -> type[C]:
         package = point.dist.name if point.dist else point.value
         try:

@@ -37,7 +37,6 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.pipeline.build import (
     build_groups,
-    make_objective,
     make_writer,
     populate,
     read_corpus,
@@ -200,7 +199,7 @@ def measure(path: Path, *, cohort_size: int, num_rounds: int) -> Measured:
         trainer = LaneTrainer(
             decoder,
             store,
-            make_objective(config.objective),
+            config.objective,
             ReferenceCache(
                 score,
                 base_digest=base.digest,

@@ -27,7 +27,6 @@ from pkgllm.errors import ModelError, PkgllmError
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import find_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.pipeline.build import make_objective
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import is_batched
 
@@ -378,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _work(config: Experiment, options: argparse.Namespace, cohort_size: int) -> Work:
-    objective, negatives = make_objective(config.objective), config.groups.negatives
+    objective, negatives = config.objective, config.groups.negatives
     completions = config.groups.hidden_facts + negatives.known + negatives.uniform
     return Work(
         prompt_tokens=options.prompt_tokens,

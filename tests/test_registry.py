@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 
 from helpers.plugins import write_plugin
+from pkgllm.config.choices import keys, tag
 from pkgllm.errors import ConfigError
 from pkgllm.registry import Choice, Registry, UnknownChoiceError
 
@@ -54,7 +55,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Choice]:
 
 def test_a_package_adds_choices_and_replaces_none(tools: Registry[Choice]) -> None:
     assert list(tools) == ["brush", "broom", "stick", "ruin"]
-    assert tools["broom"]().name == "broom"
+    assert keys(tools["broom"])["name"].default == "broom"
     assert tools["brush"] is Brush
 
 
@@ -70,7 +71,7 @@ def test_a_broken_package_is_named_and_ignored_where_it_is_not_used(
     tools: Registry[Choice],
 ) -> None:
     assert "ruin" in tools
-    assert [choice().name for choice in tools.usable()] == ["brush", "broom"]
+    assert [tag(choice) for choice in tools.usable()] == ["brush", "broom"]
     with pytest.raises(
         ConfigError,
         match=r"^tool ruin: the package tiny-plugin that provides it cannot be imported: "

@@ -3,7 +3,8 @@ from typing import Any
 
 from pkgllm.config.choices import documentation, keys, parts, tag
 from pkgllm.config.fields import describe, known_keys, locate
-from pkgllm.config.schema import KINDS, Experiment, Kto
+from pkgllm.config.schema import KINDS, Experiment
+from pkgllm.objectives.kto import Kto
 
 
 def _all_parts(section: type[Any] = Experiment) -> Iterator[type[Any]]:

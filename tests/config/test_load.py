@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from pkgllm.config.documents import write_yaml
 from pkgllm.config.load import dump_config, find_config, load_config
-from pkgllm.config.schema import Dpo, Kto
 from pkgllm.errors import ConfigError
+from pkgllm.objectives.dpo import Dpo
+from pkgllm.objectives.kto import Kto
 from pkgllm.shipped import presets_folder
 
 GOOD = """\
@@ -61,7 +62,7 @@ def test_a_missing_configuration_says_where_it_was_looked_for() -> None:
 def test_a_file_is_read_into_the_tree(here: Path) -> None:
     (here / "x.yaml").write_text("\ufeff" + GOOD, encoding="utf-8")
     experiment = load_config("x.yaml", ["adapter.target_modules=[q_proj, v_proj]", "seed=7"])
-    assert experiment.objective == Kto(name="kto", desirable_weight=2.0)
+    assert experiment.objective == Kto(desirable_weight=2.0)
     assert experiment.training.learning_rate == 0.00005
     assert experiment.adapter.target_modules == ("q_proj", "v_proj")
     assert experiment.seed == 7
@@ -131,7 +132,7 @@ def test_what_an_override_breaks_names_the_override(override: str, line: str) ->
 @pytest.mark.usefixtures("here")
 def test_another_choice_keeps_the_keys_that_it_knows() -> None:
     Path("x.yaml").write_text(GOOD.replace("desirable_weight: 2", "beta: 0.5"))
-    assert load_config("x.yaml", ["objective.name=dpo"]).objective == Dpo(name="dpo", beta=0.5)
+    assert load_config("x.yaml", ["objective.name=dpo"]).objective == Dpo(beta=0.5)
 
 
 @pytest.mark.usefixtures("here")

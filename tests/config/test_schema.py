@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pkgllm.config.schema import Experiment, Federated, Kto, Training
+from pkgllm.config.schema import Experiment, Federated, Training
+from pkgllm.objectives.kto import Kto
 
 GOOD: dict[str, Any] = {
     "corpus": {"name": "small_world"},

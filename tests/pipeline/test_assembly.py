@@ -11,19 +11,12 @@ from pkgllm.corpora.redial import read_redial
 from pkgllm.errors import ConfigError, DataError, LeakError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.objectives.apo_zero import ApoZero
-from pkgllm.objectives.dpo import Dpo
-from pkgllm.objectives.kto import Kto
-from pkgllm.objectives.objective import Objective
-from pkgllm.objectives.sdpo import Sdpo
-from pkgllm.objectives.sft import Sft
 from pkgllm.pipeline.build import (
     Population,
     audit_queries,
     build_groups,
     check_room,
     learning_rate,
-    make_objective,
     make_queries,
     make_writer,
     populate,
@@ -285,26 +278,6 @@ def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
     writer = make_writer(choice, base)
     assert (writer.form, writer.instruction) == ("triples", "Be kind.")
     assert (writer.request, writer.max_tokens) == ("A comedy?", 99)
-
-
-@pytest.mark.parametrize(
-    ("choice", "expected"),
-    [
-        (
-            schema.Kto(name="kto", kl_baseline="public", beta=0.5, desirable_weight=1.5),
-            Kto(kl_baseline="public", beta=0.5, desirable_weight=1.5),
-        ),
-        (schema.ApoZero(name="apo_zero", undesirable_weight=0.5), ApoZero(undesirable_weight=0.5)),
-        (schema.Dpo(name="dpo", pairs="matched"), Dpo(pairs="matched")),
-        (schema.Sdpo(name="sdpo", nll_weight=0.3), Sdpo(nll_weight=0.3)),
-        (schema.Sft(name="sft"), Sft()),
-    ],
-    ids=lambda objective: objective.name,
-)
-def test_an_objective_is_the_one_that_was_asked_for(
-    choice: schema.Objective, expected: Objective
-) -> None:
-    assert make_objective(choice) == expected
 
 
 def test_step_sizes() -> None:

@@ -19,7 +19,6 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.pipeline.build import (
     build_groups,
-    make_objective,
     make_writer,
     populate,
     read_corpus,
@@ -63,7 +62,7 @@ class Federation:
         self.trainer = LaneTrainer(
             decoder,
             self.groups,
-            make_objective(config.objective),
+            config.objective,
             self.reference,
             steps=LocalSteps(local_steps=1, groups_per_step=2),
             seed=7,

@@ -13,7 +13,6 @@ from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, read_
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
     build_groups,
-    make_objective,
     make_writer,
     populate,
     read_corpus,
@@ -97,7 +96,7 @@ def train(
             return SequentialTrainer(
                 policy,
                 groups,
-                make_objective(config.objective),
+                config.objective,
                 ReferenceCache(
                     reference_scorer(policy), base_digest=base.digest, memory_bytes=2**20, disk=None
                 ),

@@ -16,7 +16,6 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
     build_groups,
     make_kl_baseline,
-    make_objective,
     make_policy,
     make_writer,
     populate,
@@ -78,7 +77,7 @@ class ByHand:
         trainer = SequentialTrainer(
             self.policy,
             {who: groups},
-            make_objective(self._config.objective),
+            self._config.objective,
             ReferenceCache(
                 reference_scorer(self.policy),
                 base_digest=self._digest,

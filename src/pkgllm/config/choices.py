@@ -121,7 +121,8 @@ def tag(part: type[Any]) -> str | None:
     """Return the ``name`` by which a part is chosen, or None where there is no choice.
 
     Example:
-        >>> from pkgllm.config.schema import Kto, Training
+        >>> from pkgllm.config.schema import Training
+        >>> from pkgllm.objectives.kto import Kto
         >>> tag(Kto), tag(Training)
         ('kto', None)
     """

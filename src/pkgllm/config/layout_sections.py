@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pkgllm.config.mode_sections import Mode
 from pkgllm.config.section import Section
-from pkgllm.config.training_sections import Objective
+from pkgllm.objectives.objective import Objective
 
 
 class ByClient(Section):
@@ -57,7 +57,7 @@ Layout = Annotated[
 
 def layout_problems(layout: Layout, objective: Objective, mode: Mode) -> Iterator[str]:
     """Yield what a layout cannot be combined with, and what to use instead."""
-    if layout.name in ("redistributed", "one_sided") and objective.name in ("dpo", "sdpo"):
+    if layout.name in ("redistributed", "one_sided") and objective.needs_pairs:
         left = (
             "every group holds a single example"
             if layout.name == "redistributed"
@@ -67,10 +67,11 @@ def layout_problems(layout: Layout, objective: Objective, mode: Mode) -> Iterato
             f"layout {layout.name} needs an objective without pairs, because {left}, and "
             f"{objective.name} compares two labels in a group; use objective kto or apo_zero"
         )
-    if layout.name == "one_sided" and objective.name == "sft":
+    if layout.name == "one_sided" and objective.needs_desirable and not objective.needs_pairs:
         yield (
             "layout one_sided needs an objective that learns from undesirable examples too, "
-            "because some clients are left with no others; use objective kto or apo_zero, not sft"
+            "because some clients are left with no others; use objective kto or apo_zero, not "
+            f"{objective.name}"
         )
     if layout.name == "redistributed" and mode.name == "local":
         yield (

@@ -11,7 +11,7 @@ from pkgllm.config.layout_sections import Layout
 from pkgllm.config.mode_sections import Mode
 from pkgllm.config.observation_sections import Observation
 from pkgllm.config.privacy_sections import ClientPrivacy, ExamplePrivacy, NoPrivacy, Privacy
-from pkgllm.config.training_sections import Kto, Objective
+from pkgllm.objectives.objective import Objective
 
 NOT_LINEAR = frozenset(
     {"fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan", "qfedavg"},
@@ -51,7 +51,7 @@ def privacy_problems(
             "mode.name must be federated or centralized with privacy.name example, got local, in "
             "which nothing leaves a client; set privacy.name to none"
         )
-    if isinstance(objective, Kto) and objective.kl_baseline == "batch":
+    if objective.couples_examples:
         yield (
             "objective.name kto with kl_baseline batch does not go with privacy.name example: the "
             "baseline is a mean over the batch, so one example moves the gradient of every other, "

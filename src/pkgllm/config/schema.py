@@ -58,26 +58,21 @@ from pkgllm.config.strategy_rules import strategy_problems
 from pkgllm.config.strategy_sections import FedAvg
 from pkgllm.config.training_sections import (
     Adapter,
-    ApoZero,
     BaseModelChoice,
-    Dpo,
     EmbeddingTraining,
-    Kto,
-    Objective,
-    Sdpo,
-    Sft,
     Training,
 )
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.embeddings import EMBEDDINGS
 from pkgllm.kge.settings import EMBEDDING_MODES, EmbeddingMode, FoldIn, PooledGraph
+from pkgllm.objectives import OBJECTIVES
+from pkgllm.objectives.objective import Objective
 
 __all__ = [
     "KINDS",
     "Adapter",
     "AdaptiveClipping",
     "AnyExperiment",
-    "ApoZero",
     "BaseModelChoice",
     "Baselines",
     "ByClient",
@@ -86,7 +81,6 @@ __all__ = [
     "Clients",
     "DeploymentRuntime",
     "Dirichlet",
-    "Dpo",
     "EmbeddingExperiment",
     "EmbeddingTraining",
     "Evaluation",
@@ -95,7 +89,6 @@ __all__ = [
     "FedAvg",
     "Federated",
     "Groups",
-    "Kto",
     "Layout",
     "Lists",
     "Local",
@@ -103,7 +96,6 @@ __all__ = [
     "Mode",
     "Negatives",
     "NoPrivacy",
-    "Objective",
     "Observation",
     "OneSided",
     "Paired",
@@ -112,9 +104,7 @@ __all__ = [
     "RayRuntime",
     "RedialCorpus",
     "Redistributed",
-    "Sdpo",
     "Section",
-    "Sft",
     "SmallWorldCorpus",
     "Split",
     "Synthetic",
@@ -142,7 +132,7 @@ class Experiment(Section):
     synthetic: Synthetic = Synthetic()
     layout: Layout = ByClient(name="by_client")
     """Which client trains on which examples of the groups."""
-    objective: Objective
+    objective: Annotated[Objective, ChosenFrom(OBJECTIVES)]
     training: Training = Training()
     mode: Mode
     privacy: Privacy = NoPrivacy(name="none")

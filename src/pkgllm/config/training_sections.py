@@ -1,8 +1,6 @@
-"""The base model, its adapter, the objective and how one client trains."""
+"""The base model, its adapter, and how one client trains."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from pkgllm.config.section import NotNegativeFloat, Positive, PositiveFloat, Section
 
@@ -32,70 +30,6 @@ class Adapter(Section):
     the update of the mean."""
     target_modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
     """Names of the linear layers that are adapted; the LM head never is."""
-
-
-class Kto(Section):
-    """Kahneman-Tversky optimisation (Ethayarajh et al. 2024)."""
-
-    name: Literal["kto"]
-    beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
-    desirable_weight: PositiveFloat = 1.0
-    """Weight of a desirable completion; not to be set from private counts."""
-    undesirable_weight: PositiveFloat = 1.0
-    """Weight of an undesirable completion."""
-    nll_weight: NotNegativeFloat = 0.0
-    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
-    kl_baseline: Literal["batch", "public"] = "batch"
-    """Where the KL baseline comes from: the mean over the batch, as in the paper, or public
-    prompts, made of films of the catalogue and nobody's facts, on which the server computes it
-    before each round; that leaves every example's gradient its own."""
-
-
-class ApoZero(Section):
-    """KTO with the KL baseline fixed at 0 (APO-zero for unpaired feedback)."""
-
-    name: Literal["apo_zero"]
-    beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
-    desirable_weight: PositiveFloat = 1.0
-    """Weight of a desirable completion; not to be set from private counts."""
-    undesirable_weight: PositiveFloat = 1.0
-    """Weight of an undesirable completion."""
-    nll_weight: NotNegativeFloat = 0.0
-    """Weight of the likelihood of the desirable completions."""
-
-
-class Dpo(Section):
-    """Direct preference optimisation (Rafailov et al. 2023)."""
-
-    name: Literal["dpo"]
-    beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
-    pairs: Literal["all", "matched"] = "all"
-    """Every desirable completion of a group with every undesirable one, or the first with the
-    first, the second with the second; what is then over is left out."""
-    nll_weight: NotNegativeFloat = 0.0
-    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
-
-
-class Sdpo(Section):
-    """Softmax-DPO: against all undesirable completions of a group at once (Chen et al. 2024)."""
-
-    name: Literal["sdpo"]
-    beta: PositiveFloat = 0.1
-    """How strongly the policy is held to the reference."""
-    nll_weight: NotNegativeFloat = 0.0
-    """Weight of the likelihood of the desirable completions; 0 is the paper's form."""
-
-
-class Sft(Section):
-    """Supervised fine-tuning on the desirable completions."""
-
-    name: Literal["sft"]
-
-
-Objective = Annotated[Kto | ApoZero | Dpo | Sdpo | Sft, Field(discriminator="name")]
 
 
 class Training(Section):

@@ -16,8 +16,6 @@ from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.objectives import OBJECTIVES
-from pkgllm.objectives.objective import Objective
 from pkgllm.progress import Progress
 from pkgllm.prompts.audit import audit_prompt
 from pkgllm.prompts.canaries import Canary, inserted_groups
@@ -303,11 +301,6 @@ def check_room(
         )
 
 
-def make_objective(choice: schema.Objective) -> Objective:
-    """Return the objective that a configuration names."""
-    return OBJECTIVES[choice.name](**choice.model_dump())
-
-
 def make_kl_baseline(
     config: schema.Experiment, policy: PeftModel, writer: PromptWriter, catalogue: Catalogue
 ) -> KlBaseline:
@@ -319,7 +312,7 @@ def make_kl_baseline(
         writer: Writes prompts and completions.
         catalogue: Films of which public prompts are made.
     """
-    if not make_objective(config.objective).takes_baseline:
+    if not config.objective.takes_baseline:
         return no_baseline
     builder = _group_builder(config, catalogue, writer)
     groups = public_groups(catalogue, builder, window_settings(config), seed=config.seed)

@@ -9,7 +9,6 @@ from peft import PeftModel
 from pkgllm.config import schema
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lanes.decoder import LaneDecoder
-from pkgllm.pipeline.build import make_objective
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.prompts.groups import Group
@@ -76,7 +75,7 @@ def make_trainer(
             f"{'one' if release else 'none'} with {privacy.name}"
         )
     chosen = config.training
-    objective = make_objective(config.objective)
+    objective = config.objective
     steps = LocalSteps(
         optimizer=chosen.optimizer,
         local_steps=local_steps,

@@ -18,7 +18,6 @@ from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import (
     check_room,
     make_kl_baseline,
-    make_objective,
     make_policy,
     make_writer,
 )
@@ -137,7 +136,7 @@ def train_deployed(
 
 def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: Path) -> KlBaseline:
     """Return the KL baseline of rounds; public prompts are made of a catalogue beside the keys."""
-    if not make_objective(config.objective).takes_baseline:
+    if not config.objective.takes_baseline:
         return no_baseline
     path = keys / CATALOGUE
     if not path.exists():

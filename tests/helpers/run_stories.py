@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pkgllm.report.run_tables import RunStory
+from pkgllm.report.run_report import RunSummary
 
 _MODELS = ("tuned", "base", "popularity", "item_knn", "ease")
 
@@ -31,7 +31,7 @@ def told(round_num: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def story(**changes: Any) -> RunStory:
+def story(**changes: Any) -> RunSummary:
     generator = np.random.default_rng(0)
     choices: dict[str, Callable[[], list[float]]] = {
         "hits@10": lambda: generator.choice([0.0, 0.5, 1.0], 100).tolist(),
@@ -56,4 +56,4 @@ def story(**changes: Any) -> RunStory:
         },
         "missing": (),
     }
-    return RunStory(**{**parts, **changes})
+    return RunSummary(**{**parts, **changes})

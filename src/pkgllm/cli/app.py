@@ -217,24 +217,16 @@ def compare(
 
     RUN... are the folders of finished runs, or of evaluations of them.
     """
-    from rich.console import Console
-
     from pkgllm.pipeline.evaluation import comparison
-    from pkgllm.report.comparison import comparison_remarks, comparison_tables, comparison_title
-    from pkgllm.report.tables import remarks_table
+    from pkgllm.report.comparison import comparison_document
+    from pkgllm.report.to_terminal import show
 
     if output is not None:
         comparison.check_output(output)
     results = comparison.compare(runs, metrics or comparison.COMPARED_METRICS)
-    console = Console()
-    console.print(comparison_title(results), style="bold", highlight=False, markup=False)
-    for table in comparison_tables(results, width=console.width):
-        console.print(table)
-    console.print()
-    console.print(remarks_table(comparison_remarks(results)))
     if output is not None:
         comparison.write_comparison(results, output)
-        typer.echo(f"\nwritten to {output}")
+    show(comparison_document(results), {} if output is None else {"written to": output})
 
 
 @app.command(epilog=example("pkgllm report runs/first -o first-report"))
@@ -318,25 +310,11 @@ def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":
 
 
 def _show(report: "Report") -> None:
-    from rich.console import Console
+    from pkgllm.report.to_terminal import show
 
-    from pkgllm.report.legacy import legacy_remarks, legacy_tables
-    from pkgllm.report.lists import list_remarks, list_tables
-    from pkgllm.report.tables import remarks, remarks_table, terminal_tables
-
-    tables, tell = {
-        "results": (terminal_tables, remarks),
-        "lists": (list_tables, list_remarks),
-        "legacy": (legacy_tables, legacy_remarks),
-    }[report.name]
-    console = Console()
-    console.print(report.title, style="bold", highlight=False)
-    for table in tables(report.results, width=console.width):
-        console.print(table)
-    console.print()
-    console.print(remarks_table((*report.notes, *tell(report.results))))
-    typer.echo(f"\nall tables: {report.folder / f'{report.name}.md'}")
-    typer.echo(f"as JSON:    {report.folder / f'{report.name}.json'}")
+    place = report.folder / report.name
+    files = {"all tables": place.with_suffix(".md"), "as JSON": place.with_suffix(".json")}
+    show(report.document, files)
 
 
 def main() -> None:

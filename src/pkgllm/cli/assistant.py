@@ -7,7 +7,6 @@ import typer
 
 if TYPE_CHECKING:
     from pkgllm.assistant.guidance import Constraints
-    from pkgllm.pipeline.assistant.recommendation import Advice
 
 
 def recommend(
@@ -103,6 +102,8 @@ def recommend(
         read_rules,
     )
     from pkgllm.pipeline.assistant.recommender import open_recommender
+    from pkgllm.report.recommendations import recommendations_document
+    from pkgllm.report.to_terminal import show
 
     record = read_record(pkg)
     graph = record.graph
@@ -127,7 +128,7 @@ def recommend(
     if as_json:
         typer.echo(json.dumps(advice.as_json(), ensure_ascii=False, indent=2))
     else:
-        _show(advice, show_adapted=show_adapted)
+        show(recommendations_document(advice.as_json(), with_adapted=show_adapted))
 
 
 def _constraints(
@@ -152,27 +153,3 @@ def _property(text: str, option: str) -> tuple[str, str]:
     if not equals or not scope.strip() or not value.strip():
         raise ConfigError(f"{option} {text}: must be SCOPE=VALUE, for example director=Ann Lee")
     return scope.strip(), value.strip()
-
-
-def _show(advice: "Advice", *, show_adapted: bool) -> None:
-    from rich.console import Console
-
-    from pkgllm.report.recommendations import adapted_lines, recommendations_table
-    from pkgllm.report.tables import remarks_table
-
-    told = advice.as_json()
-    console = Console()
-    if advice.bubble is not None:
-        bubble = advice.bubble
-        typer.echo(
-            f"your bubble: {bubble.scope} {bubble.value}, {bubble.support} of {bubble.likes} likes "
-            f"({bubble.lift:.1f} times its share of the catalogue)"
-        )
-    if show_adapted:
-        for line in adapted_lines(told):
-            typer.echo(line)
-        typer.echo()
-    console.print(recommendations_table(told))
-    if advice.notes:
-        console.print()
-        console.print(remarks_table(advice.notes))

@@ -29,20 +29,12 @@ def pie(
 
     Two tiny domains, videos and recipes, are asked with the same model.
     """
-    from rich.console import Console
-
     from pkgllm.pipeline.assistant.pie import reproduce_pie
-    from pkgllm.report.pie import measure_blocks, pie_remarks, pie_title
-    from pkgllm.report.tables import plain_table, remarks_table
+    from pkgllm.report.pie import pie_document
+    from pkgllm.report.to_terminal import show
     from pkgllm.terminal import show_progress
 
     folder = output or Path("runs") / f"pie-{scale}"
-    found = reproduce_pie(scale, folder, show_progress(), adapter=adapter)
-    console = Console()
-    console.print(pie_title(found.results), style="bold", highlight=False, markup=False)
-    for block in measure_blocks(found.results):
-        console.print(plain_table(block))
-    console.print()
-    console.print(remarks_table(tuple(pie_remarks(found.results))))
-    typer.echo(f"\nintervals and differences: {folder / 'pie.md'}")
-    typer.echo(f"as JSON:                   {folder / 'pie.json'}")
+    results = reproduce_pie(scale, folder, show_progress(), adapter=adapter).results
+    files = {"intervals and differences": folder / "pie.md", "as JSON": folder / "pie.json"}
+    show(pie_document(results), files)

@@ -50,23 +50,17 @@ def new(
     typer.echo(f"{file}: the graph of {owner}, with no facts")
 
 
-@pkg_app.command(epilog=example("pkgllm pkg show built/graphs/1.jsonld"))
-def show(file: FileArgument) -> None:
+@pkg_app.command("show", epilog=example("pkgllm pkg show built/graphs/1.jsonld"))
+def show_graph(file: FileArgument) -> None:
     """Print one person's facts, newest last, and rules.
 
     FILE is a graph in JSON-LD or Turtle.
     """
-    from rich.console import Console
-
     from pkgllm.graph.rdf import read_record
-    from pkgllm.report.graphs import graph_table, rules_table
+    from pkgllm.report.graphs import graph_document
+    from pkgllm.report.to_terminal import show
 
-    record = read_record(file)
-    console = Console()
-    console.print(graph_table(record.graph))
-    if record.rules:
-        console.print()
-        console.print(rules_table(record.rules))
+    show(graph_document(read_record(file)))
 
 
 @pkg_app.command(epilog=example('pkgllm pkg like me.jsonld "Heat (1995)" --catalogue cat.json'))
@@ -141,15 +135,14 @@ def history(file: FileArgument) -> None:
 
     FILE is the person's graph.
     """
-    from rich.console import Console
-
     from pkgllm.assistant.editing import changes
     from pkgllm.graph.rdf import read_record
-    from pkgllm.report.graphs import history_table
+    from pkgllm.report.graphs import history_document
+    from pkgllm.report.to_terminal import show
 
     record = read_record(file)
-    lines = [(edit, list(changes(record, edit))) for edit in record.edits]
-    Console().print(history_table(record.owner, lines))
+    edits = [(edit, list(changes(record, edit))) for edit in record.edits]
+    show(history_document(record.owner, edits))
 
 
 @pkg_app.command(epilog=example("pkgllm pkg undo me.jsonld"))
@@ -226,12 +219,11 @@ def list_rules(file: FileArgument) -> None:
 
     FILE is the person's graph.
     """
-    from rich.console import Console
-
     from pkgllm.graph.rdf import read_record
-    from pkgllm.report.graphs import rules_table
+    from pkgllm.report.graphs import rules_document
+    from pkgllm.report.to_terminal import show
 
-    Console().print(rules_table(read_record(file).rules))
+    show(rules_document(read_record(file).rules))
 
 
 @rules_app.command("add", epilog=example("pkgllm pkg rules add me.jsonld avoid genre Horror"))

@@ -24,24 +24,15 @@ def _root() -> None:
 )
 def plan(config: ConfigOption, overrides: SetOption = None) -> None:
     """Tell the epsilon of a whole run, and how loud the noise is, without training."""
-    from rich.console import Console
-
     from pkgllm.config.load import load_config
 
     tree = load_config(config, overrides or [])
 
     from pkgllm.pipeline.privacy.plan import plan_privacy
-    from pkgllm.privacy.statements import statement
-    from pkgllm.report.privacy import plan_remarks, plan_tables
-    from pkgllm.report.tables import remarks_table
+    from pkgllm.report.privacy import plan_document
+    from pkgllm.report.to_terminal import show
 
-    found = plan_privacy(tree)
-    console = Console()
-    console.print(statement(found.guarantee), style="bold", highlight=False, markup=False)
-    for table in plan_tables(found):
-        console.print(table)
-    console.print()
-    console.print(remarks_table(plan_remarks(found)))
+    show(plan_document(plan_privacy(tree)))
 
 
 @privacy_app.command(
@@ -60,8 +51,6 @@ def audit(
     Exits with 1 where a bound lies above the accounted epsilon, or noise, clip or sampling are not
     what they must be.
     """
-    from rich.console import Console
-
     from pkgllm.config.load import load_config
 
     tree = load_config(config, overrides or [])
@@ -69,19 +58,15 @@ def audit(
     from pkgllm.pipeline.privacy.audit import audit_mechanism, claim_of
     from pkgllm.pipeline.privacy.plan import plan_privacy
     from pkgllm.privacy.noise import secure
-    from pkgllm.report.privacy_audit import NOTES, findings_table
-    from pkgllm.report.tables import remarks_table
-    from pkgllm.terminal import TerminalProgress
+    from pkgllm.report.privacy import audit_document
+    from pkgllm.report.to_terminal import show
+    from pkgllm.terminal import show_progress
 
     if epsilon is not None and epsilon <= 0:
         raise ConfigError(f"--epsilon must be above 0, got {epsilon:g}")
     claim = claim_of(plan_privacy(tree), accounted=epsilon)
-    progress = TerminalProgress(Console(stderr=True))
-    findings = audit_mechanism(claim, secure(), progress, num_canaries=canaries)
-    console = Console()
-    console.print(findings_table(findings))
-    console.print()
-    console.print(remarks_table(NOTES))
+    findings = audit_mechanism(claim, secure(), show_progress(), num_canaries=canaries)
+    show(audit_document(findings))
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)
 
@@ -108,8 +93,6 @@ def canaries(
 
     The run folder is for the audit alone: the model has learnt what nobody said.
     """
-    from rich.console import Console
-
     from pkgllm.config.load import load_config
 
     tree = load_config(config, overrides or [])
@@ -120,21 +103,14 @@ def canaries(
     from dataclasses import asdict
 
     from pkgllm.pipeline.privacy.canaries import train_with_canaries
-    from pkgllm.report.privacy_audit import CANARY_NOTES, canaries_table
-    from pkgllm.report.tables import remarks_table
-    from pkgllm.terminal import TerminalProgress
+    from pkgllm.report.privacy import canaries_document
+    from pkgllm.report.to_terminal import show
+    from pkgllm.terminal import show_progress
 
-    found = train_with_canaries(
-        tree,
-        output,
-        TerminalProgress(Console(stderr=True)),
-        count_by_repeats=counts,
-        delta=delta,
+    results = train_with_canaries(
+        tree, output, show_progress(), count_by_repeats=counts, delta=delta
     )
-    console = Console()
-    console.print(canaries_table([asdict(result) for result in found]))
-    console.print()
-    console.print(remarks_table(CANARY_NOTES))
+    show(canaries_document([asdict(result) for result in results]))
 
 
 def _counts(given: list[str]) -> dict[int, int]:

@@ -37,10 +37,8 @@ def sweep(
 
     plan = load_study(config)
 
-    from rich.console import Console
-
-    from pkgllm.report.study_tables import study_remarks, study_tables, study_title
-    from pkgllm.report.tables import remarks_table
+    from pkgllm.report.study import study_document
+    from pkgllm.report.to_terminal import show
     from pkgllm.studies.sweep import failed_runs
     from pkgllm.studies.sweep import sweep as do_sweep
     from pkgllm.terminal import show_progress
@@ -54,13 +52,7 @@ def sweep(
         keep=keep,
         processes=processes,
     )
-    console = Console()
-    console.print(study_title(swept.summary), style="bold", highlight=False, markup=False)
-    for table in study_tables(swept.summary, width=console.width):
-        console.print(table)
-    console.print()
-    console.print(remarks_table(study_remarks(swept.summary)))
-    typer.echo(f"\nall tables: {folder / 'summary.md'}")
-    typer.echo(f"as JSON:    {folder / 'summary.json'}")
+    files = {"all tables": folder / "summary.md", "as JSON": folder / "summary.json"}
+    show(study_document(swept.summary), files)
     if swept.failures:
         raise failed_runs(swept, folder)

@@ -42,10 +42,8 @@ def table2(
 
     plan = load_table(f"tables/table2-{scale}.yaml")
 
-    from rich.console import Console
-
-    from pkgllm.report.results_table import results_remarks, results_title, terminal_results
-    from pkgllm.report.tables import remarks_table
+    from pkgllm.report.model_table import model_table_document
+    from pkgllm.report.to_terminal import show
     from pkgllm.studies.tables.job import RESULTS, failed_rows, reproduce
     from pkgllm.terminal import show_progress
 
@@ -59,13 +57,7 @@ def table2(
         with_tuning=tune,
         processes=processes,
     )
-    console = Console()
-    console.print(results_title(results), style="bold", highlight=False, markup=False)
-    for table in terminal_results(results, width=console.width):
-        console.print(table)
-    console.print()
-    console.print(remarks_table(results_remarks(results)))
-    typer.echo(f"\nall tables: {folder / f'{RESULTS}.md'}")
-    typer.echo(f"as JSON:    {folder / f'{RESULTS}.json'}")
+    files = {"all tables": folder / f"{RESULTS}.md", "as JSON": folder / f"{RESULTS}.json"}
+    show(model_table_document(results), files)
     if failures:
         raise failed_rows(failures, folder)

@@ -1,4 +1,4 @@
-"""What is written down of a run while it trains. Nothing here changes what is trained."""
+"""What is recorded of a run while it trains. Nothing here changes what is trained."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from pkgllm.config import schema
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.runs.events import Step, append_event, write_events
+from pkgllm.runs.events import Step, new_event_file
 from pkgllm.runs.folder import RunFolder
 
 TENSORBOARD = "tensorboard"
@@ -14,11 +14,11 @@ TENSORBOARD = "tensorboard"
 
 
 class Observer:
-    """Writes down what each round tells: metrics, timings, validations, and TensorBoard's events.
+    """Records each round's metrics, timings and validation, in files and for TensorBoard.
 
     Args:
-        run: The run folder; where a run goes on, its files end with the last round that is kept.
-        choice: What is wanted.
+        run: The run folder; where a run is resumed, its files end with the last round that is kept.
+        choice: What is recorded.
         validation: Ranks the validation part with an adapter.
     """
 
@@ -31,8 +31,9 @@ class Observer:
         self._run = run
         self._choice = choice
         self._validation = validation
-        if choice.tensorboard:
-            write_events(run.path / TENSORBOARD, steps(run))
+        wanted = choice.tensorboard
+        # Written anew from the records, so that no round is drawn twice after a resumption.
+        self._events = new_event_file(run.path / TENSORBOARD, steps(run)) if wanted else None
 
     def after_round(
         self,
@@ -42,7 +43,7 @@ class Observer:
         metrics: Mapping[str, object],
         timings: Mapping[str, object],
     ) -> None:
-        """Write down a round.
+        """Record a round.
 
         Args:
             round_num: The round.
@@ -53,24 +54,29 @@ class Observer:
         Raises:
             RunError: If a file cannot be written.
         """
-        found: dict[str, object] = {}
-        taken = dict(timings)
+        validation: dict[str, object] = {}
+        timings = {"round_num": round_num, **timings}
         if self._validation is not None and round_num % self._choice.evaluate_every == 0:
             started = time.perf_counter()
-            found = {"round_num": round_num, **self._validation(adapter)}
-            taken["validation_seconds"] = time.perf_counter() - started
+            validation = {"round_num": round_num, **self._validation(adapter)}
+            timings["validation_seconds"] = time.perf_counter() - started
         metrics = {"round_num": round_num, **metrics}
-        taken = {"round_num": round_num, **taken, "time": time.time()}
+        timings["time"] = time.time()
         self._run.append_metrics(metrics)
-        self._run.append_timings(taken)
-        if found:
-            self._run.append_validation(found)
-        if self._choice.tensorboard:
-            append_event(self._run.path / TENSORBOARD, _step(metrics, taken, found))
+        self._run.append_timings(timings)
+        if validation:
+            self._run.append_validation(validation)
+        if self._events is not None:
+            self._events.add(_step(metrics, timings, validation))
+
+    def close(self) -> None:
+        """End what writes for TensorBoard."""
+        if self._events is not None:
+            self._events.close()
 
 
 def steps(run: RunFolder) -> Iterator[Step]:
-    """Yield what the files of a run tell of its rounds.
+    """Yield the measures of each round that a run has recorded.
 
     Raises:
         RunError: If a file cannot be read or is damaged.
@@ -93,21 +99,21 @@ def _step(
         **_scalars("validation", validation),
         **_scalars("timings", timings),
     }
-    when = scalars.pop("timings/time", 0.0)
-    return Step(metrics["round_num"], when, scalars)
+    ended = scalars.pop("timings/time", 0.0)
+    return Step(metrics["round_num"], ended, scalars)
 
 
 def _scalars(group: str, record: Mapping[str, object]) -> dict[str, float]:
-    """Return the numbers of a record by tag; of clients, how many they are, never who."""
-    found: dict[str, float] = {}
+    """Return the numbers of a record by tag; clients are counted, never named."""
+    scalars: dict[str, float] = {}
     for name, value in record.items():
         match name, value:
             case "round_num", _:
                 pass
             case "cohort" | "failed", list() | dict():
-                found[f"{group}/{name}"] = len(value)
+                scalars[f"{group}/{name}"] = len(value)
             case _, int() | float():
-                found[f"{group}/{name}"] = value
+                scalars[f"{group}/{name}"] = value
             case _, dict():
-                found |= _scalars(f"{group}/{name}", value)
-    return found
+                scalars |= _scalars(f"{group}/{name}", value)
+    return scalars

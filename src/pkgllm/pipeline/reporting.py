@@ -1,4 +1,4 @@
-"""The report of a run, finished or not: read what its folder tells, write tables and plots."""
+"""The report of a run, finished or not: read the records in its folder, write tables and plots."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline.embeddings.history import embedding_facts, missing_epochs, read_epochs
 from pkgllm.pipeline.evaluation.predictions import printable, read_predictions
 from pkgllm.pipeline.evaluation.ranking import run_title
-from pkgllm.report.blocks import list_block, overall, spread_blocks
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
-from pkgllm.report.run_tables import Round, RunStory, markdown_report
-from pkgllm.report.tables import remarks
+from pkgllm.report.ranking import overall_document
+from pkgllm.report.run_report import Round, RunSummary, run_document
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 
 REPORT = "report.md"
@@ -32,7 +32,7 @@ def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[st
             in it stay.
 
     Returns:
-        The report, and what it could not tell.
+        The report, and what is missing in it.
 
     Raises:
         RunError: If the folder is no run, a file in it is damaged, nothing can be drawn, or the
@@ -40,8 +40,8 @@ def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[st
         ConfigError: If the run's configuration does not load.
     """
     check_plots()
-    story = read_story(path)
-    plots = draw_plots(story)
+    run = read_run(path)
+    plots = draw_plots(run)
     folder = path / "report" if output is None else output
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,13 +55,13 @@ def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[st
     for name, forms in plots.items():
         for form, content in forms.items():
             write_atomically(folder / f"{name}.{form}", content)
-    shown = {caption: f"{name}.png" for name, caption in captions(story).items()}
-    write_atomically(folder / REPORT, markdown_report(story, shown))
-    return folder / REPORT, story.missing
+    shown = {caption: f"{name}.png" for name, caption in captions(run).items()}
+    write_atomically(folder / REPORT, markdown(run_document(run, shown), level=1))
+    return folder / REPORT, run.missing
 
 
-def read_story(path: Path) -> RunStory:
-    """Read what a run folder tells so far.
+def read_run(path: Path) -> RunSummary:
+    """Read the records that a run folder holds so far.
 
     Raises:
         RunError: If the folder is no run, or a file in it is damaged.
@@ -77,7 +77,7 @@ def read_story(path: Path) -> RunStory:
     unfinished = tuple(_unfinished(run))
     if isinstance(config, schema.EmbeddingExperiment):
         epochs = read_epochs(config, run)
-        return RunStory(
+        return RunSummary(
             title=title,
             facts=(*embedding_facts(config), *_origin(run)),
             mode=config.mode.name,
@@ -91,7 +91,7 @@ def read_story(path: Path) -> RunStory:
     losses = tuple(_losses(run)) if local else ()
     validations = tuple(_validations(run))
     trained = _missing(config, run, len(rounds), len(losses), len(validations))
-    return RunStory(
+    return RunSummary(
         title=title,
         facts=(*_facts(config), *_origin(run)),
         mode=config.mode.name,
@@ -168,8 +168,8 @@ def _rounds(run: RunFolder) -> Iterator[Round]:
         failed, cohort = record.get("failed", {}), record.get("cohort", [])
         if not isinstance(cohort, list) or not isinstance(failed, dict):
             raise RunError(f"{place}: cohort must be a list and failed an object")
-        told = {client: " ".join(str(reason).split()) for client, reason in failed.items()}
-        yield {**timings.get(last, {}), **record, "failed": told}
+        reasons = {client: " ".join(str(reason).split()) for client, reason in failed.items()}
+        yield {**timings.get(last, {}), **record, "failed": reasons}
 
 
 def _validations(run: RunFolder) -> Iterator[Round]:
@@ -195,23 +195,21 @@ def _losses(run: RunFolder) -> Iterator[float]:
 
 
 def _round_num(record: Mapping[str, object], last: int, place: str) -> int:
-    found = record.get("round_num")
-    if not isinstance(found, int) or not _is_number(found) or found <= last:
-        raise RunError(f"{place}: round_num must be a whole number above {last}, got {found!r:.60}")
-    return found
+    value = record.get("round_num")
+    if not isinstance(value, int) or not _is_number(value) or value <= last:
+        raise RunError(f"{place}: round_num must be a whole number above {last}, got {value!r:.60}")
+    return value
 
 
 def _is_number(value: object) -> bool:
-    # True is an int, and no number.
+    # A bool is an int as well.
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_results(results: Mapping[str, Any], place: Path) -> None:
     """Fail where the tables of the final evaluation cannot be made."""
     try:
-        list_block(results)
-        for made in (overall(results), spread_blocks(results), remarks(results)):
-            list(made)
+        overall_document(results, title="")
         if not all(isinstance(note, str) for note in results.get("notes", ())):
             raise TypeError("notes")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -222,11 +220,11 @@ def _check_results(results: Mapping[str, Any], place: Path) -> None:
 
 
 def _own_values(run: RunFolder) -> dict[str, dict[str, Sequence[float]]]:
-    found = read_predictions(run.path, run.path.name)
+    predictions = read_predictions(run.path, run.path.name)
     own: dict[str, dict[str, Sequence[float]]] = {"hits@10": {}, "mrr": {}}
-    for model in found.answers:
-        ranks = [found.ranks(model, [client]) for client in found.asked]
-        # Sorted, so that nobody can be told by a place in the row.
+    for model in predictions.answers:
+        ranks = [predictions.ranks(model, [client]) for client in predictions.asked]
+        # Sorted, so that a place in the row identifies nobody.
         own["hits@10"][model] = sorted(float(hits_at_k(r, k=10).mean()) for r in ranks)
         own["mrr"][model] = sorted(float(reciprocal_rank(r).mean()) for r in ranks)
     return own
@@ -234,11 +232,11 @@ def _own_values(run: RunFolder) -> dict[str, dict[str, Sequence[float]]]:
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise cannot("read", path, error) from error
     except ValueError as error:
         raise RunError(f"{path}: must be JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: must be a JSON object, got {found!r:.60}")
-    return found
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: must be a JSON object, got {value!r:.60}")
+    return value

@@ -191,6 +191,8 @@ def going_on(
             raise FederationError(
                 f"{error}; once that is mended, go on with: pkgllm train --resume {run.path}"
             ) from error
+        finally:
+            observer.close()
 
 
 def detail(loss: float | None, update_norm: float | None = None) -> str:

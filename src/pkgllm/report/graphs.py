@@ -1,18 +1,15 @@
-"""One person's graph, rules and edits as tables for the terminal."""
+"""One person's graph, rules and edits as documents."""
 
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from pkgllm.graph.personal_graph import RELATIONS, PersonalGraph
-from pkgllm.graph.personal_record import Edit
+from pkgllm.graph.personal_graph import RELATIONS
+from pkgllm.graph.personal_record import Edit, PersonalRecord
 from pkgllm.graph.rules import Rule
+from pkgllm.report.document import Column, Document, Row, Table, plural, texts
 
-_SAID_BY = {
+_SOURCES = {
     "own_answer": "person",
     "partner_answer": "partner",
     "own_edit": "person, edit",
@@ -20,28 +17,62 @@ _SAID_BY = {
 }
 
 
-def graph_table(graph: PersonalGraph) -> Table:
-    """Return the facts in order of time, with who said so and where."""
+def graph_document(record: PersonalRecord) -> Document:
+    """Return the facts in order of time, with their source and document; then rules, if any."""
+    graph = record.graph
     count_by_relation = Counter(fact.relation for fact in graph.facts)
-    counted = ", ".join(
+    counts = ", ".join(
         f"{count_by_relation[relation]} {relation}"
         for relation in RELATIONS
         if count_by_relation[relation]
     )
-    headings = ("relation", "item", "id", "session", "said by", "document")
-    table = _table(f"{graph.owner}: {counted or 'no facts'}", headings)
-    for fact in graph.facts:
-        cells = (
+    rows = tuple(
+        texts(
             fact.relation,
             fact.name,
             fact.tail,
             str(fact.time.session),
-            _SAID_BY[fact.provenance.source],
+            _SOURCES[fact.provenance.source],
             fact.provenance.document,
         )
-        # Names come from outside and may hold what rich would read as markup.
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
+        for fact in graph.facts
+    )
+    facts = _table(("relation", "item", "id", "session", "said by", "document"), rows)
+    rules = (rules_document(record.rules),) if record.rules else ()
+    return Document(f"{graph.owner}: {counts or 'no facts'}", (facts, *rules))
+
+
+def rules_document(rules: Sequence[Rule]) -> Document:
+    """Return rules in the order in which they were made, with their source and document."""
+    rows = tuple(
+        texts(
+            rule.id,
+            rule.direction,
+            rule.scope,
+            rule.value,
+            f"{rule.strength:g}",
+            _SOURCES[rule.provenance.source],
+            rule.provenance.document,
+        )
+        for rule in rules
+    )
+    headings = ("rule", "direction", "scope", "value", "strength", "said by", "document")
+    return Document(numbered(len(rules), "rule"), (_table(headings, rows),))
+
+
+def history_document(owner: str, edits: Sequence[tuple[Edit, Sequence[str]]]) -> Document:
+    """Return edits in order, each with what it changed, one change a line."""
+    rows = tuple(
+        texts(
+            str(edit.number),
+            edit.time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            edit.action,
+            "\n".join(changes),
+        )
+        for edit, changes in edits
+    )
+    table = _table(("edit", "time", "action", "changes"), rows)
+    return Document(f"{owner}: {numbered(len(edits), 'edit')}", (table,))
 
 
 def numbered(count: int, noun: str) -> str:
@@ -51,47 +82,9 @@ def numbered(count: int, noun: str) -> str:
         >>> numbered(0, "rule"), numbered(1, "rule"), numbered(2, "rule")
         ('no rules', '1 rule', '2 rules')
     """
-    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+    return plural(count, noun) if count else f"no {noun}s"
 
 
-def rules_table(rules: Sequence[Rule]) -> Table:
-    """Return rules in the order in which they were made, with who said so and where."""
-    headings = ("rule", "direction", "scope", "value", "strength", "said by", "document")
-    table = _table(numbered(len(rules), "rule"), headings)
-    for rule in rules:
-        cells = (
-            rule.id,
-            rule.direction,
-            rule.scope,
-            rule.value,
-            f"{rule.strength:g}",
-            _SAID_BY[rule.provenance.source],
-            rule.provenance.document,
-        )
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
-
-
-def history_table(owner: str, lines: Sequence[tuple[Edit, Sequence[str]]]) -> Table:
-    """Return edits in order, each with what it changed, one change a line."""
-    table = _table(
-        f"{owner}: {numbered(len(lines), 'edit')}", ("edit", "time", "action", "changes")
-    )
-    for edit, changes in lines:
-        time = edit.time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
-        cells = (str(edit.number), time, edit.action, "\n".join(changes))
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
-
-
-def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in ("document", "time"))
-    return table
+def _table(headings: Sequence[str], rows: tuple[Row, ...]) -> Table:
+    whole = ("document", "time")
+    return Table("", tuple(Column(h, wrap=h not in whole) for h in headings), rows)

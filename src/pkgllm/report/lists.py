@@ -1,4 +1,4 @@
-"""Results of generated lists as tables: for the terminal (rich) and as Markdown.
+"""Results of generated lists as documents: scored honestly, and as published evaluations did.
 
 What share of the answers can be scored at all stands before every precision.
 """
@@ -6,10 +6,16 @@ What share of the answers can be scored at all stands before every precision.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.table import Table
-
-from pkgllm.report.blocks import Block, Label, counted, estimate, number
-from pkgllm.report.tables import estimate_table, markdown_section, plain_table
+from pkgllm.report.document import (
+    Cell,
+    Document,
+    Table,
+    columns,
+    counted,
+    estimate,
+    number,
+    plural,
+)
 
 _RATES = {
     "answer_rate": "answer rate",
@@ -18,107 +24,153 @@ _RATES = {
     "mean_length": "mean length",
 }
 _MEASURES = {"precision": "precision", "recall": "recall", "f1": "F1"}
-_ON_NONEMPTY = {"precision_on_nonempty": "precision if not empty"}
+_INFLATED = {
+    **_MEASURES,
+    "mrr": "MRR",
+    "hits@1": "Hits@1",
+    "hits@3": "Hits@3",
+    "hits@10": "Hits@10",
+}
 
 
-def list_tables(results: Mapping[str, Any], *, width: int) -> Iterator[Table]:
-    """Yield the tables of generated lists for a terminal.
+def lists_document(
+    results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
+) -> Document:
+    """Return the tables of generated lists.
 
     Args:
         results: As made by ``pkgllm.pipeline.evaluation.list_results.list_results``.
-        width: Columns of the terminal; where it is too narrow, the ends of an interval stand below
-            each other.
+        title: What was asked.
+        notes: What a reader must know before the remarks on modes, intervals and failures.
     """
-    for block in estimate_blocks(results):
-        yield estimate_table(block, width)
-    for block in _sample_blocks(results):
-        yield plain_table(block)
+    blocks = (*_estimates(results), *_over_samples(results))
+    return Document(title, blocks, (*notes, *_remarks(results)))
 
 
-def list_remarks(results: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what a reader must know beside the numbers: modes, intervals, failures."""
-    found = [
-        "Every query counts: what is held out of a client with an empty list is missed.",
+def legacy_document(
+    results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
+) -> Document:
+    """Return inflated numbers beside honest ones of the same answers.
+
+    Args:
+        results: As made by ``pkgllm.pipeline.evaluation.legacy.legacy_results``.
+        title: What was asked.
+        notes: What a reader must know beside what inflates the numbers.
+    """
+    rows = tuple(
+        (
+            Cell(f"{model}\n{mode}"),
+            Cell(f"{scores['scored']:,} of {scores['answers']:,}"),
+            *(number(scores[key]) for key in _INFLATED),
+        )
+        for model, modes in results["inflated"].items()
+        for mode, scores in modes.items()
+    )
+    headings = columns("model", "scored", *_INFLATED.values())
+    inflated = Table(
+        "INFLATED. The same answers in the published way", headings, rows, compact=True
+    )
+    honest = (
+        Table(f"Honest. {table.title}", table.columns, table.rows)
+        for table in _estimates(results["honest"])
+    )
+    return Document(title, (inflated, *honest), (*_legacy_remarks(results), *notes))
+
+
+def _remarks(results: Mapping[str, Any]) -> Iterator[str]:
+    yield "Every query counts: what is held out of a client with an empty list is missed."
+    yield (
         "greedy, sampled: free text, one title a line; a line counts where it names one item of "
         f"the catalogue. constrained: up to {results['k']} titles, nothing else can be written. "
-        "ranked: the best candidates of the exact ranking, for comparison.",
-        "[low, high]: 95 % cluster bootstrap interval by client, all samples of a client together."
-        if results["clients"] > 1
-        else "One client only, so no interval can be given.",
-    ]
-    if _sampled(results):
-        found.append(
-            "SD over samples: how much drawing anew changes a value, with n - 1 below; an interval "
-            "tells of the clients alone."
+        "ranked: the best candidates of the exact ranking, for comparison."
+    )
+    if results["clients"] > 1:
+        yield (
+            "[low, high]: 95 % cluster bootstrap interval by client, all samples of a client "
+            "together."
         )
-    for name, entry in _rows(results):
+    else:
+        yield "One client only, so no interval can be given."
+    if _sampled(results):
+        yield (
+            "SD over samples: how much drawing anew changes a value, with n - 1 below; an interval "
+            "covers the choice of clients alone."
+        )
+    for model, mode, entry in _entries(results):
         answers = entry["samples"] * results["clients"]
         if entry["failures"]:
-            found.append(
-                f"{', '.join(name)}: no list in {entry['failures']} of {answers} cases, which all "
+            yield (
+                f"{model}, {mode}: no list in {entry['failures']} of {answers} cases, which all "
                 "count as empty lists."
             )
         if entry["cut_off"]:
-            found.append(
-                f"{', '.join(name)}: {entry['cut_off']} of {answers} answers were cut off at their "
+            yield (
+                f"{model}, {mode}: {entry['cut_off']} of {answers} answers were cut off at their "
                 "longest length; what stands before the cut counts."
             )
-    return tuple(found)
 
 
-def markdown_lists(results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()) -> str:
-    """Return the tables of generated lists as one Markdown section.
+def _legacy_remarks(results: Mapping[str, Any]) -> Iterator[str]:
+    yield "These numbers are inflated, and shown only so that the gap to honest ones can be seen."
+    yield (
+        "Answers without a line, or cut off, leave numerator and denominator alike; only the "
+        "scored ones count."
+    )
+    yield (
+        "A title counts without its last word and anywhere in a line, so other films match; a line "
+        "that repeats a match counts again, so recall can exceed 1."
+    )
+    if results["answers_in_prompts"]:
+        yield (
+            "The prompts held the answers as liked, so copying is enough; the honest scoring of "
+            "these answers measures the leak as well."
+        )
+    honest = results["honest"]
+    yield (
+        "The same answers, scored honestly: a line counts where it names one item of the "
+        f"catalogue, lists are cut to {honest['k']}, and every query counts."
+    )
+    if honest["clients"] > 1:
+        yield "[low, high]: 95 % cluster bootstrap interval by client."
 
-    Args:
-        results: As made by ``pkgllm.pipeline.evaluation.list_results.list_results``.
-        title: The section's heading.
-        notes: Lines for the list at its end, before the remarks.
-    """
-    blocks = (*estimate_blocks(results), *_sample_blocks(results))
-    return markdown_section(title, blocks, (*notes, *list_remarks(results)))
 
-
-def estimate_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+def _estimates(results: Mapping[str, Any]) -> Iterator[Table]:
     """Yield rates first, then precision, recall and F1, micro and macro, with intervals."""
     k = results["k"]
-    yield _block(results, "rates", f"What was answered: {counted(results)}", _RATES)
     at_k = {f"{name}@{k}": f"{heading}@{k}" for name, heading in _MEASURES.items()}
-    yield _block(results, "micro", "Micro: the lists of all clients together", at_k)
-    extra = {f"{name}@{k}": heading for name, heading in _ON_NONEMPTY.items()}
-    yield _block(results, "macro", "Macro: mean over clients of each client's own", at_k | extra)
+    not_empty = {f"precision_on_nonempty@{k}": "precision if not empty"}
+    for part, title, headings in (
+        ("rates", f"What was answered: {counted(results)}", _RATES),
+        ("micro", "Micro: the lists of all clients together", at_k),
+        ("macro", "Macro: mean over clients of each client's own", at_k | not_empty),
+    ):
+        rows = tuple(
+            (Cell(f"{model}\n{mode}"), *(estimate(entry[part][key], "value") for key in headings))
+            for model, mode, entry in _entries(results)
+        )
+        yield Table(title, columns("model", *headings.values()), rows)
 
 
-def _block(results: Mapping[str, Any], part: str, title: str, headings: Mapping[str, str]) -> Block:
-    rows = tuple(
-        (name, tuple(estimate(entry[part][key], "value") for key in headings))
-        for name, entry in _rows(results)
-    )
-    return Block(title, ("model", *headings.values()), rows)
-
-
-def _sample_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
+def _over_samples(results: Mapping[str, Any]) -> Iterator[Table]:
     sampled = _sampled(results)
     if not sampled:
         return
     k = results["k"]
-    columns = [("rates", key, heading) for key, heading in _RATES.items()]
-    columns += [
+    measures = [("rates", key, heading) for key, heading in _RATES.items()]
+    measures += [
         (part, f"{key}@{k}", f"{part} {heading}@{k}")
         for part in ("micro", "macro")
         for key, heading in {"precision": "P", "recall": "R", "f1": "F1"}.items()
     ]
     rows = tuple(
-        (
-            (model, "mean" if key == "mean" else "SD"),
-            tuple(number(over[part][name][key]) for part, name, _ in columns),
-        )
+        (Cell(f"{model}\n{name}"), *(number(over[part][of][key]) for part, of, _ in measures))
         for model, over in sampled.items()
-        for key in ("mean", "sd")
+        for key, name in (("mean", "mean"), ("sd", "SD"))
     )
-    num_samples = max(entry["samples"] for _, entry in _rows(results))
-    plural = "" if num_samples == 1 else "s"
-    title = f"Sampled lists: mean and SD over {num_samples} sample{plural}"
-    yield Block(title, ("model", *(heading for _, _, heading in columns)), rows)
+    samples = plural(max(entry["samples"] for _, _, entry in _entries(results)), "sample")
+    title = f"Sampled lists: mean and SD over {samples}"
+    headings = columns("model", *(heading for _, _, heading in measures))
+    yield Table(title, headings, rows, compact=True)
 
 
 def _sampled(results: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,11 +181,11 @@ def _sampled(results: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(results: Mapping[str, Any]) -> Iterator[tuple[Label, Mapping[str, Any]]]:
+def _entries(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield model and mode with their numbers: written lists first, then ranked ones."""
-    rows = [
-        ((model, mode), entry)
+    entries = [
+        (model, mode, entry)
         for model, modes in results["models"].items()
         for mode, entry in modes.items()
     ]
-    yield from sorted(rows, key=lambda row: row[0][1] == "ranked")
+    yield from sorted(entries, key=lambda entry: entry[1] == "ranked")

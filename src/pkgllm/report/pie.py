@@ -1,14 +1,14 @@
-"""Recommendations to people in a bubble, as tables."""
+"""Recommendations to people in a bubble: as a document, and as one plot."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pkgllm.report.blocks import Block, Cell, estimate
-from pkgllm.report.tables import markdown_section
+from pkgllm.report.document import Cell, Document, Table, columns, estimate
+from pkgllm.report.drawing import LOOKS, images, new_figure, own_settings
 
-SHARE_HEADINGS = {"invalid": "invalid", "in_pie": "in-PIE", "out_pie": "out-PIE"}
+_SHARE_HEADINGS = {"invalid": "invalid", "in_pie": "in-PIE", "out_pie": "out-PIE"}
 _HEADINGS = {
-    **SHARE_HEADINGS,
+    **_SHARE_HEADINGS,
     "precision": "precision@10",
     "recall": "recall@10",
     "rank_gain": "rank gain",
@@ -17,44 +17,33 @@ _HEADINGS = {
 }
 
 
-def markdown_pie(results: Mapping[str, Any]) -> str:
-    """Return everything that was found as one Markdown section.
+def pie_document(results: Mapping[str, Any]) -> Document:
+    """Return each case's measures and paired differences; a terminal shows the measures.
 
     Args:
         results: As made by ``pie_results``.
     """
-    return markdown_section(pie_title(results), pie_blocks(results), tuple(pie_remarks(results)))
+    title = f"Leaving a bubble: {results['title']}"
+    return Document(title, tuple(_tables(results)), (*results["notes"], *_remarks(results)))
 
 
-def pie_title(results: Mapping[str, Any]) -> str:
-    """Return the heading."""
-    return f"Leaving a bubble: {results['title']}"
-
-
-def pie_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield for each case its measures and its paired differences."""
-    for name, measures in zip(results["cases"], measure_blocks(results), strict=True):
-        yield measures
-        rows = tuple(
-            (tuple(pair.replace("-", "\n- ").split("\n")), tuple(map(_difference, of.values())))
-            for pair, of in results["cases"][name]["paired"].items()
-        )
-        yield Block(f"{name}: paired differences", ("difference", *_HEADINGS.values()), rows)
-
-
-def measure_blocks(results: Mapping[str, Any]) -> Iterator[Block]:
-    """Yield for each case its measures."""
+def _tables(results: Mapping[str, Any]) -> Iterator[Table]:
     for name, case in results["cases"].items():
         rows = tuple(
-            ((strategy,), tuple(estimate(of[key], "value") for key in _HEADINGS))
+            (Cell(strategy), *(estimate(of[key], "value") for key in _HEADINGS))
             for strategy, of in case["strategies"].items()
         )
-        yield Block(f"{name}: {_counted(case)}", ("strategy", *_HEADINGS.values()), rows)
+        title = f"{name}: {_counted(case)}"
+        yield Table(title, columns("strategy", *_HEADINGS.values()), rows, compact=True)
+        rows = tuple(
+            (Cell(pair.replace("-", "\n- ")), *map(_difference, of.values()))
+            for pair, of in case["paired"].items()
+        )
+        title = f"{name}: paired differences"
+        yield Table(title, columns("difference", *_HEADINGS.values()), rows, place="page")
 
 
-def pie_remarks(results: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what a reader must know beside the numbers."""
-    yield from results["notes"]
+def _remarks(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"Lists of {results['k']}, the most probable of the whole catalogue without what the graph "
         "speaks of; public facts decide what is invalid (breaks the request) and, of the rest, "
@@ -92,10 +81,37 @@ def _counted(case: Mapping[str, Any]) -> str:
     )
 
 
-def _difference(found: Mapping[str, float | None]) -> Cell:
-    cell = estimate(found, "difference")
-    p_value = found["p_corrected"]
+def _difference(of: Mapping[str, float | None]) -> Cell:
+    cell = estimate(of, "difference")
+    p_value = of["p_corrected"]
     assert p_value is not None
     mark = "**" if p_value < 0.01 else "*" if p_value < 0.05 else ""
-    # A star alone would begin emphasis in Markdown.
-    return Cell(cell.value + mark.replace("*", r"\*"), cell.low, cell.high)
+    return Cell(f"{cell.text}{mark}", cell.value, cell.low, cell.high)
+
+
+def draw_pie(results: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the plot by format: stacked shares of invalid, in-PIE and out-PIE recommendations.
+
+    Args:
+        results: As made by ``pie_results``.
+    """
+    cases = results["cases"]
+    with own_settings():
+        figure, axes = new_figure(1, len(cases), width=3.6 * len(cases), height=4.4)
+        for panel, (name, case) in zip(axes, cases.items(), strict=True):
+            strategies = list(case["strategies"])
+            below = [0.0] * len(strategies)
+            # From the bottom what is wanted most.
+            for (key, label), (colour, *_) in zip(
+                reversed(_SHARE_HEADINGS.items()), LOOKS, strict=False
+            ):
+                shares = [case["strategies"][strategy][key]["value"] for strategy in strategies]
+                panel.bar(strategies, shares, bottom=below, color=colour, label=label)
+                below = [low + share for low, share in zip(below, shares, strict=True)]
+            panel.set_title(name)
+            panel.set_ylim(0, 1)
+            panel.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+        axes[0].set_ylabel("share of the recommendations")
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
+        return images(figure)

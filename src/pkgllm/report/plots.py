@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pkgllm.report.drawing import BLUE, LOOKS, ORANGE, images, new_figure, own_settings
-from pkgllm.report.run_tables import RunStory, measure
+from pkgllm.report.run_report import RunSummary, measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,79 +16,79 @@ PLOTS = ("training", "epochs", "updates", "validation", "clients")
 _HEADINGS = {"hits@10": "Hits@10", "mrr": "MRR"}
 
 
-def draw_plots(story: RunStory) -> dict[str, dict[str, bytes]]:
+def draw_plots(run: RunSummary) -> dict[str, dict[str, bytes]]:
     """Return every plot that a run has numbers for, by file name and format.
 
     Args:
-        story: What the run folder tells.
+        run: What the run folder holds.
     """
     with own_settings():
-        return {name: images(draw(story)) for name, draw in _drawings(story).items()}
+        return {name: images(draw(run)) for name, draw in _drawings(run).items()}
 
 
-def captions(story: RunStory) -> dict[str, str]:
+def captions(run: RunSummary) -> dict[str, str]:
     """Return what each plot of a run shows, by file name."""
     drawn = {
-        "training": "Loss by round" if _reports_loss(story) else "Length of each round's step",
+        "training": "Loss by round" if _reports_loss(run) else "Length of each round's step",
         "epochs": "Loss by epoch of each stage",
         "updates": "Length and direction of the clients' updates by round",
         "validation": "Hits@10 on the validation part by round",
         "clients": "Spread over clients of Hits@10 and MRR in the final evaluation",
     }
-    return {name: drawn[name] for name in _drawings(story)}
+    return {name: drawn[name] for name in _drawings(run)}
 
 
-def _drawings(story: RunStory) -> dict[str, "Callable[[RunStory], Figure]"]:
+def _drawings(run: RunSummary) -> dict[str, "Callable[[RunSummary], Figure]"]:
     has = {
-        "training": (_training, any(r.get("update_norm") is not None for r in story.rounds)),
-        "epochs": (_epochs, bool(story.epochs)),
-        "updates": (_updates, bool(_series(story.rounds, "update_norms", "mean")[0])),
-        "validation": (_validation, bool(story.validations)),
-        "clients": (_clients, bool(story.own)),
+        "training": (_training, any(r.get("update_norm") is not None for r in run.rounds)),
+        "epochs": (_epochs, bool(run.epochs)),
+        "updates": (_updates, bool(_series(run.rounds, "update_norms", "mean")[0])),
+        "validation": (_validation, bool(run.validations)),
+        "clients": (_clients, bool(run.own)),
     }
     return {name: draw for name, (draw, wanted) in has.items() if wanted}
 
 
-def _training(story: RunStory) -> "Figure":
+def _training(run: RunSummary) -> "Figure":
     figure, axes = new_figure(1, 1)
-    name = "loss" if _reports_loss(story) else "update_norm"
-    _line(axes[0], *_series(story.rounds, name))
-    axes[0].set_title(captions(story)["training"])
+    name = "loss" if _reports_loss(run) else "update_norm"
+    _line(axes[0], *_series(run.rounds, name))
+    axes[0].set_title(captions(run)["training"])
     axes[0].set_ylabel("loss, mean over the cohort" if name == "loss" else "Euclidean length")
-    if story.mode == "centralized" and name == "loss":
+    if run.mode == "centralized" and name == "loss":
         axes[0].set_ylabel("loss")
-    _rounds_axis(axes[0], story)
+    _rounds_axis(axes[0], run)
     return figure
 
 
-def _epochs(story: RunStory) -> "Figure":
-    stages = len(story.epochs)
+def _epochs(run: RunSummary) -> "Figure":
+    stages = len(run.epochs)
     width = 7.2 if stages == 1 else 4.2 * stages
     # Neither epochs nor losses of different stages are on one scale.
     figure, axes = new_figure(1, stages, width=width, share_y=False)
-    for panel, (stage, told) in zip(axes, story.epochs.items(), strict=True):
-        _line(panel, [record["epoch"] for record in told], [record["loss"] for record in told])
+    for panel, (stage, records) in zip(axes, run.epochs.items(), strict=True):
+        _line(panel, [r["epoch"] for r in records], [r["loss"] for r in records])
         panel.set_title(stage)
         panel.set_xlabel("epoch")
     axes[0].set_ylabel("loss")
     return figure
 
 
-def _updates(story: RunStory) -> "Figure":
+def _updates(run: RunSummary) -> "Figure":
     figure, axes = new_figure(2, 1, height=6.4)
     for panel, name, title, label in (
         (axes[0], "update_norms", "Length of the clients' updates", "Euclidean length"),
         (axes[1], "update_cosines", "Direction: cosine to the mean update", "cosine"),
     ):
-        places, mean = _series(story.rounds, name, "mean")
-        (_, low), (_, high) = (_series(story.rounds, name, part) for part in ("min", "max"))
+        places, mean = _series(run.rounds, name, "mean")
+        (_, low), (_, high) = (_series(run.rounds, name, part) for part in ("min", "max"))
         panel.fill_between(
             places, low, high, color=BLUE, alpha=0.18, linewidth=0, label="smallest to largest"
         )
         _line(panel, places, mean, label="mean of the cohort")
         panel.set_title(title)
         panel.set_ylabel(label)
-        _rounds_axis(panel, story)
+        _rounds_axis(panel, run)
     axes[0].set_xlabel("")
     axes[0].set_ylim(bottom=0)
     handles, labels = axes[0].get_legend_handles_labels()
@@ -96,13 +96,13 @@ def _updates(story: RunStory) -> "Figure":
     return figure
 
 
-def _validation(story: RunStory) -> "Figure":
+def _validation(run: RunSummary) -> "Figure":
     figure, axes = new_figure(1, 1)
-    places, values = _series(story.validations, "hits@10")
+    places, values = _series(run.validations, "hits@10")
     _line(axes[0], places, values)
-    axes[0].set_title(captions(story)["validation"])
+    axes[0].set_title(captions(run)["validation"])
     axes[0].set_ylabel("Hits@10")
-    _rounds_axis(axes[0], story)
+    _rounds_axis(axes[0], run)
     best = max(range(len(values)), key=values.__getitem__)
     axes[0].plot(
         places[best], values[best], "o", color=ORANGE, markersize=9, zorder=3, clip_on=False
@@ -112,7 +112,7 @@ def _validation(story: RunStory) -> "Figure":
         (places[best], values[best]),
         xytext=(0, 12),
         textcoords="offset points",
-        ha="right" if places[best] > story.planned / 2 else "left",
+        ha="right" if places[best] > run.planned / 2 else "left",
         color=ORANGE,
     )
     axes[0].margins(y=0.2)
@@ -121,11 +121,11 @@ def _validation(story: RunStory) -> "Figure":
     return figure
 
 
-def _clients(story: RunStory) -> "Figure":
-    figure, axes = new_figure(1, len(story.own), width=9.6, height=4.9)
+def _clients(run: RunSummary) -> "Figure":
+    figure, axes = new_figure(1, len(run.own), width=9.6, height=4.9)
     # Room between the last number of one axis and the first of the next.
     figure.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr, call-arg]
-    for panel, (metric, models) in zip(axes, story.own.items(), strict=True):
+    for panel, (metric, models) in zip(axes, run.own.items(), strict=True):
         for place, (model, values) in enumerate(models.items()):
             colour, dashes, width = LOOKS[place % len(LOOKS)]
             panel.step(
@@ -165,16 +165,16 @@ def _at_least(values: Sequence[float]) -> tuple[list[float], list[float]]:
     return [*places, places[-1]], [*shares, 0.0]
 
 
-def _reports_loss(story: RunStory) -> bool:
-    return bool(_series(story.rounds, "loss")[0])
+def _reports_loss(run: RunSummary) -> bool:
+    return bool(_series(run.rounds, "loss")[0])
 
 
 def _series(
     records: Sequence[Mapping[str, Any]], name: str, part: str | None = None
 ) -> tuple[list[float], list[float]]:
     read = measure(name, part)
-    found = [(r["round_num"], value) for r in records if (value := read(r)) is not None]
-    return [place for place, _ in found], [value for _, value in found]
+    pairs = [(r["round_num"], value) for r in records if (value := read(r)) is not None]
+    return [place for place, _ in pairs], [value for _, value in pairs]
 
 
 def _line(axes: "Axes", places: list[float], values: list[float], label: str = "") -> None:
@@ -183,9 +183,9 @@ def _line(axes: "Axes", places: list[float], values: list[float], label: str = "
     axes.plot(places, values, color=BLUE, marker=mark, label=label, zorder=3)
 
 
-def _rounds_axis(axes: "Axes", story: RunStory) -> None:
+def _rounds_axis(axes: "Axes", run: RunSummary) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axes.set_xlabel("round")
-    axes.set_xlim(0.5, story.planned + 0.5)
+    axes.set_xlim(0.5, run.planned + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -1,30 +1,42 @@
-"""Recommendations to one person for the terminal."""
+"""Recommendations to one person as a document."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
+from pkgllm.report.document import Cell, Column, Document, Paragraph, Table
 
 
-def recommendations_table(advice: Mapping[str, Any]) -> Table:
+def recommendations_document(advice: Mapping[str, Any], *, with_adapted: bool = False) -> Document:
     """Return what is recommended, best first, with its reasons below where there are any.
 
     Args:
         advice: As made by ``Advice.as_json``.
+        with_adapted: Whether to say how the graph that the model read differs from the person's.
     """
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("", justify="right")
-    table.add_column("for you", overflow="fold")
-    table.add_column("log-prob.", justify="right")
-    for found in advice["recommendations"]:
-        # Names come from outside and may hold what rich would read as markup.
-        cell = Text(found["name"])
-        for line in _reasons(found.get("why")):
-            cell.append(f"\n  {line}", style="dim")
-        table.add_row(str(found["rank"]), cell, f"{found['log_probability']:.2f}")
-    return table
+    lines = []
+    if bubble := advice["bubble"]:
+        lines.append(
+            f"your bubble: {bubble['scope']} {bubble['value']}, {bubble['support']} of "
+            f"{bubble['likes']} likes ({bubble['lift']:.1f} times its share of the catalogue)"
+        )
+    if with_adapted:
+        lines += _adapted(advice)
+    rows = tuple(
+        (
+            Cell(str(item["rank"])),
+            Cell(item["name"], details=tuple(_reasons(item.get("why")))),
+            Cell(f"{item['log_probability']:.2f}", item["log_probability"]),
+        )
+        for item in advice["recommendations"]
+    )
+    headings = (
+        Column("", right=True),
+        Column("for you", wrap=True),
+        Column("log-prob.", right=True),
+    )
+    table = Table("", headings, rows)
+    above = (Paragraph("\n".join(lines)),) if lines else ()
+    return Document("", (*above, table), tuple(advice["notes"]))
 
 
 def _reasons(why: Mapping[str, Any] | None) -> Iterator[str]:
@@ -43,8 +55,7 @@ def _reasons(why: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"{path['name']}: same {how}: {path['value']}"
 
 
-def adapted_lines(advice: Mapping[str, Any]) -> Iterator[str]:
-    """Yield how the graph that the model read differs from the person's own, a fact a line."""
+def _adapted(advice: Mapping[str, Any]) -> Iterator[str]:
     for rule in advice["rules"]:
         yield (
             f"rule {rule['id']}: {rule['direction']} {rule['scope']} {rule['value']}, "

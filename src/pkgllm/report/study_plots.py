@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pkgllm.report.blocks import METRIC_HEADINGS
 from pkgllm.report.drawing import LOOKS, images, new_figure, own_settings
+from pkgllm.report.ranking import METRIC_HEADINGS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,8 +66,8 @@ def _draw_panel(panel: "Axes", lines: StudyLines, metric: str) -> None:
         colour, dashes, width = LOOKS[number % len(LOOKS)]
         aside = _SPREAD * (number - (len(drawn) - 1) / 2)
         xs = [lines.places.index(place) + aside for place in by_place]
-        means = [found["mean"] for found in by_place.values()]
-        ends = [interval(found) for found in by_place.values()]
+        means = [measured["mean"] for measured in by_place.values()]
+        ends = [interval(measured) for measured in by_place.values()]
         panel.errorbar(
             xs,
             means,

@@ -13,8 +13,9 @@ from pkgllm.config.study_runs import Plan
 from pkgllm.errors import RunError
 from pkgllm.files import write_atomically
 from pkgllm.pipeline.run_record import read_json
+from pkgllm.report.study import study_document
 from pkgllm.report.study_plots import StudyLines, draw_study
-from pkgllm.report.study_tables import markdown_study
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 from pkgllm.studies.comparison import RankedRuns, against_reference
 
@@ -110,7 +111,7 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
     for form, content in draw_study(lines).items() if lines is not None else ():
         write_atomically(output / f"{PLOT}.{form}", content)
     plot = f"{PLOT}.png" if lines is not None else None
-    folder.write_text(f"{SUMMARY}.md", markdown_study(summary, plot))
+    folder.write_text(f"{SUMMARY}.md", markdown(study_document(summary, plot)))
     return summary
 
 

@@ -19,8 +19,8 @@ from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
 from pkgllm.pipeline.evaluation.scorers import training_likes
 from pkgllm.pipeline.run_record import LIKED, check_same_split, read_liked
 from pkgllm.progress import Progress
-from pkgllm.report.pie import markdown_pie
-from pkgllm.report.pie_plot import draw_pie
+from pkgllm.report.pie import draw_pie, pie_document
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 
 Scale = Literal["small-world", "redial-mini"]
@@ -62,7 +62,7 @@ def reproduce_pie(
     results = pie_results(run, progress)
     for form, content in draw_pie(results).items():
         write_atomically(output / f"pie.{form}", content)
-    write_atomically(output / "pie.md", markdown_pie(results))
+    write_atomically(output / "pie.md", markdown(pie_document(results)))
     text = json.dumps(results, ensure_ascii=False, indent=2)
     # Last, since it says that the others are there.
     write_atomically(output / "pie.json", f"{text}\n")

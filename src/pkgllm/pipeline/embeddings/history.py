@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import RunError
-from pkgllm.report.run_tables import Round
+from pkgllm.report.run_report import Round
 from pkgllm.runs.folder import RunFolder
 
 Epochs = Mapping[str, Sequence[Round]]

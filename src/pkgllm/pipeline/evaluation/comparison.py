@@ -27,7 +27,8 @@ from pkgllm.pipeline.evaluation.predictions import (
     read_runs,
 )
 from pkgllm.randomness import stream
-from pkgllm.report.comparison import markdown_comparison
+from pkgllm.report.comparison import comparison_document
+from pkgllm.report.to_markdown import markdown
 
 COMPARED_METRICS = ("hits@10", "mrr")
 """What is compared unless other metrics are asked for."""
@@ -144,7 +145,7 @@ def write_comparison(results: Mapping[str, Any], path: Path) -> None:
     if path.suffix == ".json":
         text = json.dumps(results, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
     else:
-        text = markdown_comparison(results)
+        text = markdown(comparison_document(results))
     write_atomically(path, text)
 
 

@@ -22,7 +22,7 @@ from pkgllm.pipeline.evaluation.list_results import ClientList, Lists, Mode, Sam
 from pkgllm.pipeline.evaluation.listing import json_lines
 from pkgllm.pipeline.evaluation.ranking import Report, data_notes, run_notes, run_title, task_note
 from pkgllm.prompts.prompts import Prompt, PromptWriter
-from pkgllm.report.legacy import markdown_legacy
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 
 ANSWERS = "lists.jsonl"
@@ -168,8 +168,9 @@ def write_legacy(
         # Under a name of its own, so that it is never taken for answers to honest prompts.
         output.write_text("legacy.jsonl", json_lines(lists))
     output.write_json("legacy.json", {**results, "title": title, "notes": notes})
-    output.write_text("legacy.md", markdown_legacy(results, title=title, notes=notes))
-    return Report(output.path, "legacy", results, title, notes)
+    report = Report(output.path, "legacy", results, title, notes)
+    output.write_text("legacy.md", markdown(report.document))
+    return report
 
 
 def _leaky_note(config: schema.Experiment, queries: Sequence[ClientQueries]) -> str:

@@ -25,7 +25,7 @@ from pkgllm.pipeline.evaluation.scorers import Ranked, make_trie, own_adapter
 from pkgllm.progress import Advance, Progress
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.randomness import torch_seed
-from pkgllm.report.lists import markdown_lists
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -221,10 +221,9 @@ def write_lists(
     )
     output.write_text("lists.jsonl", json_lines(lists))
     output.write_json("lists.json", {**results, "notes": task.notes})
-    output.write_text(
-        "lists.md", markdown_lists(results, title=f"Lists: {task.title}", notes=task.notes)
-    )
-    return Report(output.path, "lists", results, f"Lists: {task.title}", task.notes)
+    report = Report(output.path, "lists", results, f"Lists: {task.title}", task.notes)
+    output.write_text("lists.md", markdown(report.document))
+    return report
 
 
 def json_lines(lists: Lists) -> str:

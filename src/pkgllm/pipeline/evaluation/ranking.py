@@ -21,7 +21,10 @@ from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.pipeline.run_record import read_json
 from pkgllm.progress import Progress
-from pkgllm.report.tables import markdown_table
+from pkgllm.report.document import Document
+from pkgllm.report.lists import legacy_document, lists_document
+from pkgllm.report.ranking import ranking_document
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 
 
@@ -35,6 +38,12 @@ class Report:
     results: Mapping[str, Any]
     title: str
     notes: tuple[str, ...]
+
+    @property
+    def document(self) -> Document:
+        """Its tables."""
+        make = {"results": ranking_document, "lists": lists_document, "legacy": legacy_document}
+        return make[self.name](self.results, title=self.title, notes=self.notes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +154,11 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))
     guarantee = read_guarantee(task.run)
     promised = asdict(guarantee) if guarantee else None
-    output.write_text("results.md", markdown_table(results, title=task.title, notes=task.notes))
+    report = Report(output.path, "results", results, task.title, task.notes)
+    output.write_text("results.md", markdown(report.document))
     # Last, since it says that the run is finished.
     output.write_json("results.json", {**results, "privacy": promised, "notes": task.notes})
-    return Report(output.path, "results", results, task.title, task.notes)
+    return report
 
 
 def read_ranks(run: RunFolder, *, title: str) -> Report:

@@ -7,7 +7,8 @@ from typing import Any
 from pkgllm.config.table_plan import TablePlan
 from pkgllm.errors import RunError, StoppedError
 from pkgllm.progress import Progress
-from pkgllm.report.results_table import markdown_results
+from pkgllm.report.model_table import model_table_document
+from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 from pkgllm.studies.runs import Doing, Tell, check_same_settings, do_runs, failures_of
 from pkgllm.studies.tables.results import table_results
@@ -68,7 +69,7 @@ def reproduce(
                 results = table_results(plan, tuned, seeds[:done], failures, output)
                 folder = RunFolder(output)
                 folder.write_json(f"{RESULTS}.json", results)
-                folder.write_text(f"{RESULTS}.md", markdown_results(results))
+                folder.write_text(f"{RESULTS}.md", markdown(model_table_document(results)))
         return results, failures
 
 

@@ -15,7 +15,8 @@ from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm
 from pkgllm.pipeline.evaluation.comparison import check_output, compare, write_comparison
 from pkgllm.privacy.statements import Guarantee
-from pkgllm.report.comparison import markdown_comparison
+from pkgllm.report.comparison import comparison_document
+from pkgllm.report.to_markdown import markdown
 
 NOT_PRIVATE = "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
 
@@ -316,7 +317,7 @@ def test_a_comparison_is_written_in_either_form(tmp_path: Path) -> None:
         with pytest.raises(RunError, match=f"{name}: must be a new file, and exists"):
             check_output(tmp_path / name)
     assert json.loads((tmp_path / "out.json").read_text()) == results
-    assert (tmp_path / "out.md").read_text() == markdown_comparison(results)
+    assert (tmp_path / "out.md").read_text() == markdown(comparison_document(results))
     for name in ("out.txt", "out", ".md", "results.MD"):
         with pytest.raises(ConfigError, match=r"must end in \.md or \.json"):
             check_output(tmp_path / name)

@@ -28,7 +28,6 @@ from pkgllm.pipeline.train import build_data, train
 from pkgllm.progress import Silent
 from pkgllm.prompts.groups import Group
 from pkgllm.prompts.prompts import Prompt, PromptWriter
-from pkgllm.runs.events import EVENT_FILE
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
@@ -132,10 +131,12 @@ def test_the_same_seed_gives_the_same_bytes(finished: Finished, tmp_path: Path) 
     config, path, _ = finished
     again = tmp_path / "again"
     train(config, again, Silent())
+    shutil.rmtree(again / TENSORBOARD)
     ours, theirs = files_below(path), files_below(again)
-    assert ours.keys() == theirs.keys()
+    assert {name.split("/")[0] for name in ours.keys() ^ theirs.keys()} <= {TENSORBOARD}
+    ours = {name: ours[name] for name in theirs}
     # Dates, and what a round took.
-    changing = {"provenance.json", "timings.jsonl", f"{TENSORBOARD}/{EVENT_FILE}"}
+    changing = {"provenance.json", "timings.jsonl"}
     assert {name for name in ours if ours[name] != theirs[name]} <= changing
 
 

@@ -92,10 +92,9 @@ def test_watching_changes_nothing_that_is_trained(
     same = (watched.keys() & alone.keys()) - changing
     assert {"adapter/adapter_model.safetensors", "predictions.jsonl", "metrics.jsonl"} <= same
     assert {name: watched[name] for name in same} == {name: alone[name] for name in same}
-    assert sorted(watched.keys() - alone.keys()) == [
-        f"{TENSORBOARD}/events.out.tfevents.0.pkgllm",
-        "validation.jsonl",
-    ]
+    events, validation = sorted(watched.keys() - alone.keys())
+    assert events.startswith(f"{TENSORBOARD}/events.out.tfevents.")
+    assert validation == "validation.jsonl"
     # And the two can be compared.
     one, other = (read_predictions(tmp_path / name, name) for name in runs)
     assert one.setting == other.setting

@@ -18,7 +18,9 @@ from pkgllm.pipeline.assistant.pie_cases import PieCase, domain_case, film_case
 from pkgllm.pipeline.assistant.pie_measures import MEASURES, compare, list_measures, measure_case
 from pkgllm.progress import Progress, Silent
 from pkgllm.prompts.prompts import PromptWriter
-from pkgllm.report.pie import markdown_pie
+from pkgllm.report.document import Document
+from pkgllm.report.pie import pie_document
+from pkgllm.report.to_markdown import markdown
 
 
 def videos_case(base: BaseModel, domain: Domain) -> PieCase:
@@ -126,7 +128,7 @@ def test_the_whole_command_with_a_run_and_again(pkgllm: RunCommand, workplace: P
     first = {name: (workplace / "out" / name).read_bytes() for name in names}
     results = json.loads(first["pie.json"])
     assert list(results["cases"]) == ["redial", "cat videos", "tomato recipes"]
-    assert first["pie.md"].decode() == markdown_pie(results)
+    assert first["pie.md"].decode() == markdown(pie_document(results))
     assert "out-PIE" in done.out
     assert pkgllm("reproduce", "pie", "--adapter", str(RUN), "-o", "out").code == 0
     assert first == {name: (workplace / "out" / name).read_bytes() for name in names}
@@ -144,7 +146,7 @@ def test_a_scale_without_a_run_is_trained_and_gone_on_with(
     monkeypatch.setitem(pie.PRESETS, "small-world", "small.yaml")
     monkeypatch.setattr(pie, "pie_results", note)
     monkeypatch.setattr(pie, "draw_pie", lambda results: {})
-    monkeypatch.setattr(pie, "markdown_pie", lambda results: "")
+    monkeypatch.setattr(pie, "pie_document", lambda results: Document("", ()))
     pie.reproduce_pie("small-world", Path("out"), Silent())
     trained = Path("out/run/results.json").stat().st_mtime_ns
     pie.reproduce_pie("small-world", Path("out"), Silent())

@@ -9,11 +9,12 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from helpers.run_stories import story, told
+from helpers.run_summaries import round_record, summary
 from pkgllm.errors import RunError
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
 
+NO_COSINES = dict.fromkeys(("mean", "min", "max", "sd"))
 EPOCHS = {
     stage: tuple({"epoch": n, "loss": 1 / n, "seconds": 0.5} for n in range(1, last + 1))
     for stage, last in (("transe", 3), ("decoder", 9))
@@ -21,7 +22,7 @@ EPOCHS = {
 
 
 def test_every_plot_is_an_image_in_both_formats() -> None:
-    whole = story(epochs=EPOCHS)
+    whole = summary(epochs=EPOCHS)
     made = draw_plots(whole)
     assert set(made) == set(PLOTS) == set(captions(whole))
     for forms in made.values():
@@ -35,11 +36,11 @@ def test_every_plot_is_an_image_in_both_formats() -> None:
 
 
 def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
-    first = draw_plots(story())
+    first = draw_plots(summary())
     with matplotlib.rc_context({"lines.linewidth": 9.0, "svg.hashsalt": "mine", "font.size": 30}):
-        assert draw_plots(story()) == first
+        assert draw_plots(summary()) == first
         assert matplotlib.rcParams["font.size"] == 30
-    assert draw_plots(story(planned=9)) != first
+    assert draw_plots(summary(planned=9)) != first
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
         # Nobody moved, so nobody has a cosine.
         (
             {
-                "rounds": (told(1, update_cosines=dict.fromkeys(("mean", "min", "max", "sd"))),),
+                "rounds": (round_record(1, update_cosines=NO_COSINES),),
                 "validations": (),
                 "own": {},
             },
@@ -73,14 +74,14 @@ def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
 def test_what_a_run_does_not_tell_is_not_drawn(
     changes: dict[str, Any], expected: tuple[str, ...]
 ) -> None:
-    assert set(draw_plots(story(**changes))) == set(expected)
+    assert set(draw_plots(summary(**changes))) == set(expected)
 
 
 def test_without_a_loss_the_length_of_the_step_is_drawn() -> None:
-    private = story(rounds=tuple(told(n) for n in range(1, 5)))
+    private = summary(rounds=tuple(round_record(n) for n in range(1, 5)))
     assert captions(private)["training"] == "Length of each round's step"
-    assert captions(story())["training"] == "Loss by round"
-    assert draw_plots(private)["training"] != draw_plots(story())["training"]
+    assert captions(summary())["training"] == "Loss by round"
+    assert draw_plots(private)["training"] != draw_plots(summary())["training"]
 
 
 def test_without_matplotlib_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,9 +224,10 @@ def compare(
     if output is not None:
         comparison.check_output(output)
     results = comparison.compare(runs, metrics or comparison.COMPARED_METRICS)
+    show(comparison_document(results))
     if output is not None:
         comparison.write_comparison(results, output)
-    show(comparison_document(results), {} if output is None else {"written to": output})
+        typer.echo(f"\nwritten to {output}")
 
 
 @app.command(epilog=example("pkgllm report runs/first -o first-report"))

@@ -60,7 +60,8 @@ def show_graph(file: FileArgument) -> None:
     from pkgllm.report.graphs import graph_document
     from pkgllm.report.to_terminal import show
 
-    show(graph_document(read_record(file)))
+    record = read_record(file)
+    show(graph_document(record.graph, record.rules))
 
 
 @pkg_app.command(epilog=example('pkgllm pkg like me.jsonld "Heat (1995)" --catalogue cat.json'))

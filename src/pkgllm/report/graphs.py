@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
 
-from pkgllm.graph.personal_graph import RELATIONS
-from pkgllm.graph.personal_record import Edit, PersonalRecord
+from pkgllm.graph.personal_graph import RELATIONS, PersonalGraph
+from pkgllm.graph.personal_record import Edit
 from pkgllm.graph.rules import Rule
 from pkgllm.report.document import Column, Document, Row, Table, plural, texts
 
@@ -17,9 +17,8 @@ _SOURCES = {
 }
 
 
-def graph_document(record: PersonalRecord) -> Document:
+def graph_document(graph: PersonalGraph, rules: Sequence[Rule] = ()) -> Document:
     """Return the facts in order of time, with their source and document; then rules, if any."""
-    graph = record.graph
     count_by_relation = Counter(fact.relation for fact in graph.facts)
     counts = ", ".join(
         f"{count_by_relation[relation]} {relation}"
@@ -38,8 +37,8 @@ def graph_document(record: PersonalRecord) -> Document:
         for fact in graph.facts
     )
     facts = _table(("relation", "item", "id", "session", "said by", "document"), rows)
-    rules = (rules_document(record.rules),) if record.rules else ()
-    return Document(f"{graph.owner}: {counts or 'no facts'}", (facts, *rules))
+    section = (rules_document(rules),) if rules else ()
+    return Document(f"{graph.owner}: {counts or 'no facts'}", (facts, *section))
 
 
 def rules_document(rules: Sequence[Rule]) -> Document:

@@ -15,8 +15,8 @@ def spread(mean: float, half: float) -> dict[str, float]:
     return {"mean": mean, "min": mean - half, "max": mean + half, "sd": half / 2}
 
 
-def told(round_num: int, **more: Any) -> dict[str, Any]:
-    """A round without a loss, as a private run tells it."""
+def round_record(round_num: int, **more: Any) -> dict[str, Any]:
+    """A round without a loss, as a private run records it."""
     return {
         "round_num": round_num,
         "cohort": ["a", "b"],
@@ -31,13 +31,13 @@ def told(round_num: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def story(**changes: Any) -> RunSummary:
+def summary(**changes: Any) -> RunSummary:
     generator = np.random.default_rng(0)
-    choices: dict[str, Callable[[], list[float]]] = {
+    draws: dict[str, Callable[[], list[float]]] = {
         "hits@10": lambda: generator.choice([0.0, 0.5, 1.0], 100).tolist(),
         "mrr": lambda: (1 / generator.integers(1, 900, 100)).tolist(),
     }
-    rounds = tuple(told(n, loss=1 + math.cos(n) / 4) for n in range(1, 5))
+    rounds = tuple(round_record(n, loss=1 + math.cos(n) / 4) for n in range(1, 5))
     parts: dict[str, Any] = {
         "title": "first: kto, federated, base-tiny",
         "facts": (("mode", "federated"), ("seed", "0")),
@@ -51,8 +51,7 @@ def story(**changes: Any) -> RunSummary:
         ),
         "results": None,
         "own": {
-            metric: {model: sorted(choose()) for model in _MODELS}
-            for metric, choose in choices.items()
+            metric: {model: sorted(draw()) for model in _MODELS} for metric, draw in draws.items()
         },
         "missing": (),
     }

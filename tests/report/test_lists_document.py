@@ -1,13 +1,11 @@
-import io
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 
-from pkgllm.report.legacy import legacy_remarks, legacy_tables, markdown_legacy
-from pkgllm.report.lists import list_remarks, list_tables, markdown_lists
+from helpers.printed import printed
+from pkgllm.report.document import Document
+from pkgllm.report.lists import legacy_document, lists_document
+from pkgllm.report.to_markdown import markdown
 
 RATES = ("answer_rate", "validity_rate", "novelty_rate", "mean_length")
 MICRO = ("precision@5", "recall@5", "f1@5")
@@ -67,20 +65,16 @@ def legacy(*, leaky: bool = False) -> dict[str, Any]:
     }
 
 
-def printed(tables: Iterable[Table], width: int) -> str:
-    console = Console(width=width, file=io.StringIO())
-    with console.capture() as captured:
-        for table in tables:
-            console.print(table)
-    return captured.get()
+def lists(found: dict[str, Any]) -> Document:
+    return lists_document(found, title="Lists", notes=["made for a test"])
 
 
 def short(value: float) -> str:
     return f"{value:.4f}".removeprefix("0")
 
 
-def rows_of(markdown: str, title: str) -> dict[str, list[str]]:
-    lines = markdown.split(f"**{title}**\n\n")[1].split("\n\n")[0].splitlines()
+def rows_of(text: str, title: str) -> dict[str, list[str]]:
+    lines = text.split(f"**{title}**\n\n")[1].split("\n\n")[0].splitlines()
     cells = [line.strip("| ").split(" | ") for line in lines]
     return {"": cells[0], **{row[0]: row[1:] for row in cells[2:]}}
 
@@ -88,7 +82,7 @@ def rows_of(markdown: str, title: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
     found = results()
-    text = printed(list_tables(found, width=width), width)
+    text = printed(lists(found), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     for modes in found["models"].values():
@@ -97,14 +91,11 @@ def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
                 for measure in numbers[part].values():
                     assert all(short(value) in text for value in measure.values())
     # A name is no markup.
-    assert text.count("[bold]") == 6
+    assert text.count("[bold]") == 7
 
 
 def test_what_was_answered_stands_before_how_good_it_is() -> None:
-    for text in (
-        printed(list_tables(results(), width=120), 120),
-        markdown_lists(results(), title="Lists"),
-    ):
+    for text in (printed(lists(results()), 120), markdown(lists(results()))):
         places = [
             text.index(piece)
             for piece in (
@@ -127,7 +118,7 @@ def test_what_was_answered_stands_before_how_good_it_is() -> None:
 
 def test_each_number_stands_under_its_own_heading() -> None:
     found = results()
-    text = markdown_lists(found, title="Lists", notes=["made for a test"])
+    text = markdown(lists(found))
     assert text.startswith("## Lists\n")
     assert "- made for a test\n" in text
     for part, title in (
@@ -164,13 +155,13 @@ def test_each_number_stands_under_its_own_heading() -> None:
 
 
 def test_failures_and_cuts_are_said_and_nothing_where_there_are_none() -> None:
-    found = list_remarks(results())
+    found = lists(results()).notes
     assert "tuned, greedy: no list in 2 of 30 cases, which all count as empty lists." in found
     assert "[bold], ranked: no list in 1 of 30 cases, which all count as empty lists." in found
     cuts = [line.split(" answers")[0] for line in found if "cut off" in line]
     assert cuts == ["tuned, greedy: 3 of 30", "tuned, sampled: 7 of 120"]
     assert not [line for line in found if "constrained:" in line and "cases" in line]
-    assert "- tuned, greedy: no list in 2 of 30" in markdown_lists(results(), title="Lists")
+    assert "- tuned, greedy: no list in 2 of 30" in markdown(lists(results()))
 
 
 def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None:
@@ -185,7 +176,7 @@ def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None
         for measure in sampled[part].values():
             measure["low"] = measure["high"] = None
     found["models"] = {"tuned": {"sampled": sampled}}
-    text = markdown_lists(found, title="Lists")
+    text = markdown(lists(found))
     assert "One client only, so no interval can be given." in text
     rows = rows_of(text, "Sampled lists: mean and SD over 1 sample")
     assert rows["tuned SD"] == ["n/a"] * 10
@@ -195,9 +186,10 @@ def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None
 @pytest.mark.parametrize("leaky", [False, True])
 def test_inflated_numbers_stand_under_a_heading_that_says_so(leaky: bool) -> None:
     found = legacy(leaky=leaky)
-    markdown = markdown_legacy(found, title="INFLATED, no result", notes=["of a test"])
-    assert markdown.startswith("## INFLATED, no result\n")
-    rows = rows_of(markdown, "INFLATED. The same answers in the published way")
+    document = legacy_document(found, title="INFLATED, no result", notes=["of a test"])
+    text = markdown(document)
+    assert text.startswith("## INFLATED, no result\n")
+    rows = rows_of(text, "INFLATED. The same answers in the published way")
     assert rows["tuned greedy"] == [
         "1,100 of 1,200",
         ".2500",
@@ -209,20 +201,20 @@ def test_inflated_numbers_stand_under_a_heading_that_says_so(leaky: bool) -> Non
         ".7500",
     ]
     assert rows[""][:4] == ["model", "scored", "precision", "recall"]
-    honest = rows_of(markdown, "Honest. Micro: the lists of all clients together")
+    honest = rows_of(text, "Honest. Micro: the lists of all clients together")
     assert honest["tuned greedy"][0] == ".1060 [.1010, .1110]"
-    remarks = legacy_remarks(found)
-    assert remarks[0].startswith("These numbers are inflated")
-    assert any("The prompts held the answers" in line for line in remarks) == leaky
-    assert all(f"- {line}\n" in markdown for line in (*remarks, "of a test"))
-    text = printed(legacy_tables(found, width=80), 80)
+    assert document.notes[0].startswith("These numbers are inflated")
+    assert any("The prompts held the answers" in line for line in document.notes) == leaky
+    assert all(f"- {line}\n" in text for line in (*document.notes, "of a test"))
+    text = printed(document)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "1,100 of 1,200" in text
     assert text.index("INFLATED.") < text.index("Honest. What was answered")
 
 
 def test_every_table_has_as_many_cells_as_headings() -> None:
-    for text in (markdown_lists(results(), title="a"), markdown_legacy(legacy(), title="b")):
+    for document in (lists(results()), legacy_document(legacy(), title="b")):
+        text = markdown(document)
         tables = [block for block in text.split("\n\n") if block.startswith("| ")]
         assert tables
         for table in tables:

@@ -1,21 +1,16 @@
-import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from helpers.answered_runs import random_ranks, write_run
+from helpers.printed import printed
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.pipeline.evaluation.comparison import compare
-from pkgllm.report.blocks import METRIC_HEADINGS
-from pkgllm.report.comparison import (
-    comparison_remarks,
-    comparison_tables,
-    comparison_title,
-    markdown_comparison,
-)
+from pkgllm.report.comparison import comparison_document
+from pkgllm.report.ranking import METRIC_HEADINGS
+from pkgllm.report.to_markdown import markdown
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +36,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-def printed(results: Mapping[str, Any], width: int) -> str:
-    console = Console(width=width, file=io.StringIO())
-    with console.capture() as captured:
-        for table in comparison_tables(results, width=width):
-            console.print(table)
-    return captured.get()
-
-
 def short(number: float, sign: str = "") -> str:
     """Write a number the long way round: four digits, and no 0 before the point."""
     text = f"{number:{sign}.4f}"
@@ -58,20 +45,20 @@ def short(number: float, sign: str = "") -> str:
 def numbers(results: Mapping[str, Any]) -> Iterator[list[str]]:
     """Every row's numbers."""
     for model in results["models"]:
-        for found in model["metrics"].values():
-            yield [short(found["value"]), f"[{short(found['low'])}, {short(found['high'])}]"]
+        for of in model["metrics"].values():
+            yield [short(of["value"]), f"[{short(of['low'])}, {short(of['high'])}]"]
     for pair in results["differences"]:
-        for found in pair["metrics"].values():
+        for of in pair["metrics"].values():
             yield [
-                short(found["difference"], "+"),
-                f"[{short(found['low'])}, {short(found['high'])}]",
-                short(found["p"]),
-                short(found["p_holm"]),
+                short(of["difference"], "+"),
+                f"[{short(of['low'])}, {short(of['high'])}]",
+                short(of["p"]),
+                short(of["p_holm"]),
             ]
     for setting in results["settings"]:
         for metrics in setting["models"].values():
-            for found in metrics.values():
-                yield [short(found["mean"]), short(found["sd"])]
+            for of in metrics.values():
+                yield [short(of["mean"]), short(of["sd"])]
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -80,7 +67,7 @@ def test_every_number_stands_on_the_terminal_uncut(
     runs: list[Path], width: int, metrics: list[str]
 ) -> None:
     results = compare(runs, metrics)
-    text = printed(results, width)
+    text = printed(comparison_document(results), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     rows = list(numbers(results))
@@ -95,42 +82,41 @@ def test_every_number_stands_on_the_terminal_uncut(
 
 def test_the_markdown_holds_the_same_numbers_under_its_title(runs: list[Path]) -> None:
     results = compare(runs)
-    lines = markdown_comparison(results).splitlines()
+    lines = markdown(comparison_document(results)).splitlines()
     assert lines[0] == "## Comparison of fedkto-0, fedkto-1, [bold]dpo"
     first, *_ = results["models"]
     row = " | ".join(
-        f"{short(found['value'])} [{short(found['low'])}, {short(found['high'])}]"
-        for found in first["metrics"].values()
+        f"{short(of['value'])} [{short(of['low'])}, {short(of['high'])}]"
+        for of in first["metrics"].values()
     )
     assert f"| fedkto-0: tuned | {row} |" in lines
     for pair in results["differences"]:
-        for found in pair["metrics"].values():
+        for of in pair["metrics"].values():
             assert (
-                f"| {pair['first']} - {pair['second']} | {short(found['difference'], '+')} "
-                f"[{short(found['low'])}, {short(found['high'])}] | {short(found['p'])} | "
-                f"{short(found['p_holm'])} |"
+                f"| {pair['first']} - {pair['second']} | {short(of['difference'], '+')} "
+                f"[{short(of['low'])}, {short(of['high'])}] | {short(of['p'])} | "
+                f"{short(of['p_holm'])} |"
             ) in lines
     ((_, tuned),) = results["settings"][0]["models"].items()
     row = " | ".join(short(tuned[metric][key]) for metric in tuned for key in ("mean", "sd"))
     assert f"| fedkto-0, fedkto-1: tuned | {row} |" in lines
     assert "| setting | Hits@10 | Hits@10 SD | MRR | MRR SD |" in lines
-    assert [line[2:] for line in lines if line.startswith("- ")] == list(
-        comparison_remarks(results)
-    )
+    notes = [line[2:] for line in lines if line.startswith("- ")]
+    assert notes == list(comparison_document(results).notes)
 
 
 def test_a_single_run_names_its_models_alone(runs: list[Path]) -> None:
     results = compare(runs[:1], ["mrr"])
-    text = printed(results, 80)
-    assert "fedkto-0" not in text
+    text = printed(comparison_document(results), 80)
+    assert "fedkto-0" not in text.partition("\n")[2]
     assert "MRR: 1 paired difference\n" in "\n".join(map(str.rstrip, text.splitlines())) + "\n"
     assert "over seeds" not in text
-    assert comparison_title(results) == "Comparison of fedkto-0"
+    assert comparison_document(results).title == "Comparison of fedkto-0"
 
 
-def test_the_remarks_tell_how_the_numbers_came_to_be(runs: list[Path], tmp_path: Path) -> None:
+def test_the_notes_say_how_the_numbers_are_computed(runs: list[Path], tmp_path: Path) -> None:
     all_runs = compare(runs)
-    interval, p, seeds, failure, *notes = comparison_remarks(all_runs)
+    interval, p, seeds, failure, *notes = comparison_document(all_runs).notes
     assert interval.startswith("[low, high]: 95 % cluster bootstrap interval by client, 10,000")
     assert "is flipped at random 10,000 times." in p
     assert seeds.startswith("SD over seeds")
@@ -143,11 +129,11 @@ def test_the_remarks_tell_how_the_numbers_came_to_be(runs: list[Path], tmp_path:
             "base": random_ranks(1, num_clients=6, skill=1),
         },
     )
-    _, p, privacy = comparison_remarks(compare([few]))
+    _, p, privacy = comparison_document(compare([few])).notes
     assert "is flipped in each of the 64 ways." in p
     assert privacy.startswith("Privacy: none, no epsilon can be given;")
     one = write_run(tmp_path / "one", {"tuned": {"a": (1,)}})
-    assert comparison_remarks(compare([one])) == (
+    assert comparison_document(compare([one])).notes == (
         "One client only, so no interval can be given.",
         privacy,
     )

@@ -1,9 +1,8 @@
-import io
 from typing import Any
 
-from rich.console import Console
-
-from pkgllm.report.study_tables import markdown_study, study_remarks, study_tables
+from helpers.printed import printed
+from pkgllm.report.study import study_document
+from pkgllm.report.to_markdown import markdown
 
 
 def measured(mean: float, *, sd: float | None = None) -> dict[str, Any]:
@@ -46,8 +45,8 @@ def summary(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_every_row_of_results_tells_its_privacy() -> None:
-    text = markdown_study(summary(), "plot.png")
+def test_every_row_of_results_states_its_privacy() -> None:
+    text = markdown(study_document(summary(), "plot.png"))
     assert text.splitlines()[0] == "## Study small: 1 of 2 runs finished"
     head = (
         "| point | MRR | privacy unit | epsilon | delta | relation | accountant | runs | seconds |"
@@ -65,26 +64,27 @@ def test_every_row_of_results_tells_its_privacy() -> None:
         "![small](plot.png)\n\nBars: one SD over seeds to both sides, or the 95 % interval of a "
         "single run.\n"
     )
-    assert "![" not in markdown_study(summary(), None)
+    assert "![" not in markdown(study_document(summary()))
 
 
-def test_of_local_noise_both_epsilons_are_told() -> None:
+def test_of_local_noise_both_epsilons_are_stated() -> None:
     (first, _) = summary()["points"]
     point = {**first, "privacy": {**first["privacy"], "share_epsilon": 21.5}}
-    found = summary(points=[point])
-    assert "| client | 7.988 / 21.5 | 1e-05 |" in markdown_study(found, None)
-    assert any("after the stroke, for the server" in remark for remark in study_remarks(found))
-    assert not any("stroke" in remark for remark in study_remarks(summary()))
+    study = summary(points=[point])
+    assert "| client | 7.988 / 21.5 | 1e-05 |" in markdown(study_document(study))
+    assert any("after the stroke, for the server" in note for note in study_document(study).notes)
+    assert not any("stroke" in note for note in study_document(summary()).notes)
 
 
 def test_over_seeds_there_is_an_sd_and_no_interval() -> None:
     (first, _) = summary()["points"]
     point = {**first, "seeds": [0, 1], "models": {"tuned": measured(0.25, sd=0.01)}}
-    found = summary(seeds=[0, 1], points=[point], shared={})
-    text = markdown_study(found, None)
+    study = summary(seeds=[0, 1], points=[point], shared={})
+    text = markdown(study_document(study))
     assert "| point | MRR | MRR SD | privacy unit |" in text
     assert "| a | .2500 | .0100 | client |" in text
-    assert "Privacy: the largest epsilon and delta of a point's runs." in study_remarks(found)
+    largest = "Privacy: the largest epsilon and delta of a point's runs."
+    assert largest in study_document(study).notes
 
 
 def test_differences_name_model_and_reference() -> None:
@@ -94,16 +94,13 @@ def test_differences_name_model_and_reference() -> None:
         "model": "tuned",
         "points": [{"name": "a", "seeds": [0], "clients": 9, "metrics": {"mrr": tested}}],
     }
-    text = markdown_study(summary(differences=differences), None)
+    text = markdown(study_document(summary(differences=differences)))
     assert "**MRR of tuned: difference from b**" in text
     assert "| a | +.1000 [-.0500, .2000] | .0312 | .0625 | 1 |" in text
 
 
 def test_it_fits_a_terminal() -> None:
-    console = Console(file=io.StringIO(), width=100)
-    for table in study_tables(summary(), width=100):
-        console.print(table)
-    text = console.file.getvalue()  # type: ignore[attr-defined]
+    text = printed(study_document(summary()), 100)
     assert max(map(len, text.splitlines())) <= 100
     for piece in ("Every point", "Privacy and cost", "Failed runs", "add or remove one", "7.988"):
         assert piece in text

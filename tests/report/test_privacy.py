@@ -1,12 +1,13 @@
-import io
 from dataclasses import replace
 
 import pytest
-from rich.console import Console
 
+from helpers.printed import printed
+from pkgllm.privacy.audit import Finding
 from pkgllm.privacy.plans import Plan, Spending, plan_warnings
 from pkgllm.privacy.statements import Guarantee
-from pkgllm.report.privacy import plan_remarks, plan_tables
+from pkgllm.report.document import Table
+from pkgllm.report.privacy import audit_document, canaries_document, plan_document
 
 PLAN = Plan(
     guarantee=Guarantee("client", 2.0, 1e-4, "prv"),
@@ -27,21 +28,17 @@ PLAN = Plan(
 
 
 def shown(plan: Plan) -> str:
-    console = Console(file=io.StringIO(), width=100)
-    for table in plan_tables(plan):
-        console.print(table)
-    assert isinstance(console.file, io.StringIO)
-    return " ".join(console.file.getvalue().split())
+    return " ".join(printed(plan_document(plan), 100).split())
 
 
-def test_the_noise_is_told_by_signal() -> None:
+def test_the_noise_is_stated_by_signal() -> None:
     # The root of 10,000 is 100, and 1.5 * 100 by 50 is 3.
     assert "noise by signal of a step 3 " in shown(PLAN)
     assert "noise multiplier 1.5, as given" in shown(PLAN)
     assert "20 2.00" in shown(PLAN)
 
 
-def test_a_range_is_told_where_clients_differ() -> None:
+def test_a_range_is_stated_where_clients_differ() -> None:
     text = shown(replace(PLAN, steps=(4, 28), num_units=(3, 7), calibrated=True))
     assert "noisy steps 4 to 28" in text
     assert "3 to 7" in text
@@ -50,7 +47,7 @@ def test_a_range_is_told_where_clients_differ() -> None:
 
 def test_good_numbers_give_no_warning() -> None:
     assert list(plan_warnings(PLAN)) == []
-    assert len(plan_remarks(PLAN)) == 1
+    assert len(plan_document(PLAN).notes) == 1
 
 
 LOCAL = replace(
@@ -60,7 +57,7 @@ LOCAL = replace(
 )
 
 
-def test_of_local_noise_both_views_are_told() -> None:
+def test_of_local_noise_both_views_are_stated() -> None:
     text = shown(LOCAL)
     assert "sums shares" in text
     assert "20 2.00 7.00" in text
@@ -69,9 +66,9 @@ def test_of_local_noise_both_views_are_told() -> None:
     assert "noise multiplier of one share 0.3" in text
     # Fifty shares come, so the noise is louder by the root of 2 than the plain one of 3.
     assert "noise by signal of a step 4.24" in text
-    assert "is hidden" not in text
+    assert "among which one is hidden" not in text
     assert list(plan_warnings(LOCAL)) == []
-    assert any("Who takes part counts as known" in remark for remark in plan_remarks(LOCAL))
+    assert any("Who takes part counts as known" in remark for remark in plan_document(LOCAL).notes)
 
 
 EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_per_fact=2)
@@ -98,7 +95,27 @@ EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_pe
         ),
     ],
 )
-def test_numbers_that_mean_little_are_told(plan: Plan, piece: str) -> None:
+def test_numbers_that_mean_little_are_warned_of(plan: Plan, piece: str) -> None:
     (warning,) = plan_warnings(plan)
     assert piece in warning
-    assert plan_remarks(plan)[-1] == f"Warning: {warning}."
+    assert plan_document(plan).notes[-1] == f"Warning: {warning}."
+
+
+def test_a_finding_out_of_its_range_is_a_fault() -> None:
+    document = audit_document(
+        [Finding("client level", "epsilon", 1.0, 0.0, 2.0), Finding("clip", "mean", 5.0, 0.5, 2.0)]
+    )
+    (table,) = document.blocks
+    assert isinstance(table, Table)
+    good, fault = table.rows
+    assert [cell.text for cell in good[2:]] == ["1.000", "at most 2.000", "good"]
+    assert [cell.text for cell in fault[2:]] == ["5.000", "0.500 to 2.000", "FAULT"]
+    assert (good[-1].alarm, fault[-1].alarm) == (False, True)
+
+
+def test_canaries_stand_under_their_measures() -> None:
+    measures = ("auroc", "true_positive_rate", "one_run_epsilon", "f_dp_epsilon")
+    values = {name: place / 8 for place, name in enumerate(measures)}
+    row = {"repeats": 5, "num_canaries": 50, "num_included": 24, **values}
+    text = printed(canaries_document([{**row, "clopper_pearson_epsilon": 2.0}]), 80)
+    assert "5 x 50 24 0.000 0.125 0.250 0.375 2.000" in " ".join(text.split())

@@ -1,12 +1,11 @@
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from rich.console import Console
 
+from helpers.printed import printed
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.metrics import METRICS
@@ -14,8 +13,9 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
-from pkgllm.report.blocks import METRIC_HEADINGS
-from pkgllm.report.tables import markdown_table, remarks, terminal_tables
+from pkgllm.report.document import Document
+from pkgllm.report.ranking import METRIC_HEADINGS, ranking_document
+from pkgllm.report.to_markdown import markdown
 
 CATALOGUE = Catalogue(
     [
@@ -66,12 +66,8 @@ def evaluation(
     return evaluate(scorers, queries, CATALOGUE, resamples=300, seed=0, training_likes=likes)
 
 
-def printed(results: Mapping[str, Any], width: int) -> str:
-    console = Console(width=width, file=io.StringIO())
-    with console.capture() as captured:
-        for table in terminal_tables(results, width=width):
-            console.print(table)
-    return captured.get()
+def ranking(results: Mapping[str, Any]) -> Document:
+    return ranking_document(results, title="Ranking", notes=["made for a test"])
 
 
 def short(number: float | None, sign: str = "") -> str:
@@ -99,7 +95,7 @@ def table_of(text: str, title: str) -> list[str]:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
     results = evaluation().results()
-    text = printed(results, width)
+    text = printed(ranking(results), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
     lines = table_of(text, "All clients: 40 clients, 120 queries")
@@ -115,7 +111,7 @@ def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_number_stands_above_its_interval_digits_below_digits(width: int) -> None:
     results = evaluation().results()
-    lines = table_of(printed(results, width), "All clients: 40 clients, 120 queries")
+    lines = table_of(printed(ranking(results), width), "All clients: 40 clients, 120 queries")
     value, around = interval(results["models"]["tuned"]["hits@10"])
     low, high = around.split()
     column = lines[0].index(value)
@@ -130,9 +126,9 @@ def test_intervals_take_one_line_as_soon_as_all_of_them_fit() -> None:
     results = evaluation().results()
     title = "All clients: 40 clients, 120 queries"
     (_, around) = interval(results["models"]["tuned"]["hits@1"])
-    needed = max(len(line) for line in table_of(printed(results, 200), title))
+    needed = max(len(line) for line in table_of(printed(ranking(results), 200), title))
     for width in (needed, needed - 1):
-        lines = table_of(printed(results, width), title)
+        lines = table_of(printed(ranking(results), width), title)
         assert max(map(len, lines)) <= width
         assert (around in "".join(lines)) == (width == needed)
 
@@ -140,7 +136,7 @@ def test_intervals_take_one_line_as_soon_as_all_of_them_fit() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_differences_stand_against_the_first_model_only(width: int) -> None:
     results = evaluation().results()
-    text = printed(results, width)
+    text = printed(ranking(results), width)
     lines = table_of(text, "Paired differences, all clients")
     names = [line.split()[0:2] for line in lines if line[:1].strip()]
     assert [pair for pair in names if pair[0] == "-"] == [["-", "base"], ["-", "popularity"]]
@@ -150,16 +146,16 @@ def test_differences_stand_against_the_first_model_only(width: int) -> None:
         for found in results["paired"][pair].values():
             value, around = interval(found, "difference")
             assert {value, *around.split()} <= set(block)
-    markdown = markdown_table(results, title="Ranking")
-    assert markdown.count("| tuned - base |") == markdown.count("| tuned - popularity |") == 4
-    assert "base - popularity" not in markdown
+    page = markdown(ranking(results))
+    assert page.count("| tuned - base |") == page.count("| tuned - popularity |") == 4
+    assert "base - popularity" not in page
     # The results keep what the tables leave out.
     assert "base-popularity" in results["paired"]
 
 
 def test_the_terminal_ends_with_the_parts_in_short() -> None:
     results = evaluation().results()
-    _, parts = printed(results, 80).split("In parts, without intervals")
+    _, parts = printed(ranking(results), 80).split("In parts, without intervals")
     rows = [line.split() for line in parts.splitlines()]
     for name, model, beside in (
         ("seen", "tuned", ["seen"]),
@@ -185,23 +181,23 @@ def list_row(results: Mapping[str, Any], model: str) -> list[str]:
 @pytest.mark.parametrize("likes", [LIKES, None])
 def test_what_lists_are_like_stands_in_both(width: int, likes: NDArray[np.float64] | None) -> None:
     results = evaluation(likes=likes).results()
-    text = printed(results, width)
+    text = printed(ranking(results), width)
     lines = table_of(text, "Beyond accuracy: the lists of all clients")
-    markdown = markdown_table(results, title="Ranking").splitlines()
+    page = markdown(ranking(results)).splitlines()
     for line, model in zip(lines, results["models"], strict=True):
         row = list_row(results, model)
         assert line.split() == [model, *row]
-        assert f"| {model} | {' | '.join(row)} |" in markdown
+        assert f"| {model} | {' | '.join(row)} |" in page
         assert row.count("n/a") == (0 if likes is not None else 4)
     assert (
         "| model | catalogue coverage | tail coverage | tail share | novelty (bits) | genre "
         "diversity | exposure Gini | popularity lift |"
-    ) in markdown
+    ) in page
 
 
 def test_the_markdown_holds_the_same_numbers_under_its_title() -> None:
     results = evaluation().results()
-    text = markdown_table(results, title="Ranking", notes=["made for a test"])
+    text = markdown(ranking(results))
     lines = text.splitlines()
     assert lines[0] == "## Ranking"
     headings = "| model | Hits@1 | Hits@3 | Hits@10 | Hits@50 | MRR | adj.MRR | nDCG@10 |"
@@ -217,7 +213,7 @@ def test_the_markdown_holds_the_same_numbers_under_its_title() -> None:
 
 def test_the_markdown_tells_how_clients_differ() -> None:
     results = evaluation().results()
-    lines = markdown_table(results, title="Ranking").splitlines()
+    lines = markdown(ranking(results)).splitlines()
     for metric, heading in (("hits@10", "Hits@10"), ("mrr", "MRR")):
         start = lines.index(f"**Spread over clients of each client's own {heading}**")
         assert lines[start + 2] == (
@@ -237,7 +233,7 @@ def test_every_heading_stands_over_its_own_measure() -> None:
     places = {measure: place for place, measure in enumerate(results["beyond_accuracy"]["tuned"])}
     for measure, place in places.items():
         results["beyond_accuracy"]["tuned"][measure] = place / 10
-    lines = markdown_table(results, title="Ranking").splitlines()
+    lines = markdown(ranking(results)).splitlines()
     headings = next(line for line in lines if "catalogue coverage" in line).split(" | ")
     row = next(line for line in lines if line.startswith("| tuned | .0000 | .1000")).split(" | ")
     by_heading = dict(zip(headings, row, strict=True))
@@ -248,26 +244,25 @@ def test_every_heading_stands_over_its_own_measure() -> None:
 
 def test_what_went_wrong_is_said_and_nothing_where_nothing_did() -> None:
     failing = evaluation(failing=("client3", "client4")).results()
-    assert "tuned: no score for 2 of 40 clients, whose queries all count as misses." in remarks(
-        failing
-    )
-    assert not [line for line in remarks(evaluation().results()) if "no score" in line]
+    missed = "tuned: no score for 2 of 40 clients, whose queries all count as misses."
+    assert missed in ranking(failing).notes
+    assert not [line for line in ranking(evaluation().results()).notes if "no score" in line]
     # A constant scorer: of 299 candidates each item ties with the 299 - n others that are left
     # after filtering the other n - 1 held-out ones. Clients have n = 1 to 5, eight clients each, n
     # queries per client: the mean of (299 - n) over queries is
     # 299 - 8 (1 + 4 + 9 + 16 + 25) / 120 = 295.33.
-    (tie,) = [line for line in remarks(failing) if "tie" in line]
+    (tie,) = [line for line in ranking(failing).notes if "tie" in line]
     assert tie.startswith("popularity: scores tie; an item shares its rank with 295.33 others")
-    assert tie in markdown_table(failing, title="Ranking")
+    assert tie in markdown(ranking(failing))
 
 
 def test_one_client_has_no_interval_and_the_remark_says_so() -> None:
     results = evaluation(num_clients=1).results()
-    text = printed(results, 80)
+    text = printed(ranking(results), 80)
     assert "All clients: 1 client, 1 query" in [line.rstrip() for line in text.splitlines()]
     assert "[" not in text
     assert "seen" not in text.replace("unseen", "")
-    assert "One client only, so no interval can be given." in remarks(results)
+    assert "One client only, so no interval can be given." in ranking(results).notes
 
 
 def test_numbers_keep_their_sign_and_lose_a_zero_that_says_nothing() -> None:
@@ -290,7 +285,7 @@ def test_numbers_keep_their_sign_and_lose_a_zero_that_says_nothing() -> None:
         "ties": {},
         "failures": {},
     }
-    text = markdown_table(results, title="Signs")
+    text = markdown(ranking(results))
     assert "| 1.0000 [.0000, .5000] |" in text
     assert "| -.0123 [-1.0000, .0000] |" in text
 
@@ -306,7 +301,7 @@ def test_many_models_with_long_names_fit_a_narrow_terminal() -> None:
         }
     for key in ("beyond_accuracy", "deciles"):
         results[key] = {new: results[key][old] for new, old in names.items()}
-    text = printed(results, 80)
+    text = printed(ranking(results), 80)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert "…" not in text
     # A name is no markup.

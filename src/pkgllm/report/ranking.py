@@ -98,6 +98,15 @@ def overall_tables(results: Mapping[str, Any]) -> Iterator[Table]:
         yield Table(title, columns("model", *_SPREAD_HEADINGS.values()), rows, place="page")
 
 
+def ranking_rows(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield every estimate: clients, model, metric, value and both ends of its interval."""
+    parts = {"all": results, **{name: part for name, _, part in _parts(results)}}
+    for clients, part in parts.items():
+        for model, metrics in part["models"].items():
+            for metric, measured in metrics.items():
+                yield {"clients": clients, "model": model, "metric": metric, **measured}
+
+
 def _parts(results: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield name, heading and numbers of each part that has a client."""
     for name, heading in (("seen", "Clients seen in training"), ("unseen", "Unseen clients")):

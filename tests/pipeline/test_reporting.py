@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from helpers.run_files import Finished, predictions, read_json
-from pkgllm.pipeline.reporting import read_story, write_report
+from pkgllm.pipeline.reporting import read_run, write_report
 
 pytest_plugins = ["helpers.finished_runs"]
 
@@ -33,7 +33,7 @@ def test_a_run_in_each_mode_is_reported(finished: Finished, tmp_path: Path) -> N
 
 def test_clients_own_values_are_those_of_the_predictions(finished: Finished) -> None:
     _, path, report = finished
-    own = read_story(path).own
+    own = read_run(path).own
     for model in ("tuned", "base", "popularity"):
         ranks = [row["models"][model]["ranks"] for row in predictions(path)]
         wanted = sorted(sum(1 / rank for rank in of) / len(of) for of in ranks)

@@ -10,6 +10,7 @@ from typing import Any
 from pkgllm.report.document import (
     Cell,
     Document,
+    Row,
     Table,
     columns,
     counted,
@@ -142,7 +143,7 @@ def _tables(part: Mapping[str, Any], heading: str, clients: str = "") -> Iterato
 def _short_table(results: Mapping[str, Any]) -> Table:
     """Return the values of every part below each other, an empty row between two parts."""
     headings = ("clients", "model", *METRIC_HEADINGS.values())
-    rows = []
+    rows: list[Row] = []
     for name, _, part in _parts(results):
         beside = counted(part).split(", ") if name != "macro" else ["mean of the", "clients' own"]
         values = [

@@ -193,7 +193,7 @@ class Counter:
             # The gradient of the rows alone, because the matrices are frozen.
             frozen += rows * inputs * outputs * wants_rows
             # Of B, of what B maps, of A, of the rows.
-            wanted = self._decoder.trains_first + wants_rows
+            wanted = self._decoder.trains_lora_a + wants_rows
             adapter += rows * rank * (2 * outputs + wanted * inputs)
         attention = self._attention(read, attention_products)
         return np.array([0.0, 2 * frozen, 2 * adapter, attention, 0])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.tiny_decoders import VOCABULARY
-from pkgllm.lm.lanes.decoder import Rows
+from pkgllm.lm.lanes.decoder import LaneBatch
 from pkgllm.lm.lanes.group_attention import GroupAttention, GroupSpan
 from pkgllm.lm.lanes.stack import Lanes
 from pkgllm.prompts.lane_packing import PackedLanes
@@ -17,7 +17,7 @@ from pkgllm.prompts.packing import Branches
 GroupShape = tuple[int, tuple[int, ...]]
 """Tokens of a prompt, and of each of its completions."""
 SpanShape = tuple[int, tuple[int, ...], int]
-"""Rows of a prompt, of each of its branches, and of the padding behind them."""
+"""LaneBatch of a prompt, of each of its branches, and of the padding behind them."""
 
 group_shapes = st.tuples(
     st.integers(1, 9), st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple)
@@ -51,9 +51,9 @@ def random_lanes(shapes: Sequence[Sequence[GroupShape]], *, seed: int = 0) -> li
     ]
 
 
-def rows_of(packed: PackedLanes, *, batched: bool = False) -> Rows:
+def rows_of(packed: PackedLanes, *, batched: bool = False) -> LaneBatch:
     """Turn what is packed into what a decoder reads."""
-    return Rows(
+    return LaneBatch(
         torch.tensor(packed.input_ids),
         torch.tensor(packed.positions),
         Lanes(packed.bounds, batched=batched),

@@ -21,10 +21,10 @@ def test_it_is_the_size_of_the_real_adapter(
         seed=0,
         freeze_a=freeze_a,
     )
-    found = num_trained_parameters(
+    actual = num_trained_parameters(
         str(tiny_base_folder), lora_rank=3, target_modules=target_modules, freeze_a=freeze_a
     )
-    assert found == sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    assert actual == sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 def test_a_broken_configuration_is_told(tmp_path: Path) -> None:

@@ -51,27 +51,27 @@ def ours(decoder: Decoder, ids: Tensor, positions: Tensor, mask: Tensor) -> tupl
     """Return hidden states, and every token's log-probability after every row."""
     hidden = decoder.hidden(ids, positions, Masked(mask))
     count = len(ids)
-    found = decoder.log_probs(
+    actual = decoder.log_probs(
         hidden,
         [VOCABULARY * row for row in range(count + 1)],
         torch.arange(count).repeat_interleave(VOCABULARY),
         torch.arange(VOCABULARY).repeat(count),
         rows_at_once=3,
     )
-    return hidden, found.view(count, VOCABULARY)
+    return hidden, actual.view(count, VOCABULARY)
 
 
 def theirs(
     model: PreTrainedModel | PeftModel, ids: Tensor, positions: Tensor, mask: Tensor
 ) -> tuple[Tensor, Tensor]:
-    found = model(
+    actual = model(
         input_ids=ids[None],
         position_ids=positions[None],
         attention_mask=mask[None, None],
         use_cache=False,
         output_hidden_states=True,
     )
-    return found.hidden_states[-1][0], found.logits[0].float().log_softmax(dim=-1)
+    return actual.hidden_states[-1][0], actual.logits[0].float().log_softmax(dim=-1)
 
 
 def sequence(seed: int, length: int = 20) -> tuple[Tensor, Tensor]:
@@ -79,8 +79,8 @@ def sequence(seed: int, length: int = 20) -> tuple[Tensor, Tensor]:
     return torch.randint(VOCABULARY, (length,), generator=generator), torch.arange(length)
 
 
-def assert_same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
-    for one, other in zip(found, expected, strict=True):
+def assert_same(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+    for one, other in zip(actual, expected, strict=True):
         assert (one - other).abs().max() <= 1e-5 * other.abs().max()
 
 
@@ -122,9 +122,9 @@ def test_any_positions_and_any_mask_will_do(
     generator = torch.Generator().manual_seed(seed)
     mask = (torch.rand(len(ids), len(ids), generator=generator) < 0.5).tril()
     mask |= torch.eye(len(ids), dtype=torch.bool)
-    found = ours(Decoder(model), ids, positions, mask)
+    actual = ours(Decoder(model), ids, positions, mask)
     expected = theirs(model, ids, positions, mask)
-    assert_same(found, expected)
+    assert_same(actual, expected)
 
 
 @torch.inference_mode()
@@ -173,8 +173,8 @@ def test_a_decoder_keeps_a_float32_adapter_as_it_was_made() -> None:
     assert_same(ours(Decoder(policy), ids, positions, mask), new)
 
 
-def mean_error(found: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> list[float]:
-    pairs = zip(found, exact, strict=True)
+def mean_error(actual: tuple[Tensor, Tensor], exact: tuple[Tensor, Tensor]) -> list[float]:
+    pairs = zip(actual, exact, strict=True)
     return [float((one.float() - other).abs().mean()) for one, other in pairs]
 
 
@@ -190,13 +190,13 @@ def test_bfloat16_is_as_exact_as_transformers_is(kind: str, adapted: bool) -> No
     before = {key: value.clone() for key, value in model.state_dict().items()}
     decoder = Decoder(model)
     assert decoder.dtype == torch.bfloat16
-    found, expected = ours(decoder, ids, positions, mask), theirs(model, ids, positions, mask)
-    assert found[0].dtype == torch.bfloat16
-    assert found[1].dtype == torch.float32
+    actual, expected = ours(decoder, ids, positions, mask), theirs(model, ids, positions, mask)
+    assert actual[0].dtype == torch.bfloat16
+    assert actual[1].dtype == torch.float32
     after = model.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
     exact = theirs(model.float(), ids, positions, mask)
-    for own, other in zip(mean_error(found, exact), mean_error(expected, exact), strict=True):
+    for own, other in zip(mean_error(actual, exact), mean_error(expected, exact), strict=True):
         assert 0 < own <= 1.2 * other
 
 
@@ -233,8 +233,8 @@ def test_log_probs_of_uneven_rows(model: PreTrainedModel) -> None:
     rows = torch.repeat_interleave(torch.arange(7), torch.tensor(offsets).diff())
     tokens = torch.arange(10) * 5
     for rows_at_once in (1, 2, 3, 7, 100):
-        found = decoder.log_probs(hidden, offsets, rows, tokens, rows_at_once=rows_at_once)
-        torch.testing.assert_close(found, every[rows, tokens])
+        actual = decoder.log_probs(hidden, offsets, rows, tokens, rows_at_once=rows_at_once)
+        torch.testing.assert_close(actual, every[rows, tokens])
     nothing = decoder.log_probs(hidden[:0], [0], rows[:0], tokens[:0], rows_at_once=4)
     assert (nothing.shape, nothing.dtype) == ((0,), torch.float32)
 

@@ -107,12 +107,12 @@ def ours(
 
 def alone(policy: PeftModel, lane: Sequence[Branches]) -> Tensor:
     """Return the log-probability of each target by the definition."""
-    found = []
+    actual = []
     for prompt, branches in lane:
         for branch in branches:
             logits = policy(torch.tensor([[*prompt, *branch[:-1]]])).logits[0, len(prompt) - 1 :]
-            found.append(logits.float().log_softmax(-1)[range(len(branch)), list(branch)])
-    return torch.cat(found)
+            actual.append(logits.float().log_softmax(-1)[range(len(branch)), list(branch)])
+    return torch.cat(actual)
 
 
 def theirs(
@@ -126,7 +126,7 @@ def theirs(
     }
     trained = {name: own for name, own in parameters.items() if own.requires_grad}
     nothing = {name: torch.full_like(own, torch.nan) for name, own in parameters.items()}
-    found, gradients, start = [], [], 0
+    actual, gradients, start = [], [], 0
     for lane, own_values in zip(lanes, values, strict=True):
         load_adapter_state(policy, decoder.layout.to_state(own_values))
         log_probs = alone(policy, lane)
@@ -135,16 +135,16 @@ def theirs(
         found_gradients = torch.autograd.grad(total, list(trained.values()))
         state = nothing | dict(zip(trained, found_gradients, strict=True))
         gradients.append(decoder.layout.to_vector(state))
-        found.append(log_probs.detach())
+        actual.append(log_probs.detach())
         start = stop
-    return torch.cat(found), torch.stack(gradients)
+    return torch.cat(actual), torch.stack(gradients)
 
 
-def assert_same(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
+def assert_same(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     """Compare, with gradients to the largest one of their lane."""
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
-    assert torch.equal(found[1].isnan(), expected[1].isnan())
-    difference = (found[1] - expected[1]).nan_to_num().abs().amax(1)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(actual[1].isnan(), expected[1].isnan())
+    difference = (actual[1] - expected[1]).nan_to_num().abs().amax(1)
     assert (difference <= 1e-5 * expected[1].nan_to_num().abs().amax(1)).all()
 
 
@@ -160,11 +160,11 @@ def assert_equals_peft(policy: PeftModel, lanes: Lanes = UNEQUAL) -> None:
     assert (expected[1].nan_to_num().abs().amax(1) > 0.1).all()
     before = {key: value.clone() for key, value in policy.state_dict().items()}
     for batched in (False, True):
-        found = ours(decoder, lanes, values, weights, batched=batched)
-        assert_same(found, expected)
+        actual = ours(decoder, lanes, values, weights, batched=batched)
+        assert_same(actual, expected)
         again = ours(decoder, lanes, values, weights, batched=batched, checkpoint=True)
-        assert torch.equal(again[0], found[0])
-        torch.testing.assert_close(again[1], found[1], rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(again[0], actual[0])
+        torch.testing.assert_close(again[1], actual[1], rtol=0, atol=0, equal_nan=True)
     assert_same(ours(decoder, lanes, values, weights, batched=True, padded=True), expected)
     after = policy.state_dict()
     assert all(torch.equal(after[key], before[key]) for key in before)
@@ -195,16 +195,16 @@ def test_the_scale_is_that_of_peft(rslora: bool, scale: float) -> None:
 
 def test_a_frozen_first_factor_is_left_alone() -> None:
     policy = a_policy()
-    assert LaneDecoder(policy).trains_first
+    assert LaneDecoder(policy).trains_lora_a
     for name, parameter in policy.named_parameters():
         if "lora_A" in name:
             parameter.requires_grad_(False)
     decoder = LaneDecoder(policy)
-    assert not decoder.trains_first
+    assert not decoder.trains_lora_a
     weights = random_weights(UNEQUAL)
     _, gradients = ours(decoder, UNEQUAL, random_values(decoder, 3), weights)
-    assert gradients[:, : decoder.layout.num_first].isnan().all()
-    assert not gradients[:, decoder.layout.num_first :].isnan().any()
+    assert gradients[:, : decoder.layout.num_lora_a].isnan().all()
+    assert not gradients[:, decoder.layout.num_lora_a :].isnan().any()
     assert_equals_peft(policy)
 
 
@@ -225,8 +225,8 @@ def test_any_lanes_equal_peft(
 ) -> None:
     lanes, decoder = random_lanes(shapes, seed=seed), LaneDecoder(policy)
     values, weights = random_values(decoder, len(lanes)), random_weights(lanes, seed)
-    found = ours(decoder, lanes, values, weights, batched=batched, block=block)
-    assert_same(found, theirs(policy, decoder, lanes, values, weights))
+    actual = ours(decoder, lanes, values, weights, batched=batched, block=block)
+    assert_same(actual, theirs(policy, decoder, lanes, values, weights))
 
 
 @pytest.mark.parametrize("batched", [False, True])
@@ -260,9 +260,9 @@ def test_without_factors_there_is_the_base_model(shape: str, batched: bool) -> N
         expected = torch.cat([alone(policy, lane) for lane in UNEQUAL])
     for context in (nullcontext(), policy.disable_adapter()):
         with context:
-            found, tape = decoder.forward(rows_of(packed, batched=batched), attention, None)
+            actual, tape = decoder.forward(rows_of(packed, batched=batched), attention, None)
         assert tape is None
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
     tuned = torch.cat([alone(policy, lane) for lane in UNEQUAL])
     assert (tuned - expected).abs().max() > 0.1
 
@@ -272,8 +272,8 @@ def test_logits_exist_a_few_rows_at_once(policy: PeftModel) -> None:
     values = random_values(decoder, len(UNEQUAL))
     expected = ours(decoder, UNEQUAL, values, weights)
     for rows_of_logits in (1, 4):
-        found = ours(LaneDecoder(policy, rows_of_logits=rows_of_logits), UNEQUAL, values, weights)
-        assert_same(found, expected)
+        actual = ours(LaneDecoder(policy, rows_of_logits=rows_of_logits), UNEQUAL, values, weights)
+        assert_same(actual, expected)
 
 
 def test_the_policys_own_adapter_plays_no_part(policy: PeftModel) -> None:
@@ -307,14 +307,14 @@ def test_bfloat16_is_about_as_exact_as_peft_is(kind: str, shared: bool) -> None:
     decoder, weights = LaneDecoder(policy), random_weights(UNEQUAL)
     assert decoder.dtype == torch.bfloat16
     values = random_values(decoder, 1 if shared else 3).expand(3, -1)
-    found = [
+    actual = [
         ours(decoder, UNEQUAL, values, weights),
         ours(decoder, UNEQUAL, values, weights, batched=True, padded=True),
     ]
     rough = theirs(policy, decoder, UNEQUAL, values, weights)
     base.float()
     exact = theirs(policy, decoder, UNEQUAL, values, weights)
-    for log_probs, gradients in found:
+    for log_probs, gradients in actual:
         assert log_probs.dtype == gradients.dtype == torch.float32
         for one, other, true in zip((log_probs, gradients), rough, exact, strict=True):
             assert 0 < (one - true).norm() <= 3 * (other - true).norm()

@@ -20,7 +20,7 @@ layer_shapes = st.lists(
 row_counts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 
 
-def built(shapes: list[LayerShape], num_lanes: int) -> tuple[LaneLinear, StackedFactors]:
+def make_layers(shapes: list[LayerShape], num_lanes: int) -> tuple[LaneLinear, StackedFactors]:
     """Return layers, and factors among which there are those of other layers too."""
     names = [str(at) for at, (_, _, adapted) in enumerate(shapes) if adapted]
     layout = FactorLayout(
@@ -48,27 +48,27 @@ def by_the_book(
     linear: LaneLinear, rows: Tensor, of_row: Tensor, values: Tensor | None, plus: Tensor | None
 ) -> list[Tensor]:
     """Return ``x W^T + b + s (x A^T) B^T``, row by row, each with its own lane's factors."""
-    found = []
+    outputs = []
     for layer in linear.layers:
         result = rows @ layer.weight.double().t()
         if layer.bias is not None:
             result = result + layer.bias.double()
         if layer.slot is not None and values is not None:
             slot = layer.slot
-            first = values[:, slot.start_first : slot.end_first].view(-1, LORA_RANK, NUM_IN)
-            second = values[:, slot.start_second : slot.end_second]
-            second = second.view(-1, slot.out_features, LORA_RANK)
-            low = torch.einsum("ri,rki->rk", rows, first[of_row])
-            result = result + SCALE * torch.einsum("rk,rok->ro", low, second[of_row])
-        found.append(result)
+            lora_a = values[:, slot.start_a : slot.end_a].view(-1, LORA_RANK, NUM_IN)
+            lora_b = values[:, slot.start_b : slot.end_b]
+            lora_b = lora_b.view(-1, slot.out_features, LORA_RANK)
+            low = torch.einsum("ri,rki->rk", rows, lora_a[of_row])
+            result = result + SCALE * torch.einsum("rk,rok->ro", low, lora_b[of_row])
+        outputs.append(result)
     if plus is not None:
-        found[0] = found[0] + plus
-    return found
+        outputs[0] = outputs[0] + plus
+    return outputs
 
 
-def assert_close(found: Tensor | None, expected: Tensor) -> None:
-    assert found is not None
-    torch.testing.assert_close(found.double(), expected.detach(), rtol=1e-5, atol=1e-5)
+def assert_close(actual: Tensor | None, expected: Tensor) -> None:
+    assert actual is not None
+    torch.testing.assert_close(actual.double(), expected.detach(), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=80)
@@ -79,13 +79,13 @@ def test_results_and_gradients_equal_the_formula_by_autograd(
     batched: bool,
     shared: bool,
     has_plus: bool,
-    trains_first: bool,
+    trains_lora_a: bool,
 ) -> None:
     if batched:
         counts = [counts[0]] * len(counts)
     lanes = Lanes([0, *accumulate(counts)], batched=batched)
     of_row = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    linear, own = built(shapes, len(counts))
+    linear, own = make_layers(shapes, len(counts))
     values = own.values[:1].expand(len(counts), -1) if shared else own.values
     factors = StackedFactors(values, own.gradients, SCALE, torch.float32)
     rows = random(len(of_row), NUM_IN, seed=30)
@@ -105,15 +105,15 @@ def test_results_and_gradients_equal_the_formula_by_autograd(
         assert_close(output, other)
     assert (low is None) == (not linear.slots)
     before = [part.clone() for part in gradients]
-    found = linear.backward(gradients, rows, low, lanes, factors, trains_first=trains_first)
-    assert_close(found, expected_rows)
+    d_rows = linear.backward(gradients, rows, low, lanes, factors, trains_lora_a=trains_lora_a)
+    assert_close(d_rows, expected_rows)
     assert all(torch.equal(*pair) for pair in zip(gradients, before, strict=True))
 
     assert factors.gradients is not None
     written = torch.zeros_like(factors.gradients, dtype=torch.bool)
     for slot in linear.slots:
-        written[:, slot.start_second : slot.end_second] = True
-        written[:, slot.start_first : slot.end_first] = trains_first
+        written[:, slot.start_b : slot.end_b] = True
+        written[:, slot.start_a : slot.end_a] = trains_lora_a
     # What belongs to others is left alone.
     assert torch.equal(~factors.gradients.isnan(), written)
     if linear.slots:
@@ -123,7 +123,7 @@ def test_results_and_gradients_equal_the_formula_by_autograd(
 @settings(deadline=None, max_examples=40)
 @given(layer_shapes, st.booleans())
 def test_without_factors_there_is_the_base_alone(shapes: list[LayerShape], has_plus: bool) -> None:
-    linear, _ = built(shapes, 1)
+    linear, _ = make_layers(shapes, 1)
     rows = random(4, NUM_IN)
     plus = random(4, shapes[0][0], seed=1) if has_plus else None
     outputs, low = linear.forward(rows, Lanes([0, 4]), None, plus=plus)
@@ -137,13 +137,13 @@ def test_without_factors_there_is_the_base_alone(shapes: list[LayerShape], has_p
 
 @pytest.mark.parametrize("adapted", [False, True])
 def test_the_gradient_of_the_rows_can_be_left_out(adapted: bool) -> None:
-    linear, factors = built([(3, True, adapted)], 1)
+    linear, factors = make_layers([(3, True, adapted)], 1)
     assert factors.gradients is not None
     rows, gradient, lanes = random(4, NUM_IN), random(4, 3, seed=1), Lanes([0, 4])
     _, low = linear.forward(rows, lanes, factors)
     linear.backward([gradient], rows, low, lanes, factors)
     expected = factors.gradients.clone()
     factors.gradients.fill_(torch.nan)
-    found = linear.backward([gradient], rows, low, lanes, factors, wants_rows=False)
-    assert found is None
+    d_rows = linear.backward([gradient], rows, low, lanes, factors, wants_rows=False)
+    assert d_rows is None
     torch.testing.assert_close(factors.gradients, expected, rtol=0, atol=0, equal_nan=True)

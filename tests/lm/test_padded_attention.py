@@ -64,5 +64,5 @@ def test_no_graph_is_asked_for_outside(kernel: Kernel) -> None:
     with torch.no_grad():
         seen, tape = attention.forward(query, key, key)
         gradients = attention.backward(torch.ones_like(seen), tape)
-    assert not any(found.requires_grad for found in (seen, query, key, *gradients))
+    assert not any(actual.requires_grad for actual in (seen, query, key, *gradients))
     assert gradients[2].any()

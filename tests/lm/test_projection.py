@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
-from pkgllm.lm.lanes import projection
-from pkgllm.lm.lanes.projection import Projection, linear, linear_plus, outer
+from pkgllm.lm import projection
+from pkgllm.lm.projection import Projection, linear, linear_plus, outer
 
 Factors = tuple[Tensor, Tensor, float]
 
@@ -52,10 +52,10 @@ def test_both_ways_equal_the_layer(
     mapped = F.linear(rows, weight, bias)
     expected = F.silu(mapped) if activation == "swish" else mapped
     torch.testing.assert_close(linear(rows, weight, bias, activation), expected)
-    found = Projection(weight, bias, None)
-    torch.testing.assert_close(found(rows, activation), expected)
-    torch.testing.assert_close(found.times(rows, other), mapped * other)
-    torch.testing.assert_close(found.plus(rows, other), mapped + other)
+    ours = Projection(weight, bias, None)
+    torch.testing.assert_close(ours(rows, activation), expected)
+    torch.testing.assert_close(ours.times(rows, other), mapped * other)
+    torch.testing.assert_close(ours.plus(rows, other), mapped + other)
 
 
 def laid_out(numbers: Tensor, layout: str) -> Tensor:
@@ -119,13 +119,13 @@ def test_an_adapter_is_taken_into_a_float32_layer(has_bias: bool) -> None:
     before = layer.weight.clone()
     wrapped, first, second = adapted(layer)
     rows, other = random(6, 24), random(6, 40, seed=2)
-    found = Projection.of(wrapped, with_adapter=True)
-    assert found.adapter is None
-    torch.testing.assert_close(found(rows), wrapped(rows), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found.plus(rows, other), wrapped(rows) + other, rtol=1e-5, atol=1e-5)
+    ours = Projection.of(wrapped, with_adapter=True)
+    assert ours.adapter is None
+    torch.testing.assert_close(ours(rows), wrapped(rows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.plus(rows, other), wrapped(rows) + other, rtol=1e-5, atol=1e-5)
     # By hand: W + (lora_alpha / lora_rank) B A, with 6 / 2 = 3.
     expected = before + 3 * second @ first
-    torch.testing.assert_close(found.weight, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.weight, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(layer.weight, before)
     without = Projection.of(wrapped, with_adapter=False)
     assert without.weight is layer.weight
@@ -144,16 +144,16 @@ def test_an_adapter_below_the_resolution_of_bfloat16_counts() -> None:
     assert torch.equal((layer.weight + 3 * second @ first).bfloat16(), layer.weight)
     rows = torch.ones(1, 4, dtype=torch.bfloat16)
     expected = [12 * 2.0**-11, -12 * 2.0**-11]
-    found = Projection.of(wrapped, with_adapter=True)
-    assert found.adapter is not None
-    assert found.weight is layer.weight
-    assert found(rows).tolist() == [expected]
-    assert found(rows).dtype == torch.bfloat16
-    assert found.plus(rows, torch.zeros(1, 2, dtype=torch.bfloat16)).tolist() == [expected]
+    ours = Projection.of(wrapped, with_adapter=True)
+    assert ours.adapter is not None
+    assert ours.weight is layer.weight
+    assert ours(rows).tolist() == [expected]
+    assert ours(rows).dtype == torch.bfloat16
+    assert ours.plus(rows, torch.zeros(1, 2, dtype=torch.bfloat16)).tolist() == [expected]
     twice = torch.full((1, 2), 2, dtype=torch.bfloat16)
-    assert found.times(rows, twice).tolist() == [[2 * value for value in expected]]
-    assert torch.equal(found(rows, "swish"), F.silu(found(rows)))
-    joined = Projection.joined([Projection.of(layer, with_adapter=True), found])
+    assert ours.times(rows, twice).tolist() == [[2 * value for value in expected]]
+    assert torch.equal(ours(rows, "swish"), F.silu(ours(rows)))
+    joined = Projection.joined([Projection.of(layer, with_adapter=True), ours])
     assert joined(rows).tolist() == [[0.0, 0.0, *expected]]
 
 

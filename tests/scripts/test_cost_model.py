@@ -20,9 +20,9 @@ from torch.utils.flop_counter import (
 from helpers.tiny_decoders import tiny_decoder
 from pkgllm.config.schema import Adapter
 from pkgllm.federation.rounds import sample_cohort
+from pkgllm.lm import projection
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.lm.lanes import projection
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.objectives.apo_zero import ApoZero
 from pkgllm.objectives.kto import Kto

@@ -235,7 +235,7 @@ def test_a_frozen_first_factor_has_no_gradient(setting: Setting, tiny_base_folde
     frozen = a_setting(tiny_base_folder, freeze_a=True)
     found, losses = frozen.gradients(GROUPS, OBJECTIVES["apo_zero"])
     expected, expected_losses = setting.gradients(GROUPS, OBJECTIVES["apo_zero"])
-    first = frozen.decoder.layout.num_first
+    first = frozen.decoder.layout.num_lora_a
     assert expected[:, :first].any(1).all()
     assert not found[:, :first].any()
     assert_rows_close(found[:, first:], expected[:, first:])

@@ -48,7 +48,7 @@ class Private:
         load_adapter_state(self.policy, adapter)
         self.values = self.decoder.layout.to_vector(adapter)
         self.reference = cache(reference_scorer(self.decoder, ROOM))
-        self.first = 0 if self.decoder.trains_first else self.decoder.layout.num_first
+        self.first = 0 if self.decoder.trains_lora_a else self.decoder.layout.num_lora_a
 
     def parts(
         self, groups: Sequence[Group], objective: Objective, room: int = ROOM
@@ -125,7 +125,7 @@ def test_frozen_factors_are_not_in_the_step(tiny_base_folder: Path) -> None:
     private = Private(tiny_base_folder, freeze_a=True)
     layout = private.decoder.layout
     found = private.step(GROUPS, OBJECTIVES["dpo"], GaussianSettings(0.1, 1.0, 4.0))
-    assert found.shape == (layout.num_values - layout.num_first,)
+    assert found.shape == (layout.num_values - layout.num_lora_a,)
 
 
 @pytest.mark.parametrize("name", ["apo_zero", "public kto", "dpo", "sdpo", "sft", "kto"])

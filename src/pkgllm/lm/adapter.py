@@ -1,4 +1,4 @@
-"""The LoRA adapter: attached to a base model, taken out, put back and saved in PEFT's form.
+"""The LoRA adapter: attach it to a base model, read it, replace it and save it in PEFT's form.
 
 Source: Hu et al. 2021, arXiv:2106.09685, eq. 3: ``W x + (lora_alpha / lora_rank) B A x``.
 """
@@ -42,25 +42,25 @@ def attach_adapter(
 ) -> PeftModel:
     """Wrap a frozen base model so that it carries a fresh adapter, and return the policy.
 
-    The second factor starts at zero, so the policy equals the base model until it is trained. The
-    global random state of torch is left as it was.
+    ``lora_B`` starts at zero, so the policy equals the base model until it is trained. The global
+    random state of torch does not change.
 
     Args:
         model: The base model, already on its device. Its layers are wrapped in place.
         lora_rank: Inner dimension of the factors.
         lora_alpha: Scale numerator.
         target_modules: Names of the linear layers to adapt, or ``all-linear``.
-        seed: Of the first factor's random start.
+        seed: Of the random start of ``lora_A``.
         rank_stabilized: Whether to divide by the square root of the rank (Kalajdzievski 2023,
             arXiv:2312.03732, eq. 4).
-        freeze_a: Whether only the second factor is trained (Sun et al. 2024, arXiv:2403.12313).
+        freeze_a: Whether only ``lora_B`` is trained (Sun et al. 2024, arXiv:2403.12313).
 
     Raises:
         ModelError: If the base model has no layer of these names.
     """
     config = LoraConfig(
         r=lora_rank,
-        # PEFT divides it by the rank, and says int although any number does.
+        # PEFT annotates it as int, but divides it by the rank, so that a float works.
         lora_alpha=cast("int", lora_alpha),
         lora_dropout=0.0,
         use_rslora=rank_stabilized,
@@ -86,16 +86,16 @@ def attach_adapter(
 def adapter_state(policy: PeftModel) -> AdapterState:
     """Return a copy of the policy's adapter."""
     # The default asks the hub whether the base model's vocabulary was resized.
-    found = get_peft_model_state_dict(policy, save_embedding_layers=False)
-    return {key: found[key].detach().to("cpu", torch.float32, copy=True) for key in sorted(found)}
+    state = get_peft_model_state_dict(policy, save_embedding_layers=False)
+    return {key: state[key].detach().to("cpu", torch.float32, copy=True) for key in sorted(state)}
 
 
 def trained_keys(policy: PeftModel) -> list[str]:
     """Return the keys of the factors that are trained, sorted."""
     trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    found = get_peft_model_state_dict(policy, save_embedding_layers=False)
-    # A parameter's name has the adapter's name in it, which PEFT's keys leave out.
-    return sorted(key for key in found if key.replace(".weight", ".default.weight") in trained)
+    keys = get_peft_model_state_dict(policy, save_embedding_layers=False)
+    # A parameter's name contains the adapter's name, which PEFT's keys leave out.
+    return sorted(key for key in keys if key.replace(".weight", ".default.weight") in trained)
 
 
 def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
@@ -122,7 +122,7 @@ def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def carrying(policy: PeftModel, state: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the policy carry another adapter for a while, and then the one that it had before.
+    """Give the policy another adapter inside the block, and the one it had before after it.
 
     Raises:
         ModelError: As :func:`load_adapter_state` does.
@@ -147,7 +147,7 @@ def trained_parameters(policy: PeftModel) -> dict[str, torch.nn.Parameter]:
 
 @contextmanager
 def without_adapter(policy: PeftModel) -> Iterator[None]:
-    """Let the base model answer alone; PEFT would thaw a frozen first factor afterwards."""
+    """Disable the adapter inside the block; PEFT alone would unfreeze a frozen ``lora_A`` after."""
     trained = {name: p.requires_grad for name, p in policy.named_parameters()}
     try:
         with policy.disable_adapter():
@@ -165,9 +165,9 @@ def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> fl
 def save_adapter(policy: PeftModel, folder: Path) -> None:
     """Write the policy's adapter so that ``PeftModel.from_pretrained`` loads it."""
     policy.save_pretrained(str(folder), save_embedding_layers=False)
-    # PEFT adds a model card template that says nothing about this adapter.
+    # PEFT adds an empty template of a model card.
     (folder / "README.md").unlink(missing_ok=True)
-    # It keeps the names of layers in a set, whose order is another one in each process.
+    # PEFT keeps the names of layers in a set, whose order differs between processes.
     path = folder / "adapter_config.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     if isinstance(written["target_modules"], list):
@@ -182,10 +182,10 @@ def read_adapter_state(folder: Path) -> AdapterState:
         ModelError: If the folder holds no adapter.
     """
     try:
-        found = load_file(folder / "adapter_model.safetensors")
+        state = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{folder}: no adapter can be read there: {error}") from error
-    return {key: found[key].float() for key in sorted(found)}
+        raise ModelError(f"{folder}: cannot read an adapter there: {error}") from error
+    return {key: state[key].float() for key in sorted(state)}
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -199,7 +199,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     try:
         with _without_renaming_warning():
             return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
-    except Exception as error:  # damaged files raise whatever their readers stumble over
+    except Exception as error:  # damaged files raise errors of many types
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{folder}: the adapter does not load into base model "
@@ -209,7 +209,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 @contextmanager
 def _without_renaming_warning() -> Iterator[None]:
-    # PEFT 0.21 asks transformers 5.23 for a property under the name it had before.
+    # PEFT 0.21 reads a property of transformers 5.23 by its former name.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
         yield

@@ -1,4 +1,4 @@
-"""How many parameters an adapter has, told by the base model's configuration alone."""
+"""The number of parameters of an adapter, from the base model's configuration alone."""
 
 from pathlib import Path
 

@@ -34,12 +34,12 @@ class BaseModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self.model.device
 
     @property
     def max_positions(self) -> int:
-        """Longest sequence the model was made for, tokens."""
+        """Longest sequence of the model, tokens."""
         return int(self.model.config.max_position_embeddings)
 
     @property
@@ -94,7 +94,7 @@ def find_device(name: str, *, key: str = "base_model.device") -> torch.device:
         key: Of the configuration, for messages.
 
     Raises:
-        ModelError: If the name is no device, or this machine lacks it.
+        ModelError: If the name is not that of a device, or this machine lacks it.
     """
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
@@ -104,8 +104,7 @@ def find_device(name: str, *, key: str = "base_model.device") -> torch.device:
         raise ModelError(f"{key} must be auto, cpu, cuda or cuda:N, got {name!r}")
     if name != "cpu" and int(match.group(1) or 0) >= num_gpus:
         raise ModelError(
-            f"{key}: {name} was asked for, but this machine has {num_gpus} usable "
-            f"GPUs; set {key} to auto or cpu"
+            f"{key}: this machine has {num_gpus} usable GPUs, got {name}; set {key} to auto or cpu"
         )
     return torch.device(name)
 
@@ -113,11 +112,11 @@ def find_device(name: str, *, key: str = "base_model.device") -> torch.device:
 def load_base_model(name: str, *, device: str = "auto", dtype: str = "float32") -> BaseModel:
     """Load a base model, frozen and in evaluation mode.
 
-    A folder is read without any look at the network; a hub id is fetched because it was named.
+    A folder is read without network access; a hub id is downloaded.
 
     Raises:
         ModelError: If it cannot be found or loaded, has no chat template or no end-of-turn token,
-            or the device is not there.
+            or the device is missing.
     """
     place, target = find_base_model(name), find_device(device)
     local = Path(place).is_dir()
@@ -127,7 +126,7 @@ def load_base_model(name: str, *, device: str = "auto", dtype: str = "float32") 
         model = AutoModelForCausalLM.from_pretrained(
             place, dtype=getattr(torch, dtype), local_files_only=local, attn_implementation="sdpa"
         )
-    except Exception as error:  # damaged files raise whatever their readers stumble over
+    except Exception as error:  # damaged files raise errors of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"base_model.name: cannot load {place} as a base model: {reason}"

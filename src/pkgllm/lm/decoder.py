@@ -1,7 +1,7 @@
 """A lean forward pass for the decoders we rank with, over the parameters that transformers loaded.
 
 The same function as the model's own, in fewer and larger steps, with attention left to the caller:
-a catalogue is not one sequence, and its parts attend to what no mask over a sequence says cheaply.
+the rows of a catalogue are no single sequence, and a dense mask over all of them would be large.
 """
 
 from collections.abc import Sequence
@@ -15,66 +15,35 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pkgllm.errors import ModelError
-from pkgllm.lm.lanes.projection import Projection
-from pkgllm.lm.lanes.rms_norm import RmsNorm
-from pkgllm.lm.lanes.rotary import Rotation
+from pkgllm.lm.projection import Projection
+from pkgllm.lm.rms_norm import RmsNorm
+from pkgllm.lm.rotary import Rotation
 
 KNOWN_MODELS = ("llama", "qwen2", "qwen3")
-"""Model types whose layers are laid out as :class:`Decoder` expects."""
+"""Model types whose layers are laid out as :class:`FrozenDecoder` expects."""
 
 
-class Attention(Protocol):
-    """Where the rows of a pass look."""
-
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Return what each row sees in one layer.
-
-        Args:
-            layer: From 0.
-            query: Shape ``(rows, heads, head_dim)``, rotated and scaled: its products with keys are
-                the scores.
-            key: Shape ``(rows, key_value_heads, head_dim)``, rotated.
-            value: As ``key``.
-
-        Returns:
-            Shape ``(rows, heads, head_dim)``.
-        """
-        ...
+def causal_of(model: PreTrainedModel | PeftModel) -> Any:
+    """Return the causal language model itself, without PEFT's wrapper."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    before_attention: RmsNorm
-    heads: Projection
-    """To queries, keys and values, side by side."""
-    head_norm: RmsNorm | None
-    """Of queries and keys, head by head; its weight has shape ``(heads, head_dim)``."""
-    output: Projection
-    before_mlp: RmsNorm
-    gate: Projection
-    up: Projection
-    down: Projection
-
-
-class Decoder:
-    """The forward pass of a causal language model in evaluation mode, without dropout.
-
-    Hidden states equal those of the model's own forward pass up to rounding. Most
-    parameters are shared with the model; those to queries, keys and values are copied, and so are
-    float32 layers with an adapter. A decoder made before these changed still has the old ones.
+class FrozenDecoder:
+    """The sizes and frozen parameters of a decoder that transformers loaded.
 
     Args:
         model: Of one of :data:`KNOWN_MODELS`, or one of them with a LoRA adapter by PEFT.
-        with_adapter: Whether the adapter counts.
+        purpose: What the layout is needed for, as the error message says it.
+        remedy: What to do about a model of another layout.
 
     Raises:
         ModelError: If the model is of another type, or a layer lacks full attention.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, *, with_adapter: bool = True) -> None:
-        causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    def __init__(self, model: PreTrainedModel | PeftModel, *, purpose: str, remedy: str) -> None:
+        causal = causal_of(model)
         config = causal.config
-        check_layout(config, "to rank a catalogue", remedy="choose another base model")
+        _check_layout(config, purpose, remedy)
         body = causal.model
         self.device: torch.device = causal.device
         self.dtype: torch.dtype = body.embed_tokens.weight.dtype
@@ -83,41 +52,96 @@ class Decoder:
         self.num_key_value_heads = int(config.num_key_value_heads)
         self.head_dim = int(body.layers[0].self_attn.head_dim)
         self.scaling = float(body.layers[0].self_attn.scaling)
+        """Of the products of queries and keys."""
         self.hidden_size = int(config.hidden_size)
         self.intermediate_size = int(config.intermediate_size)
         self.vocab_size = int(config.vocab_size)
-        self._embedding: Tensor = body.embed_tokens.weight
+        self.embedding: Tensor = body.embed_tokens.weight
+        self.final_norm = RmsNorm.of(body.norm)
         self._rotary: nn.Module = body.rotary_emb
-        self._norm = RmsNorm.of(body.norm)
+
+    def rotation(self, positions: Tensor, like: Tensor) -> Rotation:
+        """Return the rotary embedding of positions, shape ``(rows,)``, in the type of ``like``."""
+        return Rotation.at(positions, self._rotary, like)
+
+
+class Attention(Protocol):
+    """Which rows of a pass attend to which."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor, /) -> Tensor:
+        """Return the attention output of one layer, shape ``(rows, heads, head_dim)``.
+
+        Args:
+            layer: From 0.
+            q: Shape ``(rows, heads, head_dim)``, rotated and scaled: its products with keys are
+                the scores.
+            k: Shape ``(rows, key_value_heads, head_dim)``, rotated.
+            v: As ``k``.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    attention_norm: RmsNorm
+    qkv: Projection
+    """To queries, keys and values, side by side."""
+    qk_norm: RmsNorm | None
+    """Of queries and keys, head by head; its weight has shape ``(heads, head_dim)``."""
+    o: Projection
+    mlp_norm: RmsNorm
+    gate: Projection
+    up: Projection
+    down: Projection
+
+
+class Decoder(FrozenDecoder):
+    """The forward pass of a causal language model in evaluation mode, without dropout.
+
+    Hidden states equal those of the model's own forward pass up to rounding. Most
+    parameters are shared with the model; those to queries, keys and values are copied, and so are
+    float32 layers with an adapter. A decoder made before these changed still has the old ones.
+
+    Args:
+        model: As of :class:`FrozenDecoder`.
+        with_adapter: Whether the adapter counts.
+
+    Raises:
+        ModelError: If the model is of another type, or a layer lacks full attention.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, *, with_adapter: bool = True) -> None:
+        super().__init__(model, purpose="to rank a catalogue", remedy="choose another base model")
+        causal = causal_of(model)
         self._head = Projection.of(causal.lm_head, with_adapter=with_adapter)
-        self._layers = [_layer(layer, with_adapter) for layer in body.layers]
+        self._layers = [_layer(layer, with_adapter) for layer in causal.model.layers]
 
     def hidden(self, input_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
-        """Return the last hidden states of some tokens.
+        """Return the last hidden states of some tokens, shape ``(rows, hidden)``.
 
         Args:
             input_ids: Shape ``(rows,)``, int64.
             positions: Of each token in its sequence, from 0. Shape ``(rows,)``, int64.
-            attention: Is asked in every layer, in order.
-
-        Returns:
-            Shape ``(rows, hidden)``.
+            attention: Is called in every layer, in order.
         """
-        rows = F.embedding(input_ids, self._embedding)
-        rotation = self._rotation(rows, positions)
-        num_turned = self.num_heads + self.num_key_value_heads
+        x = F.embedding(input_ids, self.embedding)  # (rows, hidden)
+        # Queries and keys are rotated side by side; the queries are scaled as well.
+        num_rotated = self.num_heads + self.num_key_value_heads
+        scale = x.new_ones(num_rotated, 1)
+        scale[: self.num_heads] = self.scaling
+        rotation = self.rotation(positions, x).scaled(scale)
         for index, layer in enumerate(self._layers):
-            heads = layer.heads(layer.before_attention(rows)).view(len(rows), -1, self.head_dim)
-            turned, value = heads[:, :num_turned], heads[:, num_turned:]
-            if layer.head_norm is not None:
-                turned = layer.head_norm(turned)
-            turned = rotation(turned)
-            query, key = turned[:, : self.num_heads], turned[:, self.num_heads :]
-            seen = attention(index, query, key, value)
-            rows = layer.output.plus(seen.reshape(len(rows), -1), rows)
-            normed = layer.before_mlp(rows)
-            rows = layer.down.plus(layer.up.times(normed, layer.gate(normed, "swish")), rows)
-        return self._norm(rows)
+            qkv = layer.qkv(layer.attention_norm(x)).view(len(x), -1, self.head_dim)
+            qk, v = qkv[:, :num_rotated], qkv[:, num_rotated:]
+            if layer.qk_norm is not None:
+                qk = layer.qk_norm(qk)
+            qk = rotation(qk)
+            y = attention(index, qk[:, : self.num_heads], qk[:, self.num_heads :], v)
+            x = layer.o.plus(y.reshape(len(x), -1), x)
+            normed = layer.mlp_norm(x)
+            gate = layer.gate(normed, "swish")  # (rows, intermediate)
+            x = layer.down.plus(layer.up.times(normed, gate), x)
+        return self.final_norm(x)
 
     def log_probs(
         self,
@@ -140,32 +164,16 @@ class Decoder:
         Returns:
             Nats, float32, shape ``(tokens,)``.
         """
-        found = []
+        parts = []
         for start in range(0, len(hidden), rows_at_once):
             stop = min(start + rows_at_once, len(hidden))
             part = slice(offsets[start], offsets[stop])
             logits = self._head(hidden[start:stop]).float()
-            found.append(logits.log_softmax(dim=-1)[rows[part] - start, tokens[part]])
-        return torch.cat(found) if found else hidden.new_empty(0, dtype=torch.float32)
-
-    def _rotation(self, rows: Tensor, positions: Tensor) -> Rotation:
-        """Return the rotation of queries, which are scaled, and keys, side by side."""
-        scale = rows.new_ones(self.num_heads + self.num_key_value_heads, 1)
-        scale[: self.num_heads] = self.scaling
-        return Rotation.at(positions, self._rotary, rows).scaled(scale)
+            parts.append(logits.log_softmax(dim=-1)[rows[part] - start, tokens[part]])
+        return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float32)
 
 
-def check_layout(config: Any, purpose: str, *, remedy: str) -> None:
-    """Fail where a model's layers are not laid out as expected.
-
-    Args:
-        config: The model's configuration.
-        purpose: What the layout is needed for, as the error message says it.
-        remedy: What to do about another one.
-
-    Raises:
-        ModelError: If the model is none of :data:`KNOWN_MODELS`, or a layer lacks full attention.
-    """
+def _check_layout(config: Any, purpose: str, remedy: str) -> None:
     if config.model_type not in KNOWN_MODELS:
         raise ModelError(
             f"a base model must be one of {', '.join(KNOWN_MODELS)} {purpose}, got "
@@ -186,18 +194,18 @@ def _layer(module: Any, with_adapter: bool) -> _Layer:
     attention, mlp = module.self_attn, module.mlp
     parts = [projection(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)]
     return _Layer(
-        before_attention=RmsNorm.of(module.input_layernorm),
-        heads=Projection.joined(parts),
-        head_norm=_head_norm(attention) if hasattr(attention, "q_norm") else None,
-        output=projection(attention.o_proj),
-        before_mlp=RmsNorm.of(module.post_attention_layernorm),
+        attention_norm=RmsNorm.of(module.input_layernorm),
+        qkv=Projection.joined(parts),
+        qk_norm=_qk_norm(attention) if hasattr(attention, "q_norm") else None,
+        o=projection(attention.o_proj),
+        mlp_norm=RmsNorm.of(module.post_attention_layernorm),
         gate=projection(mlp.gate_proj),
         up=projection(mlp.up_proj),
         down=projection(mlp.down_proj),
     )
 
 
-def _head_norm(attention: Any) -> RmsNorm:
+def _qk_norm(attention: Any) -> RmsNorm:
     size = attention.head_dim
     weights = [
         norm.weight.expand(projection.out_features // size, size)

@@ -217,7 +217,7 @@ class LaneTrainer:
         gradients = torch.zeros_like(values)
         rates = values.new_tensor([[lane.learning_rate] for lane in lanes])
         max_norms = values.new_tensor([[lane.max_grad_norm] for lane in lanes])
-        trained = slice(0 if decoder.trains_first else decoder.layout.num_first, None)
+        trained = slice(0 if decoder.trains_lora_a else decoder.layout.num_lora_a, None)
         terms = LaneTerms.of(
             values, [lane.proximal_mu for lane in lanes], [lane.correction for lane in lanes]
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pkgllm.lm.lanes.decoder import LaneDecoder, Rows, Tape
+from pkgllm.lm.lanes.decoder import LaneBatch, LaneDecoder, Tape
 from pkgllm.lm.lanes.group_attention import BlockedAttention, GroupAttention, GroupSpan
 from pkgllm.lm.lanes.lora_factors import StackedFactors
 from pkgllm.lm.lanes.padded_attention import PaddedAttention
@@ -119,12 +119,12 @@ def reference_scorer(
     return score
 
 
-def _rows(packed: PackedLanes, decoder: LaneDecoder) -> Rows:
+def _rows(packed: PackedLanes, decoder: LaneDecoder) -> LaneBatch:
     def tensor(values: list[int]) -> Tensor:
         return torch.tensor(values, device=decoder.device)
 
     batched = is_batched(decoder)
-    return Rows(
+    return LaneBatch(
         tensor(packed.input_ids),
         tensor(packed.positions),
         Lanes(packed.bounds, batched=batched),

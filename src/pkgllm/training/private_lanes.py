@@ -173,7 +173,7 @@ class PrivateLaneTrainer:
         correction: AdapterState | None,
     ) -> TrainedClient:
         decoder, layout = self._decoder, self._decoder.layout
-        first = 0 if decoder.trains_first else layout.num_first
+        first = 0 if decoder.trains_lora_a else layout.num_lora_a
         values = layout.to_vector(adapter).to(decoder.device, copy=True)[None]
         trained = values[:, first:]
         rate = values.new_tensor([[learning_rate]])

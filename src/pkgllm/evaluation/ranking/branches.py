@@ -16,7 +16,7 @@ from torch.nn.attention.bias import causal_lower_right
 
 from pkgllm.evaluation.ranking.trie import shared_length
 from pkgllm.lm.decoder import Decoder
-from pkgllm.lm.lanes.projection import linear
+from pkgllm.lm.projection import linear
 
 KeysAndValues = tuple[Tensor, Tensor]
 """Keys ``(heads, tokens, head_dim)`` and values ``(heads, head_dim, tokens)`` of one layer."""

@@ -17,8 +17,8 @@ from pkgllm.evaluation.ranking.trie_search import TIE_NATS, TrieSearch
 from pkgllm.evaluation.ranks import best_columns, rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.graph.personal_graph import PersonalGraph
+from pkgllm.lm.allocator import keep_freed_memory
 from pkgllm.lm.decoder import Decoder
-from pkgllm.lm.lanes.allocator import keep_freed_memory
 
 GIBIBYTE = 2**30
 

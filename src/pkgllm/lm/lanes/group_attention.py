@@ -1,4 +1,4 @@
-"""Attention within groups: a prompt sees itself causally, a branch sees the prompt and itself."""
+"""Attention within groups: a prompt attends to itself, a branch to its prompt and to itself."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from pkgllm.lm.lanes.projection import linear, outer
+from pkgllm.lm.projection import linear, outer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,57 +26,54 @@ class GroupSpan:
 
 
 class GroupAttention(Protocol):
-    """How the rows of a pass look at each other, in every layer alike."""
+    """Which rows of a pass attend to which, the same in every layer."""
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Any]:
-        """Return what each row sees, and what :meth:`backward` needs.
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Any]:
+        """Return the attention output, ``(rows, heads, head_dim)``, and what backward needs.
 
         Args:
-            query: Shape ``(rows, heads, head_dim)``, scaled: its products with keys are the scores.
-            key: Shape ``(rows, key_value_heads, head_dim)``.
-            value: As ``key``.
-
-        Returns:
-            Shape ``(rows, heads, head_dim)``.
+            q: Shape ``(rows, heads, head_dim)``, scaled: its products with keys are the scores.
+            k: Shape ``(rows, key_value_heads, head_dim)``.
+            v: As ``k``.
         """
         ...
 
-    def backward(self, gradient: Tensor, tape: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients of query, key and value from that of what was seen."""
+    def backward(self, d_y: Tensor, tape: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of ``q``, ``k`` and ``v`` from that of the attention output."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Queries ``start:end`` that see the keys ``first:seen`` and, as ``mask`` has it, their own."""
+    """Queries ``start:end``; keys are ``prefix_start:prefix_end`` and, by mask, ``start:end``."""
 
-    first: int
-    seen: int
+    prefix_start: int
+    prefix_end: int
     start: int
     end: int
     mask: Tensor
     """0 or minus infinity. Shape ``(queries * heads per key, queries)``."""
 
     def keys(self, rows: Tensor) -> Tensor:
-        """Return the rows that are looked at; shape ``(keys, head_dim)``."""
-        if self.seen == self.start:
-            return rows[self.first : self.end]
-        return torch.cat((rows[self.first : self.seen], rows[self.start : self.end]))
+        """Return the rows of the visible keys; shape ``(keys, head_dim)``."""
+        if self.prefix_end == self.start:
+            return rows[self.prefix_start : self.end]
+        return torch.cat((rows[self.prefix_start : self.prefix_end], rows[self.start : self.end]))
 
-    def add_to_keys(self, total: Tensor, found: Tensor) -> None:
+    def add_to_keys(self, total: Tensor, gradient: Tensor) -> None:
         """Add gradients of what :meth:`keys` returned to those of all rows."""
-        num_seen = self.seen - self.first
-        total[self.first : self.seen] += found[:num_seen]
-        total[self.start : self.end] += found[num_seen:]
+        num_prefix = self.prefix_end - self.prefix_start
+        total[self.prefix_start : self.prefix_end] += gradient[:num_prefix]
+        total[self.start : self.end] += gradient[num_prefix:]
 
 
 @dataclass(frozen=True, slots=True)
-class _Tape:
-    query: Tensor
+class _BlockedTape:
+    q: Tensor
     """Shape ``(key_value_heads, rows * heads per key, head_dim)``."""
-    key: Tensor
+    k: Tensor
     """Shape ``(key_value_heads, rows, head_dim)``."""
-    value: Tensor
+    v: Tensor
     weights: list[Tensor]
     """The attention weights of each key head and block."""
 
@@ -84,16 +81,16 @@ class _Tape:
 class BlockedAttention:
     """Group after group, block after block of queries, with all scores of a block at hand.
 
-    On a CPU twice as fast as torch's own operator: no score is computed that the mask would hide,
-    but for those inside a block, and the weights are kept for the backward pass.
+    On a CPU it is twice as fast as torch's own operator: scores that the mask hides are computed
+    inside a block only, and the attention weights are kept for the backward pass.
 
     Args:
-        groups: Where the groups lie; rows outside of them (padding) see nothing and get zeros.
+        groups: Where the groups lie; the output of rows outside of them (padding) is zero.
         heads_per_key: Query heads that share one key head.
         device: Of the rows.
         block: Queries whose scores exist at once, for each of the heads that share keys. A block of
-            a prompt spares the keys behind it; branches share a block, and none is cut in two.
-            Smaller ones spare more and cost more calls.
+            a prompt skips the keys behind it; branches share a block, and none is cut in two.
+            Smaller blocks skip more keys and need more calls.
     """
 
     def __init__(
@@ -106,54 +103,53 @@ class BlockedAttention:
     ) -> None:
         self._heads_per_key = heads_per_key
         self._blocks = [
-            found for group in groups for found in _blocks(group, block, heads_per_key, device)
+            part for group in groups for part in _blocks(group, block, heads_per_key, device)
         ]
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, _Tape]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, _BlockedTape]:
         """See :class:`GroupAttention`."""
-        rows, heads, head_dim = query.shape
+        rows, heads, head_dim = q.shape
         each = self._heads_per_key
-        by_key = self._by_key(query)
-        keys, values = key.transpose(0, 1).contiguous(), value.transpose(0, 1).contiguous()
-        seen = torch.zeros_like(by_key)
+        # (key_value_heads, rows * each, head_dim), and (key_value_heads, rows, head_dim) twice
+        q, k, v = self._by_key(q), k.transpose(0, 1).contiguous(), v.transpose(0, 1).contiguous()
+        y = torch.zeros_like(q)
         weights = []
         for head in range(heads // each):
             for block in self._blocks:
                 own = slice(block.start * each, block.end * each)
-                scores = linear(by_key[head, own], block.keys(keys[head]))
-                scores[:, block.seen - block.first :] += block.mask
+                scores = linear(q[head, own], block.keys(k[head]))
+                scores[:, block.prefix_end - block.prefix_start :] += block.mask
                 weights.append(scores.softmax(-1))
-                seen[head, own] = linear(weights[-1], block.keys(values[head]).t())
-        found = seen.view(heads // each, rows, each, head_dim).transpose(0, 1)
-        return found.reshape(rows, heads, head_dim), _Tape(by_key, keys, values, weights)
+                y[head, own] = linear(weights[-1], block.keys(v[head]).t())
+        by_row = y.view(heads // each, rows, each, head_dim).transpose(0, 1)
+        return by_row.reshape(rows, heads, head_dim), _BlockedTape(q, k, v, weights)
 
-    def backward(self, gradient: Tensor, tape: _Tape) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, d_y: Tensor, tape: _BlockedTape) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`GroupAttention`."""
-        rows, heads, head_dim = gradient.shape
+        rows, heads, head_dim = d_y.shape
         each = self._heads_per_key
-        by_key = self._by_key(gradient)
-        query = torch.zeros_like(by_key)
-        key, value = torch.zeros_like(tape.key), torch.zeros_like(tape.value)
-        kept = iter(tape.weights)
+        d_y = self._by_key(d_y)
+        d_q, d_k, d_v = torch.zeros_like(d_y), torch.zeros_like(tape.k), torch.zeros_like(tape.v)
+        all_weights = iter(tape.weights)
         for head in range(heads // each):
             for block in self._blocks:
                 own = slice(block.start * each, block.end * each)
-                weights, seen = next(kept), by_key[head, own]
-                block.add_to_keys(value[head], outer(weights, seen))
-                of_weights = linear(seen, block.keys(tape.value[head]))
-                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-                query[head, own] = linear(of_scores, block.keys(tape.key[head]).t())
-                block.add_to_keys(key[head], outer(of_scores, tape.query[head, own]))
-        found = query.view(heads // each, rows, each, head_dim).transpose(0, 1)
+                weights, d_own = next(all_weights), d_y[head, own]
+                block.add_to_keys(d_v[head], outer(weights, d_own))
+                d_weights = linear(d_own, block.keys(tape.v[head]))
+                d_scores = torch._softmax_backward_data(d_weights, weights, -1, weights.dtype)
+                d_q[head, own] = linear(d_scores, block.keys(tape.k[head]).t())
+                block.add_to_keys(d_k[head], outer(d_scores, tape.q[head, own]))
+        by_row = d_q.view(heads // each, rows, each, head_dim).transpose(0, 1)
         return (
-            found.reshape(rows, heads, head_dim),
-            key.transpose(0, 1).contiguous(),
-            value.transpose(0, 1).contiguous(),
+            by_row.reshape(rows, heads, head_dim),
+            d_k.transpose(0, 1).contiguous(),
+            d_v.transpose(0, 1).contiguous(),
         )
 
     def _by_key(self, rows: Tensor) -> Tensor:
-        apart = rows.view(len(rows), -1, self._heads_per_key, rows.shape[-1])
-        return apart.transpose(0, 1).reshape(apart.shape[1], -1, rows.shape[-1])
+        split = rows.view(len(rows), -1, self._heads_per_key, rows.shape[-1])
+        return split.transpose(0, 1).reshape(split.shape[1], -1, rows.shape[-1])
 
 
 def _blocks(group: GroupSpan, size: int, each: int, device: torch.device) -> Iterator[_Block]:
@@ -162,15 +158,15 @@ def _blocks(group: GroupSpan, size: int, each: int, device: torch.device) -> Ite
         causal = torch.ones(end - start, end - start, dtype=torch.bool).tril()
         yield _Block(group.start, start, start, end, _additive(causal, each, device))
     start = group.prompt_end
-    waiting: list[int] = []
+    ends: list[int] = []
     for end in group.branch_ends:
-        if waiting and end - start > size:
-            yield _branch_block(group, start, waiting, each, device)
-            start, waiting = waiting[-1], []
+        if ends and end - start > size:
+            yield _branch_block(group, start, ends, each, device)
+            start, ends = ends[-1], []
         if end > start:
-            waiting.append(end)
-    if waiting:
-        yield _branch_block(group, start, waiting, each, device)
+            ends.append(end)
+    if ends:
+        yield _branch_block(group, start, ends, each, device)
 
 
 def _branch_block(

@@ -1,7 +1,11 @@
 """One layer of a decoder over lanes, forwards and backwards.
 
-Gradients are written out, because only those of the rows and the factors exist: the rest of the
-model is frozen. What a backward pass needs is chosen to be little.
+The base model is frozen, so only the rows and the LoRA factors have gradients; they are written out
+by hand, and little of the forward pass is kept for them. ``d_x`` is the gradient of ``x``.
+
+Shapes: ``R`` rows of a pass, ``S`` rows behind the selection (``S = R`` in all layers but the
+last), ``H`` query heads, ``K`` key and value heads, ``D`` head size, ``E`` hidden size, ``M`` MLP
+size, ``r`` the sum of the LoRA ranks of the layers that map the same rows.
 """
 
 from dataclasses import dataclass
@@ -14,9 +18,9 @@ from torch import Tensor
 from pkgllm.lm.lanes.group_attention import GroupAttention
 from pkgllm.lm.lanes.linear import LaneLinear
 from pkgllm.lm.lanes.lora_factors import StackedFactors
-from pkgllm.lm.lanes.rms_norm import RmsNorm
-from pkgllm.lm.lanes.rotary import Rotation
 from pkgllm.lm.lanes.stack import Lanes
+from pkgllm.lm.rms_norm import RmsNorm
+from pkgllm.lm.rotary import Rotation
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,18 +30,18 @@ class Pass:
     lanes: Lanes
     factors: StackedFactors | None
     attention: GroupAttention
-    query_rotation: Rotation
-    key_rotation: Rotation
-    trains_first: bool
+    q_rotation: Rotation
+    k_rotation: Rotation
+    trains_lora_a: bool
     """Whether ``A`` is trained, or only ``B``."""
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Selection:
     """The rows that go on after the attention of the last layer: those that predict something."""
 
     index: Tensor
-    """Shape ``(kept,)``, int64. Padding may repeat a row."""
+    """Shape ``(S,)``, int64. Padding may repeat a row."""
     lanes: Lanes
 
 
@@ -45,170 +49,170 @@ class Kept:
 class LayerTape:
     """What the backward pass of a layer needs. Names as in :meth:`LaneLayer.forward`."""
 
-    rows: Tensor
-    inverse_before_attention: Tensor
-    query: Tensor
-    key: Tensor
-    inverse_query: Tensor | None
-    inverse_key: Tensor | None
-    low_heads: Tensor | None
+    x: Tensor
+    x_inverse: Tensor
+    q: Tensor
+    k: Tensor
+    q_inverse: Tensor | None
+    k_inverse: Tensor | None
+    qkv_low: Tensor | None
     attention: Any
-    seen: Tensor
-    low_output: Tensor | None
-    middle: Tensor
-    inverse_before_mlp: Tensor
+    y: Tensor
+    o_low: Tensor | None
+    residual: Tensor
+    residual_inverse: Tensor
     gate: Tensor
     up: Tensor
-    low_arms: Tensor | None
-    low_down: Tensor | None
+    gate_up_low: Tensor | None
+    down_low: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class LaneLayer:
-    """The parts of a layer."""
+    """The parts of a layer; linear layers that map the same rows stand together."""
 
-    before_attention: RmsNorm
-    heads: LaneLinear
-    """To queries, keys and values."""
-    query_norm: RmsNorm | None
-    key_norm: RmsNorm | None
-    output: LaneLinear
-    before_mlp: RmsNorm
-    arms: LaneLinear
-    """To gate and up."""
+    attention_norm: RmsNorm
+    qkv: LaneLinear
+    q_norm: RmsNorm | None
+    k_norm: RmsNorm | None
+    o: LaneLinear
+    mlp_norm: RmsNorm
+    gate_up: LaneLinear
     down: LaneLinear
     head_dim: int
 
-    def forward(self, rows: Tensor, shared: Pass, kept: Kept | None) -> tuple[Tensor, LayerTape]:
-        """Return the layer's output, and what :meth:`backward` needs.
+    def forward(
+        self, x: Tensor, shared: Pass, selection: Selection | None
+    ) -> tuple[Tensor, LayerTape]:
+        """Return the layer's output of shape ``(S, E)``, and what :meth:`backward` needs.
 
         Args:
-            rows: Shape ``(rows, hidden)``.
+            x: Shape ``(R, E)``.
             shared: What all layers share.
-            kept: Rows of the output; all when absent.
+            selection: Rows of the output; None for all.
         """
         lanes, factors = shared.lanes, shared.factors
-        normed, inverse_before_attention = self.before_attention.forward(rows)
-        (query, key, value), low_heads = self.heads.forward(normed, lanes, factors)
-        query, key, value = (self._heads(flat) for flat in (query, key, value))
-        turned_query, inverse_query = _turn(query, self.query_norm, shared.query_rotation)
-        turned_key, inverse_key = _turn(key, self.key_norm, shared.key_rotation)
-        seen, attention = shared.attention.forward(turned_query, turned_key, value)
-        seen, through = seen.flatten(1), rows
-        if kept is not None:
-            lanes, seen, through = kept.lanes, seen[kept.index], rows[kept.index]
-        (middle,), low_output = self.output.forward(seen, lanes, factors, plus=through)
-        normed, inverse_before_mlp = self.before_mlp.forward(middle)
-        (gate, up), low_arms = self.arms.forward(normed, lanes, factors)
-        (found,), low_down = self.down.forward(F.silu(gate).mul_(up), lanes, factors, plus=middle)
-        tape = LayerTape(
-            rows,
-            inverse_before_attention,
-            query,
-            key,
-            inverse_query,
-            inverse_key,
-            low_heads,
+        normed, x_inverse = self.attention_norm.forward(x)  # (R, E), (R, 1)
+        (q, k, v), qkv_low = self.qkv.forward(normed, lanes, factors)
+        q, k, v = (self._by_head(flat) for flat in (q, k, v))  # (R, H, D), (R, K, D) twice
+        rotated_q, q_inverse = apply_rotary(q, self.q_norm, shared.q_rotation)
+        rotated_k, k_inverse = apply_rotary(k, self.k_norm, shared.k_rotation)
+        y, attention = shared.attention.forward(rotated_q, rotated_k, v)  # (R, H, D)
+        y, skip = y.flatten(1), x  # (R, H * D), (R, E)
+        if selection is not None:
+            lanes, y, skip = selection.lanes, y[selection.index], x[selection.index]
+        (residual,), o_low = self.o.forward(y, lanes, factors, plus=skip)  # (S, E), (S, r)
+        normed, residual_inverse = self.mlp_norm.forward(residual)
+        (gate, up), gate_up_low = self.gate_up.forward(normed, lanes, factors)  # (S, M) twice
+        (out,), down_low = self.down.forward(F.silu(gate).mul_(up), lanes, factors, plus=residual)
+        return out, LayerTape(
+            x,
+            x_inverse,
+            q,
+            k,
+            q_inverse,
+            k_inverse,
+            qkv_low,
             attention,
-            seen,
-            low_output,
-            middle,
-            inverse_before_mlp,
+            y,
+            o_low,
+            residual,
+            residual_inverse,
             gate,
             up,
-            low_arms,
-            low_down,
+            gate_up_low,
+            down_low,
         )
-        return found, tape
 
     def backward(
         self,
-        gradient: Tensor,
+        d_out: Tensor,
         tape: LayerTape,
         shared: Pass,
-        kept: Kept | None,
+        selection: Selection | None,
         *,
         wants_rows: bool,
     ) -> Tensor | None:
-        """Write the factors' gradients, and return that of the layer's input.
+        """Write the factors' gradients, and return that of the layer's input, ``(R, E)``.
 
         Args:
-            gradient: Of the output.
+            d_out: Shape ``(S, E)``.
             tape: As :meth:`forward` returned it.
             shared: As in :meth:`forward`.
-            kept: As in :meth:`forward`.
+            selection: As in :meth:`forward`.
             wants_rows: Whether the gradient of the input is needed; the first layer's is not.
         """
-        factors, first = shared.factors, shared.trains_first
+        factors, trains_a = shared.factors, shared.trains_lora_a
         assert factors is not None
-        lanes = shared.lanes if kept is None else kept.lanes
+        lanes = shared.lanes if selection is None else selection.lanes
 
-        act = F.silu(tape.gate)
-        of_act = self.down.backward(
-            [gradient], act * tape.up, tape.low_down, lanes, factors, trains_first=first
+        silu = F.silu(tape.gate)
+        d_product = self.down.backward(
+            [d_out], silu * tape.up, tape.down_low, lanes, factors, trains_lora_a=trains_a
         )
-        assert of_act is not None
-        of_gate = torch.ops.aten.silu_backward(of_act * tape.up, tape.gate)
-        normed = self.before_mlp.again(tape.middle, tape.inverse_before_mlp)
-        of_normed = self.arms.backward(
-            [of_gate, of_act.mul_(act)], normed, tape.low_arms, lanes, factors, trains_first=first
+        assert d_product is not None
+        d_gate = torch.ops.aten.silu_backward(d_product * tape.up, tape.gate)
+        d_up = d_product.mul_(silu)
+        normed = self.mlp_norm.again(tape.residual, tape.residual_inverse)
+        d_normed = self.gate_up.backward(
+            [d_gate, d_up], normed, tape.gate_up_low, lanes, factors, trains_lora_a=trains_a
         )
-        assert of_normed is not None
-        of_middle = self.before_mlp.backward(of_normed, tape.middle, tape.inverse_before_mlp)
-        of_middle += gradient
+        assert d_normed is not None
+        d_residual = self.mlp_norm.backward(d_normed, tape.residual, tape.residual_inverse)
+        d_residual += d_out
 
-        of_seen = self.output.backward(
-            [of_middle], tape.seen, tape.low_output, lanes, factors, trains_first=first
+        d_y = self.o.backward(
+            [d_residual], tape.y, tape.o_low, lanes, factors, trains_lora_a=trains_a
         )
-        assert of_seen is not None
-        if kept is not None:
-            of_seen = _put_back(of_seen, kept.index, len(tape.rows))
-            of_middle = _put_back(of_middle, kept.index, len(tape.rows))
-        of_query, of_key, of_value = shared.attention.backward(self._heads(of_seen), tape.attention)
-        of_query = _turn_back(
-            of_query, tape.query, tape.inverse_query, self.query_norm, shared.query_rotation
-        )
-        of_key = _turn_back(of_key, tape.key, tape.inverse_key, self.key_norm, shared.key_rotation)
-        normed = self.before_attention.again(tape.rows, tape.inverse_before_attention)
-        of_normed = self.heads.backward(
-            [part.flatten(1) for part in (of_query, of_key, of_value)],
+        assert d_y is not None
+        if selection is not None:
+            d_y = _put_back(d_y, selection.index, len(tape.x))
+            d_residual = _put_back(d_residual, selection.index, len(tape.x))
+        d_q, d_k, d_v = shared.attention.backward(self._by_head(d_y), tape.attention)
+        d_q = apply_rotary_backward(d_q, tape.q, tape.q_inverse, self.q_norm, shared.q_rotation)
+        d_k = apply_rotary_backward(d_k, tape.k, tape.k_inverse, self.k_norm, shared.k_rotation)
+        normed = self.attention_norm.again(tape.x, tape.x_inverse)
+        d_normed = self.qkv.backward(
+            [part.flatten(1) for part in (d_q, d_k, d_v)],
             normed,
-            tape.low_heads,
+            tape.qkv_low,
             shared.lanes,
             factors,
             wants_rows=wants_rows,
-            trains_first=first,
+            trains_lora_a=trains_a,
         )
-        if of_normed is None:
+        if d_normed is None:
             return None
-        of_rows = self.before_attention.backward(
-            of_normed, tape.rows, tape.inverse_before_attention
-        )
-        return of_rows.add_(of_middle)
+        d_x = self.attention_norm.backward(d_normed, tape.x, tape.x_inverse)
+        return d_x.add_(d_residual)
 
-    def _heads(self, rows: Tensor) -> Tensor:
+    def _by_head(self, rows: Tensor) -> Tensor:
         return rows.view(len(rows), -1, self.head_dim)
 
 
-def _turn(heads: Tensor, norm: RmsNorm | None, rotation: Rotation) -> tuple[Tensor, Tensor | None]:
+def apply_rotary(
+    heads: Tensor, norm: RmsNorm | None, rotation: Rotation
+) -> tuple[Tensor, Tensor | None]:
+    """Normalise heads where the model does, and rotate them; return the inverse of the norm too."""
     if norm is None:
         return rotation(heads), None
     normed, inverse = norm.forward(heads)
     return rotation(normed), inverse
 
 
-def _turn_back(
+def apply_rotary_backward(
     gradient: Tensor,
     heads: Tensor,
     inverse: Tensor | None,
     norm: RmsNorm | None,
     rotation: Rotation,
 ) -> Tensor:
-    turned = rotation.backward(gradient)
+    """Return the gradient of the heads from that of what :func:`apply_rotary` returned."""
+    d_normed = rotation.backward(gradient)
     if norm is None or inverse is None:
-        return turned
-    return norm.backward(turned, heads, inverse)
+        return d_normed
+    return norm.backward(d_normed, heads, inverse)
 
 
-def _put_back(kept: Tensor, index: Tensor, num_rows: int) -> Tensor:
-    return kept.new_zeros(num_rows, kept.shape[1]).index_add_(0, index, kept)
+def _put_back(selected: Tensor, index: Tensor, num_rows: int) -> Tensor:
+    return selected.new_zeros(num_rows, selected.shape[1]).index_add_(0, index, selected)

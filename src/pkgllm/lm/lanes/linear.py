@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pkgllm.lm.lanes.lora_factors import Slot, StackedFactors
-from pkgllm.lm.lanes.projection import linear, linear_plus
 from pkgllm.lm.lanes.stack import Lanes
+from pkgllm.lm.projection import linear, linear_plus
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class FrozenLinear:
     """Shape ``(out, in)``."""
     bias: Tensor | None
     slot: Slot | None
-    """Of its factors; None where it has none."""
+    """Where its LoRA factors lie; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class LaneLinear:
 
     @property
     def slots(self) -> list[Slot]:
-        """Those of the adapted layers, which stand together in the adapter's vector."""
+        """Places of the adapted layers' factors, side by side in the adapter's vector."""
         return [layer.slot for layer in self.layers if layer.slot is not None]
 
     def forward(
@@ -52,7 +52,7 @@ class LaneLinear:
             rows: Shape ``(rows, in)``.
             lanes: Whose rows they are.
             factors: None for the base model alone.
-            plus: Is added to the first result.
+            plus: Added to the first result.
 
         Returns:
             The results, each of shape ``(rows, out)``, and ``s x A^T``, which :meth:`backward`
@@ -68,11 +68,11 @@ class LaneLinear:
             outputs[0] += plus
         if factors is None or not self.slots:
             return outputs, None
-        low = lanes.product(rows, factors.first(self.slots)).mul_(factors.scale)
+        low = lanes.product(rows, factors.lora_a(self.slots)).mul_(factors.scale)
         for index, part in self._parts(low):
             slot = self.layers[index].slot
             assert slot is not None
-            outputs[index] = lanes.add_product(outputs[index], part, factors.second(slot))
+            outputs[index] = lanes.add_product(outputs[index], part, factors.lora_b(slot))
         return outputs, low
 
     def backward(
@@ -84,50 +84,48 @@ class LaneLinear:
         factors: StackedFactors,
         *,
         wants_rows: bool = True,
-        trains_first: bool = True,
+        trains_lora_a: bool = True,
     ) -> Tensor | None:
-        """Write the factors' gradients, and return that of the rows.
+        """Write the factors' gradients, and return that of the rows if ``wants_rows``.
 
         Args:
             gradients: Of the results, in order.
-            rows: As they were mapped.
+            rows: As in :meth:`forward`.
             low: As :meth:`forward` returned it.
-            lanes: Whose rows they are.
+            lanes: As in :meth:`forward`.
             factors: As in :meth:`forward`.
             wants_rows: Whether the gradient of the rows is needed.
-            trains_first: Whether ``A`` is trained.
+            trains_lora_a: Whether ``A`` is trained, or only ``B``.
         """
-        found = None
+        d_rows = None
         if wants_rows:
             for layer, gradient in zip(self.layers, gradients, strict=True):
-                mapped = layer.weight.t()
-                found = (
-                    linear(gradient, mapped)
-                    if found is None
-                    else linear_plus(gradient, mapped, found)
+                transposed = layer.weight.t()
+                d_rows = (
+                    linear(gradient, transposed)
+                    if d_rows is None
+                    else linear_plus(gradient, transposed, d_rows)
                 )
         if low is None:
-            return found
-        low_gradient = low.new_empty(low.shape)
-        for (index, part), (_, part_gradient) in zip(
-            self._parts(low), self._parts(low_gradient), strict=True
-        ):
+            return d_rows
+        d_low = low.new_empty(low.shape)
+        for (index, part), (_, d_part) in zip(self._parts(low), self._parts(d_low), strict=True):
             slot = self.layers[index].slot
             assert slot is not None
-            lanes.write_outer(factors.second_gradient(slot), gradients[index], part)
-            part_gradient.copy_(lanes.product(gradients[index], factors.second(slot).mT))
-        low_gradient.mul_(factors.scale)
-        if trains_first:
-            lanes.write_outer(factors.first_gradient(self.slots), low_gradient, rows)
-        if found is not None:
-            found = lanes.add_product(found, low_gradient, factors.first(self.slots).mT)
-        return found
+            lanes.write_outer(factors.lora_b_gradient(slot), gradients[index], part)
+            d_part.copy_(lanes.product(gradients[index], factors.lora_b(slot).mT))
+        d_low.mul_(factors.scale)
+        if trains_lora_a:
+            lanes.write_outer(factors.lora_a_gradient(self.slots), d_low, rows)
+        if d_rows is not None:
+            d_rows = lanes.add_product(d_rows, d_low, factors.lora_a(self.slots).mT)
+        return d_rows
 
     def _parts(self, low: Tensor) -> list[tuple[int, Tensor]]:
         """Return the index of each adapted layer with its columns of the low-rank rows."""
-        found, start = [], 0
+        parts, start = [], 0
         for index, layer in enumerate(self.layers):
             if layer.slot is not None:
-                found.append((index, low[:, start : start + layer.slot.lora_rank]))
+                parts.append((index, low[:, start : start + layer.slot.lora_rank]))
                 start += layer.slot.lora_rank
-        return found
+        return parts

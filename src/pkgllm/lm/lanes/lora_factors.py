@@ -1,6 +1,6 @@
-"""An adapter as one vector, so that what concerns all its factors is one step.
+"""An adapter as one vector, so that an optimizer or a mean handles all its factors in one step.
 
-First come the ``A`` of all layers, then the ``B``; layers that map the same rows stand together.
+The ``A`` of all layers come first, then the ``B``; layers that map the same rows are neighbours.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import AdapterState
 
-_FIRST, _SECOND = ".lora_A.weight", ".lora_B.weight"
+_A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +24,18 @@ class Slot:
     lora_rank: int
     in_features: int
     out_features: int
-    start_first: int
-    start_second: int
+    start_a: int
+    start_b: int
 
     @property
-    def end_first(self) -> int:
+    def end_a(self) -> int:
         """Where ``A`` ends."""
-        return self.start_first + self.lora_rank * self.in_features
+        return self.start_a + self.lora_rank * self.in_features
 
     @property
-    def end_second(self) -> int:
+    def end_b(self) -> int:
         """Where ``B`` ends."""
-        return self.start_second + self.lora_rank * self.out_features
+        return self.start_b + self.lora_rank * self.out_features
 
 
 class FactorLayout:
@@ -53,15 +53,15 @@ class FactorLayout:
     """
 
     def __init__(self, layers: Sequence[tuple[str, int, int]], *, lora_rank: int) -> None:
-        self.num_first = sum(lora_rank * n for _, n, _ in layers)
+        self.num_lora_a = sum(lora_rank * n for _, n, _ in layers)
         """Values of all ``A``; those of ``B`` follow."""
         self.slots: dict[str, Slot] = {}
-        first, second = 0, self.num_first
+        start_a, start_b = 0, self.num_lora_a
         for name, in_features, out_features in layers:
-            slot = Slot(name, lora_rank, in_features, out_features, first, second)
+            slot = Slot(name, lora_rank, in_features, out_features, start_a, start_b)
             self.slots[name] = slot
-            first, second = slot.end_first, slot.end_second
-        self.num_values = second
+            start_a, start_b = slot.end_a, slot.end_b
+        self.num_values = start_b
         """Values of the whole adapter."""
 
     def to_vector(self, state: Mapping[str, Tensor]) -> Tensor:
@@ -88,7 +88,7 @@ class FactorLayout:
         return torch.cat(
             [
                 state[name + end].detach().to("cpu", torch.float32).reshape(-1)
-                for end in (_FIRST, _SECOND)
+                for end in (_A, _B)
                 for name in self.slots
             ]
         )
@@ -96,19 +96,19 @@ class FactorLayout:
     def to_state(self, vector: Tensor) -> AdapterState:
         """Return a copy of a vector's factors by PEFT's key names, float32, on the CPU."""
         values = vector.detach().to("cpu", torch.float32, copy=True)
-        found = {}
+        state = {}
         for name, slot in self.slots.items():
-            (_, first), (_, second) = _shapes(slot)
-            # Parts of one vector would each be saved with the whole of it.
-            found[name + _FIRST] = values[slot.start_first : slot.end_first].view(first).clone()
-            found[name + _SECOND] = values[slot.start_second : slot.end_second].view(second).clone()
-        return {key: found[key] for key in sorted(found)}
+            (_, shape_a), (_, shape_b) = _shapes(slot)
+            # Without a copy, each part would be saved with the whole vector.
+            state[name + _A] = values[slot.start_a : slot.end_a].view(shape_a).clone()
+            state[name + _B] = values[slot.start_b : slot.end_b].view(shape_b).clone()
+        return dict(sorted(state.items()))
 
 
 def _shapes(slot: Slot) -> tuple[tuple[str, tuple[int, int]], tuple[str, tuple[int, int]]]:
     return (
-        (_FIRST, (slot.lora_rank, slot.in_features)),
-        (_SECOND, (slot.out_features, slot.lora_rank)),
+        (_A, (slot.lora_rank, slot.in_features)),
+        (_B, (slot.out_features, slot.lora_rank)),
     )
 
 
@@ -125,35 +125,35 @@ class StackedFactors:
     dtype: torch.dtype
     """In which products are computed."""
 
-    def first(self, slots: Sequence[Slot]) -> Tensor:
-        """Return ``A`` of neighbouring layers, one upon the other: ``(lanes, ranks, in)``."""
-        return self._converted(self._first(self.values, slots))
+    def lora_a(self, slots: Sequence[Slot]) -> Tensor:
+        """Return ``A`` of neighbouring layers, stacked: ``(lanes, ranks, in)``."""
+        return self._converted(self._part_a(self.values, slots))
 
-    def second(self, slot: Slot) -> Tensor:
+    def lora_b(self, slot: Slot) -> Tensor:
         """Return ``B`` of a layer: ``(lanes, out, lora_rank)``."""
-        return self._converted(self._second(self.values, slot))
+        return self._converted(self._part_b(self.values, slot))
 
-    def first_gradient(self, slots: Sequence[Slot]) -> Tensor:
-        """Return where the gradient of :meth:`first` goes."""
+    def lora_a_gradient(self, slots: Sequence[Slot]) -> Tensor:
+        """Return where the gradient of :meth:`lora_a` goes."""
         assert self.gradients is not None
-        return self._first(self.gradients, slots)
+        return self._part_a(self.gradients, slots)
 
-    def second_gradient(self, slot: Slot) -> Tensor:
-        """Return where the gradient of :meth:`second` goes."""
+    def lora_b_gradient(self, slot: Slot) -> Tensor:
+        """Return where the gradient of :meth:`lora_b` goes."""
         assert self.gradients is not None
-        return self._second(self.gradients, slot)
+        return self._part_b(self.gradients, slot)
 
     def _converted(self, part: Tensor) -> Tensor:
-        # A conversion would write out for every lane what an expanded tensor holds once.
-        held = part[:1] if part.stride(0) == 0 else part
-        return held.to(self.dtype).expand_as(part)
+        # Converting an expanded tensor would store it once for every lane.
+        stored = part[:1] if part.stride(0) == 0 else part
+        return stored.to(self.dtype).expand_as(part)
 
     @staticmethod
-    def _first(values: Tensor, slots: Sequence[Slot]) -> Tensor:
-        part = values[:, slots[0].start_first : slots[-1].end_first]
+    def _part_a(values: Tensor, slots: Sequence[Slot]) -> Tensor:
+        part = values[:, slots[0].start_a : slots[-1].end_a]
         return part.view(len(part), -1, slots[0].in_features)
 
     @staticmethod
-    def _second(values: Tensor, slot: Slot) -> Tensor:
-        part = values[:, slot.start_second : slot.end_second]
+    def _part_b(values: Tensor, slot: Slot) -> Tensor:
+        part = values[:, slot.start_b : slot.end_b]
         return part.view(len(part), slot.out_features, slot.lora_rank)

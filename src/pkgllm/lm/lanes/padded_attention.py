@@ -1,4 +1,4 @@
-"""Attention of all groups of a pass at once, filled up to the longest: the way of a GPU."""
+"""Attention of all groups of a pass at once, padded to the longest, for a GPU."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,25 +17,24 @@ Kernel = Literal["sdpa", "flex"]
 Attend = Callable[..., Tensor]
 Visible = Callable[[Tensor, Any, Tensor, Tensor], Tensor]
 
-
 _LEAST_FULL = 0.75
 """Groups shorter than this share of the longest go into a call of their own."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Tape:
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    seen: Tensor
-    """With the graph of the operator alone."""
+class _PaddedTape:
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    y: Tensor
+    """With the autograd graph of the attention operator alone."""
 
 
 class PaddedAttention:
     """Few calls of torch's own operator for all groups; those in a call are of similar length.
 
     Args:
-        groups: Where the groups lie; rows outside of them (padding) see nothing and get zeros.
+        groups: Where the groups lie; the output of rows outside of them (padding) is zero.
         num_rows: Of the pass, with padding.
         device: Of the rows.
         kernel: ``sdpa`` masks every score of a group; ``flex`` (He et al. 2024, arXiv:2412.05496)
@@ -56,33 +55,32 @@ class PaddedAttention:
             for similar in _by_length(groups)
         ]
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, list[_Tape]]:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, list[_PaddedTape]]:
         """See :class:`~pkgllm.lm.lanes.group_attention.GroupAttention`."""
-        query, key, value = (_with_nothing(rows) for rows in (query, key, value))
-        seen, tapes = torch.zeros_like(query), []
+        q, k, v = (_with_zero_row(rows) for rows in (q, k, v))
+        y, tapes = torch.zeros_like(q), []
         for part in self._parts:
-            tapes.append(part.forward(query, key, value))
-            part.write(seen, tapes[-1].seen.detach())
-        return seen[: self._num_rows], tapes
+            tapes.append(part.forward(q, k, v))
+            part.write(y, tapes[-1].y.detach())
+        return y[: self._num_rows], tapes
 
-    def backward(self, gradient: Tensor, tape: list[_Tape]) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(self, d_y: Tensor, tape: list[_PaddedTape]) -> tuple[Tensor, Tensor, Tensor]:
         """See :class:`~pkgllm.lm.lanes.group_attention.GroupAttention`."""
-        gradient = _with_nothing(gradient)
-        num_keys = tape[0].key.shape[1]
-        query = torch.zeros_like(gradient)
-        key, value = (gradient.new_zeros(len(gradient), num_keys, gradient.shape[2]) for _ in "kv")
-        for part, kept in zip(self._parts, tape, strict=True):
-            found = torch.autograd.grad(
-                kept.seen, (kept.query, kept.key, kept.value), part.read(gradient)
+        d_y = _with_zero_row(d_y)
+        d_q = torch.zeros_like(d_y)
+        d_k, d_v = (d_y.new_zeros(len(d_y), tape[0].k.shape[1], d_y.shape[2]) for _ in "kv")
+        for part, of_part in zip(self._parts, tape, strict=True):
+            gradients = torch.autograd.grad(
+                of_part.y, (of_part.q, of_part.k, of_part.v), part.read(d_y)
             )
-            for total, of_part in zip((query, key, value), found, strict=True):
-                part.write(total, of_part)
+            for total, gradient in zip((d_q, d_k, d_v), gradients, strict=True):
+                part.write(total, gradient)
         rows = slice(self._num_rows)
-        return query[rows], key[rows], value[rows]
+        return d_q[rows], d_k[rows], d_v[rows]
 
 
 class _Part:
-    """Groups of one call, filled up to the longest of them."""
+    """Groups of one call, padded to the longest of them."""
 
     def __init__(
         self,
@@ -93,7 +91,7 @@ class _Part:
         kernel: Kernel,
     ) -> None:
         width = max(group.end - group.start for group in groups)
-        # What is not there is read from a row of its own, which nobody looks at.
+        # Padding is read from an extra row of zeros, which no token attends to.
         index = torch.full((len(groups), width), num_rows, dtype=torch.int64)
         branch = torch.full((len(groups), width), -1, dtype=torch.int64)
         for number, group in enumerate(groups):
@@ -111,25 +109,25 @@ class _Part:
             else _dense_mask(visible, len(groups), width, device)
         )
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> _Tape:
-        query, key, value = (self.read(rows).requires_grad_() for rows in (query, key, value))
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> _PaddedTape:
+        q, k, v = (self.read(rows).requires_grad_() for rows in (q, k, v))
         with torch.enable_grad():
-            return _Tape(query, key, value, self._attend(query, key, value))
+            return _PaddedTape(q, k, v, self._attend(q, k, v))
 
     def read(self, rows: Tensor) -> Tensor:
         """Return rows as ``(groups, heads, width, head_dim)``."""
         return rows[self._index].transpose(1, 2)
 
     def write(self, rows: Tensor, part: Tensor) -> None:
-        """Put what belongs to the groups' rows back to them."""
+        """Write values of the groups' tokens to their rows."""
         rows[self._index] = part.transpose(1, 2)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if self._kernel == "flex":
-            attend = _compiled() if query.is_cuda else cast(Attend, flex_attention)
-            return attend(query, key, value, block_mask=self._mask, scale=1.0, enable_gqa=True)
+            attend = _compiled() if q.is_cuda else cast(Attend, flex_attention)
+            return attend(q, k, v, block_mask=self._mask, scale=1.0, enable_gqa=True)
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=cast(Tensor, self._mask), scale=1.0, enable_gqa=True
+            q, k, v, attn_mask=cast(Tensor, self._mask), scale=1.0, enable_gqa=True
         )
 
 
@@ -144,15 +142,15 @@ def _by_length(groups: Sequence[GroupSpan]) -> list[list[GroupSpan]]:
     return parts
 
 
-def _with_nothing(rows: Tensor) -> Tensor:
-    """Add a row of zeros, for what is not there."""
+def _with_zero_row(rows: Tensor) -> Tensor:
+    """Append a row of zeros, from which padding is read."""
     return torch.cat((rows, rows.new_zeros(1, *rows.shape[1:])))
 
 
 def _dense_mask(visible: Visible, groups: int, width: int, device: torch.device) -> Tensor:
     at, group = torch.arange(width, device=device), torch.arange(groups, device=device)
     mask = visible(group[:, None, None, None], None, at[:, None], at[None, :])
-    # A row of the mask with no True has no softmax.
+    # The softmax of a row without True would be NaN.
     return mask | (at[:, None] == at[None, :])
 
 
@@ -161,9 +159,9 @@ def _block_mask(visible: Visible, groups: int, width: int, device: torch.device)
 
 
 def _visible(branch: Tensor) -> Visible:
-    """Return where a token of a group may look, in the form that flex attention asks for."""
+    """Return which tokens of a group a token attends to, in the form of flex attention."""
 
-    # Its arguments are counted, so that no method will do.
+    # flex attention counts the arguments, so a bound method does not work.
     def visible(group: Tensor, head: Any, query: Tensor, key: Tensor) -> Tensor:
         of_key = branch[group, key]
         same_or_prompt = (of_key == 0) | (of_key == branch[group, query])

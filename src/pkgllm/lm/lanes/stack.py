@@ -1,6 +1,6 @@
 """Lanes: several copies of an adapter, each with its own rows of one batch.
 
-``A`` and ``B`` of all lanes are stacked, and a product with them takes each row to its own lane's.
+``A`` and ``B`` of all lanes are stacked; a product multiplies each row by its own lane's matrix.
 """
 
 from collections.abc import Sequence
@@ -9,14 +9,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from pkgllm.lm.lanes.projection import linear, linear_plus, outer
+from pkgllm.lm.projection import linear, linear_plus, outer
 
 
 class Lanes:
     """Which rows of a pass belong to which lane.
 
-    Where all lanes have the same number of rows and the device is no CPU, products are batched;
-    else they are done lane by lane, which on a CPU costs nothing and needs no padding.
+    Where all lanes have the same number of rows and the device is a GPU, products are batched;
+    else they are done lane by lane, which is as fast on a CPU and needs no padding.
 
     Args:
         bounds: Lane ``l`` has the rows ``bounds[l]:bounds[l + 1]``; ascending, from 0.
@@ -39,7 +39,7 @@ class Lanes:
 
     @property
     def num_rows(self) -> int:
-        """Rows of all lanes."""
+        """How many rows all lanes have together."""
         return self.bounds[-1]
 
     def product(self, rows: Tensor, stacked: Tensor) -> Tensor:
@@ -56,10 +56,10 @@ class Lanes:
             return linear(rows, stacked[0])
         if self._batched:
             return torch.bmm(self._apart(rows), stacked.mT).flatten(0, 1)
-        found = rows.new_empty(len(rows), stacked.shape[1])
+        output = rows.new_empty(len(rows), stacked.shape[1])
         for lane, own in enumerate(self._slices):
-            found[own] = linear(rows[own], stacked[lane])
-        return found
+            output[own] = linear(rows[own], stacked[lane])
+        return output
 
     def add_product(self, total: Tensor, rows: Tensor, stacked: Tensor) -> Tensor:
         """Return ``total`` plus :meth:`product`; ``total`` itself may be overwritten."""

@@ -15,11 +15,11 @@ ATTENTION = [("q", 4, 6), ("k", 4, 2), ("v", 4, 2), ("o", 6, 4)]
 
 
 def random_state(layers: list[tuple[str, int, int]], lora_rank: int) -> AdapterState:
-    found = {}
+    actual = {}
     for seed, (name, num_in, num_out) in enumerate(layers):
-        found[f"{name}.lora_A.weight"] = random(lora_rank, num_in, seed=seed)
-        found[f"{name}.lora_B.weight"] = random(num_out, lora_rank, seed=100 + seed)
-    return {key: found[key] for key in sorted(found)}
+        actual[f"{name}.lora_A.weight"] = random(lora_rank, num_in, seed=seed)
+        actual[f"{name}.lora_B.weight"] = random(num_out, lora_rank, seed=100 + seed)
+    return {key: actual[key] for key in sorted(actual)}
 
 
 @settings(deadline=None, max_examples=60)
@@ -38,10 +38,10 @@ def test_an_adapter_goes_into_a_vector_and_back(
     assert all(torch.equal(back[key], state[key]) for key in state)
     # Every value has one place: A before B, in the order of the layers.
     slots = [layout.slots[name] for name, _, _ in layers]
-    ends = [0, *(slot.end_first for slot in slots), *(slot.end_second for slot in slots)]
-    starts = [slot.start_first for slot in slots] + [slot.start_second for slot in slots]
+    ends = [0, *(slot.end_a for slot in slots), *(slot.end_b for slot in slots)]
+    starts = [slot.start_a for slot in slots] + [slot.start_b for slot in slots]
     assert starts == ends[:-1]
-    assert ends[len(slots)] == layout.num_first
+    assert ends[len(slots)] == layout.num_lora_a
     assert ends[-1] == layout.num_values
 
 
@@ -102,27 +102,27 @@ def stacked(dtype: torch.dtype = torch.float32) -> tuple[FactorLayout, StackedFa
 def test_neighbours_stand_one_upon_the_other() -> None:
     layout, factors = stacked()
     states = [layout.to_state(values) for values in factors.values]
-    heads = [layout.slots[name] for name in "qkv"]
+    qkv = [layout.slots[name] for name in "qkv"]
     for lane, state in enumerate(states):
         expected = torch.cat([state[f"{name}.lora_A.weight"] for name in "qkv"])
-        assert torch.equal(factors.first(heads)[lane], expected)
+        assert torch.equal(factors.lora_a(qkv)[lane], expected)
         for name, slot in layout.slots.items():
-            assert torch.equal(factors.first([slot])[lane], state[f"{name}.lora_A.weight"])
-            assert torch.equal(factors.second(slot)[lane], state[f"{name}.lora_B.weight"])
+            assert torch.equal(factors.lora_a([slot])[lane], state[f"{name}.lora_A.weight"])
+            assert torch.equal(factors.lora_b(slot)[lane], state[f"{name}.lora_B.weight"])
 
 
 def test_gradients_land_where_the_values_are() -> None:
     layout, factors = stacked()
     assert factors.gradients is not None
-    heads, output = [layout.slots[name] for name in "qkv"], layout.slots["o"]
-    factors.first_gradient(heads).copy_(factors.first(heads))
-    factors.first_gradient([output]).copy_(factors.first([output]))
+    qkv, output = [layout.slots[name] for name in "qkv"], layout.slots["o"]
+    factors.lora_a_gradient(qkv).copy_(factors.lora_a(qkv))
+    factors.lora_a_gradient([output]).copy_(factors.lora_a([output]))
     assert torch.equal(
-        factors.gradients[:, : layout.num_first], factors.values[:, : layout.num_first]
+        factors.gradients[:, : layout.num_lora_a], factors.values[:, : layout.num_lora_a]
     )
-    assert not factors.gradients[:, layout.num_first :].any()
+    assert not factors.gradients[:, layout.num_lora_a :].any()
     for slot in layout.slots.values():
-        factors.second_gradient(slot).copy_(factors.second(slot))
+        factors.lora_b_gradient(slot).copy_(factors.lora_b(slot))
     assert torch.equal(factors.gradients, factors.values)
 
 
@@ -132,12 +132,12 @@ def test_what_all_lanes_share_is_held_once(dtype: torch.dtype) -> None:
     shared = StackedFactors(own.values[:1].expand(3, -1), None, 1.0, dtype)
     slot = layout.slots["k"]
     for part, of_own in (
-        (shared.first([slot]), own.first([slot])),
-        (shared.second(slot), own.second(slot)),
+        (shared.lora_a([slot]), own.lora_a([slot])),
+        (shared.lora_b(slot), own.lora_b(slot)),
     ):
         assert part.dtype == of_own.dtype == dtype
         assert part.shape == of_own.shape
         assert part.stride(0) == 0
         assert of_own.stride(0) != 0
         assert torch.equal(part, of_own[:1].expand_as(part))
-    assert not torch.equal(own.second(slot)[0], own.second(slot)[1])
+    assert not torch.equal(own.lora_b(slot)[0], own.lora_b(slot)[1])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from helpers.tiny_lanes import random
-from pkgllm.lm.lanes import projection
+from pkgllm.lm import projection
 from pkgllm.lm.lanes.stack import Lanes
 
 counts = st.lists(st.integers(0, 5), min_size=1, max_size=4)

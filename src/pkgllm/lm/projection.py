@@ -1,4 +1,4 @@
-"""Products of matrices in the fastest way there is, and linear maps that take in their adapter.
+"""The fastest available matrix products, and linear maps with their adapter merged.
 
 Source of the adapter's term: Hu et al. 2021, arXiv:2106.09685, eq. 3.
 """
@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-# Torch and oneDNN each remember how to do a product for every number of rows that they met, 1,024
-# of them, which takes memory in long runs; they read these limits once, at the first product.
+# Torch and oneDNN each cache a kernel for every number of rows, up to 1,024 of them, which takes
+# memory in long runs. They read these limits once, at the first product.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 
@@ -24,8 +24,8 @@ PointwiseBinary = Callable[[Tensor, Tensor, Tensor, Tensor | None, str], Tensor]
 
 
 def _onednn() -> tuple[Pointwise, PointwiseBinary] | None:
-    # In float32 oneDNN takes the widest vectors a CPU has, whoever made it; torch's default library
-    # takes half of them on an AMD one and is then half as fast. Torch compiles to these two itself.
+    # In float32 oneDNN uses the widest vector instructions of any CPU; torch's default library uses
+    # half of that width on AMD and is half as fast there. torch.compile emits these two operators.
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -38,13 +38,13 @@ _ONEDNN = _onednn()
 def linear(
     rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = "none"
 ) -> Tensor:
-    """Return ``rows @ weight.T + bias``, and its activation, by the fastest way there is.
+    """Return ``rows @ weight.T + bias``, and its activation.
 
     Args:
         rows: Shape ``(rows, in)``.
         weight: Shape ``(out, in)``.
         bias: Shape ``(out,)``.
-        activation: Is applied last.
+        activation: Applied last.
     """
     if _ONEDNN is not None and _fits_onednn(rows, weight):
         return _ONEDNN[0](rows, weight, bias, activation, [], "")
@@ -76,7 +76,7 @@ def outer(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _fits_onednn(rows: Tensor, weight: Tensor) -> bool:
-    # It has no sum over nothing, as in the outer products of no rows.
+    # It does not support sums of no terms, which outer products of no rows are.
     return rows.device.type == "cpu" and weight.dtype == torch.float32 and rows.shape[-1] > 0
 
 
@@ -86,8 +86,8 @@ class Projection:
 
     .. math:: y = x W^T + b + s \, (x A^T) B^T
 
-    A float32 layer takes the adapter into its matrix, which leaves one product; adding it to
-    bfloat16 numbers would round most of it away, so there it stays apart, in float32.
+    In a float32 layer the adapter is merged into the matrix, which leaves one product. In bfloat16
+    the sum would round most of the adapter away, so it is applied separately, in float32.
     """
 
     weight: Tensor
@@ -101,7 +101,7 @@ class Projection:
         """Return the map of a linear layer or of one that PEFT has wrapped.
 
         Args:
-            layer: Its parameters are used as they are, or copied where an adapter is taken in.
+            layer: Its parameters are used as they are, or copied where an adapter is merged.
             with_adapter: Whether its active LoRA adapter counts.
         """
         if not isinstance(layer, LoraLayer):
@@ -111,17 +111,17 @@ class Projection:
         (name,) = layer.active_adapters
         if not with_adapter or name not in layer.lora_A:
             return plain
-        first = cast(Tensor, layer.lora_A[name].weight)
-        second = cast(Tensor, layer.lora_B[name].weight)
+        lora_a = cast(Tensor, layer.lora_A[name].weight)
+        lora_b = cast(Tensor, layer.lora_B[name].weight)
         scale = float(layer.scaling[name])
         if plain.weight.dtype != torch.float32:
-            return cls(plain.weight, plain.bias, (first, second, scale))
-        merged = torch.addmm(plain.weight, second.float(), first.float(), alpha=scale)
+            return cls(plain.weight, plain.bias, (lora_a, lora_b, scale))
+        merged = torch.addmm(plain.weight, lora_b.float(), lora_a.float(), alpha=scale)
         return cls(merged, plain.bias, None)
 
     @classmethod
     def joined(cls, parts: Sequence["Projection"]) -> "Projection":
-        """Return one map whose results are those of several of the same rows, side by side.
+        """Return one map with the outputs of several maps of the same rows, side by side.
 
         Their parameters are copied.
 
@@ -160,17 +160,17 @@ class Projection:
         mapped = F.linear(rows, self.weight, self.bias)
         if self.adapter is None:
             return mapped
-        first, second, scale = self.adapter
-        added = F.linear(F.linear(rows.to(first.dtype), first), second) * scale
+        lora_a, lora_b, scale = self.adapter
+        added = F.linear(F.linear(rows.to(lora_a.dtype), lora_a), lora_b) * scale
         return mapped + added.to(mapped.dtype)
 
 
 def _joined_adapters(parts: Sequence[Projection]) -> tuple[Tensor, Tensor, float]:
-    firsts, seconds = [], []
+    all_a, all_b = [], []
     for part in parts:
         rows, columns = part.weight.shape
-        nothing = part.weight.new_empty(0, columns), part.weight.new_empty(rows, 0), 1.0
-        first, second, scale = part.adapter or nothing
-        firsts.append(first.float())
-        seconds.append(second.float() * scale)
-    return torch.cat(firsts), torch.block_diag(*seconds), 1.0  # type: ignore[no-untyped-call]
+        rank_0 = part.weight.new_empty(0, columns), part.weight.new_empty(rows, 0), 1.0
+        lora_a, lora_b, scale = part.adapter or rank_0
+        all_a.append(lora_a.float())
+        all_b.append(lora_b.float() * scale)
+    return torch.cat(all_a), torch.block_diag(*all_b), 1.0  # type: ignore[no-untyped-call]

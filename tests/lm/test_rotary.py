@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from helpers.tiny_decoders import MAX_POSITIONS, tiny_decoder
 from helpers.tiny_lanes import random
-from pkgllm.lm.lanes.rotary import Rotation
+from pkgllm.lm.rotary import Rotation
 
 YARN: dict[str, Any] = {
     "rope_type": "yarn",

@@ -17,7 +17,7 @@ class RmsNorm:
     """
 
     weight: Tensor
-    """Frozen. Its last dimension is the rows'."""
+    """Frozen. Shape ``(n,)``, or ``(heads, n)`` for rows by head."""
     epsilon: float
 
     @classmethod
@@ -32,13 +32,13 @@ class RmsNorm:
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return normalised rows and ``r``, float32, which :meth:`backward` needs."""
         exact = rows.float()
-        # Two passes over the rows fewer than torch's own operator takes on a CPU.
+        # On a CPU, two passes over the rows fewer than torch's own operator takes.
         squares = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square_()
         inverse = squares.div_(rows.shape[-1]).add_(self.epsilon).rsqrt_()
         return self.again(rows, inverse), inverse
 
     def again(self, rows: Tensor, inverse: Tensor) -> Tensor:
-        """Return normalised rows once more, from their ``r``."""
+        """Return normalised rows, from the ``r`` that :meth:`forward` returned."""
         normed = rows.float() * inverse
         return normed.to(rows.dtype).mul_(self.weight)
 

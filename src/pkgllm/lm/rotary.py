@@ -1,6 +1,6 @@
 """Rotary position embedding (Su et al. 2021, arXiv:2104.09864, eq. 34), forwards and backwards.
 
-The halves of a head are its two coordinates, as transformers has it.
+Coordinate ``i`` of a head is paired with coordinate ``i + head_dim / 2``, as in transformers.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Turns the heads of each row by its position, and may scale them."""
+    """Rotates the heads of each row by its position, and may scale them."""
 
     cos: Tensor
     """Shape ``(rows, 1 or heads, head_dim)``."""
@@ -26,7 +26,7 @@ class Rotation:
         Args:
             positions: From 0. Shape ``(rows,)``, int64.
             rotary: The model's module.
-            like: Has the type and device that are wanted.
+            like: A tensor of the type and device to return.
         """
         cos, sin = (angle[0][:, None] for angle in rotary(like, positions[None]))
         half = sin.shape[-1] // 2
@@ -37,13 +37,13 @@ class Rotation:
         return Rotation(self.cos * factor, self.sin * factor)
 
     def __call__(self, heads: Tensor) -> Tensor:
-        """Turn heads of shape ``(rows, heads, head_dim)``."""
-        return torch.addcmul(heads * self.cos, _swap(heads), self.sin)
+        """Rotate heads of shape ``(rows, heads, head_dim)``."""
+        return torch.addcmul(heads * self.cos, _swap_halves(heads), self.sin)
 
     def backward(self, gradient: Tensor) -> Tensor:
-        """Return the gradient of the heads from that of what they were turned to."""
-        return torch.addcmul(_swap(gradient * self.sin), gradient, self.cos)
+        """Return the gradient of the heads from that of the rotated heads."""
+        return torch.addcmul(_swap_halves(gradient * self.sin), gradient, self.cos)
 
 
-def _swap(heads: Tensor) -> Tensor:
+def _swap_halves(heads: Tensor) -> Tensor:
     return heads.roll(heads.shape[-1] // 2, dims=-1)

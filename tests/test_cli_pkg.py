@@ -62,7 +62,7 @@ def test_an_edit_is_told_written_and_can_be_taken_back(pkgllm: RunCommand, home:
     done = pkgllm("pkg", "undo", ME)
     assert (done.code, done.sentence) == (
         1,
-        "pkgllm: me.jsonld: there is no edit to take back",
+        "pkgllm: me.jsonld: there is no edit to undo",
     )
 
 
@@ -90,7 +90,7 @@ def test_forgotten_things_stay_in_the_history_and_out_of_an_export_without(
     done = pkgllm("pkg", "export", ME, "-o", "now.ttl")
     assert (done.code, done.sentence) == (
         1,
-        "pkgllm: now.ttl: is there already; choose another name",
+        "pkgllm: now.ttl: exists already; choose another name",
     )
 
 
@@ -102,7 +102,7 @@ def test_a_new_graph_takes_things_that_no_catalogue_has(pkgllm: RunCommand, home
     assert done.out.startswith("disliked My Film (2026) (before: liked My Film (2026))\n")
     assert holds("own.ttl") == {"My Film (2026)": "disliked"}
     done = pkgllm("pkg", "seen", "own.ttl", "Other (2026)", "--id", "own-1")
-    assert "--id own-1: is the item 'My Film (2026)', got the name 'Other (2026)'" in done.sentence
+    assert "--id own-1: is the id of 'My Film (2026)', got the name 'Other (2026)'" in done.sentence
     assert pkgllm("pkg", "validate", "own.ttl").out == (
         "own.ttl: good, 1 fact, no rules, 2 edits\n"
     )
@@ -178,7 +178,7 @@ def test_rules_are_added_replaced_listed_and_removed(pkgllm: RunCommand, home: P
         (["like", ME, "Heat", "--catalogue", ME], 1, ["me.jsonld: items must be a list"]),
         (["like", ME, "Heat", "--catalogue", "no.json"], 1, ["no.json: cannot be read"]),
         (["rules", "add", ME, "hate", "genre", "Horror"], 2, ["'hate' is not one of"]),
-        (["new", ME, "--owner", "me"], 1, ["me.jsonld: is there already"]),
+        (["new", ME, "--owner", "me"], 1, ["me.jsonld: exists already"]),
         (["export", ME, "-o", "me.txt"], 1, ["me.txt: a graph's file must end in"]),
     ],
 )

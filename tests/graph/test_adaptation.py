@@ -48,11 +48,11 @@ def test_a_like_inside_is_weakened_removed_or_turned(
     strength: float, what: Relation | None
 ) -> None:
     adapted = adapt(ME, [rule(strength)], {"r1": INSIDE})
-    found = relations(adapted.graph)
-    assert found.get("1") == what
+    actual = relations(adapted.graph)
+    assert actual.get("1") == what
     # Outside, what was only seen now stands where those likes stood.
-    assert found["4"] == "liked"
-    assert {item: found[item] for item in "2356"} == {
+    assert actual["4"] == "liked"
+    assert {item: actual[item] for item in "2356"} == {
         "2": "liked",
         "3": "seen",
         "5": "disliked",

@@ -104,7 +104,7 @@ def test_a_link_stays_a_link_to_the_changed_file(file: Path, tmp_path: Path) -> 
 def test_a_file_that_is_not_there_and_one_that_is(file: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file; make .*pkgllm pkg new .*other.jsonld"):
         change(tmp_path / "other.jsonld", like)
-    with pytest.raises(DataError, match=r"me.jsonld: is there already"):
+    with pytest.raises(DataError, match=r"me.jsonld: exists already"):
         create(file, "me")
     with pytest.raises(DataError, match=r"me.txt: a graph's file must end in"):
         create(tmp_path / "me.txt", "me")

@@ -50,7 +50,7 @@ def test_facts_of_the_same_moment_are_in_order_of_their_items() -> None:
 
 
 def test_two_facts_about_one_item_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"graph of 'p1': an item carries one fact.*about '7'"):
+    with pytest.raises(ValueError, match=r"graph of 'p1': an item has at most one fact.*about '7'"):
         PersonalGraph("p1", (fact("liked", "7", 0), fact("seen", "7", 1)))
 
 

@@ -179,11 +179,11 @@ def test_a_rule_replaces_the_one_of_its_scope_and_value_and_ids_are_not_used_aga
 
 
 def test_what_is_not_there_cannot_be_forgotten_or_dropped() -> None:
-    with pytest.raises(ValueError, match="no fact about the item 'q' holds"):
+    with pytest.raises(ValueError, match="there is no current fact about the item 'q'"):
         START.edited("forget", NOON, OWN, forget={"q"})
-    with pytest.raises(ValueError, match="no rule 'r9' holds"):
+    with pytest.raises(ValueError, match="there is no current rule 'r9'"):
         START.edited("drop", NOON, OWN, drop={"r9"})
-    with pytest.raises(ValueError, match="there is no edit to take back"):
+    with pytest.raises(ValueError, match="there is no edit to undo"):
         START.undone()
 
 
@@ -205,11 +205,15 @@ FIRST, SECOND = Edit(1, "like", NOON), Edit(2, "like", NOON)
     [
         ((), (SECOND,), r"edits are numbered 1, 2, \.\.\. in order, got 2"),
         ((), (Edit(1, "like", datetime(2026, 5, 1)),), "edit 1 must have a time zone"),
-        ((Statement(FACT, 1),), (), "names edit 1, which is not there"),
+        ((Statement(FACT, 1),), (), "names edit 1, which is missing"),
         ((Statement(FACT, 2, 1),), (FIRST, SECOND), "ended by edit 1 and made by edit 2"),
-        ((Statement(FACT), Statement(FACT)), (), "an item carries one fact"),
+        ((Statement(FACT), Statement(FACT)), (), "an item has at most one fact"),
         ((Statement(FACT, None, 1), Statement(FACT, None, 1)), (FIRST,), "edit 1 ends two facts"),
-        ((Statement(RULE, None, 1), Statement(RULE)), (FIRST,), "rule's id stands once, got 'r1'"),
+        (
+            (Statement(RULE, None, 1), Statement(RULE)),
+            (FIRST,),
+            "rule's id must be unique, got 'r1'",
+        ),
         (
             (Statement(FACT, None, 1), Statement(replace(FACT, name="Other"))),
             (FIRST,),
@@ -218,7 +222,7 @@ FIRST, SECOND = Edit(1, "like", NOON), Edit(2, "like", NOON)
         (
             (Statement(RULE), Statement(Rule("r2", "genre", "Horror", "prefer", 0.5, OWN))),
             (),
-            "one rule speaks of genre 'Horror', got two",
+            "at most one rule is about genre 'Horror', got two",
         ),
     ],
 )

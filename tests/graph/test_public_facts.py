@@ -10,13 +10,13 @@ FACTS: Mapping[str, Mapping[str, Sequence[str]]] = {
 
 
 def test_paths_join_equal_values_over_any_two_relations() -> None:
-    found = PublicFacts(FACTS).between("tt 1", "tt 2")
-    assert [(p.relation, p.value, p.other_relation) for p in found] == [
+    actual = PublicFacts(FACTS).between("tt 1", "tt 2")
+    assert [(p.relation, p.value, p.other_relation) for p in actual] == [
         ("director", "Ann/Lee", "director"),
         ("director", "Ann/Lee", "star"),
         ("genre", "war", "genre"),
     ]
-    assert {(p.one, p.other) for p in found} == {("tt 1", "tt 2")}
+    assert {(p.one, p.other) for p in actual} == {("tt 1", "tt 2")}
 
 
 def test_a_relation_of_ones_own_and_a_stranger() -> None:

@@ -99,9 +99,9 @@ def test_jsonld_and_turtle_hold_the_same_triples(graph: PersonalGraph) -> None:
 @example("..")
 def test_iris_are_ascii_and_name_their_id(text: str) -> None:
     for forth, back in (
-        (vocabulary.owner_iri, vocabulary.owner_id),
-        (vocabulary.item_iri, vocabulary.item_id),
-        (vocabulary.document_iri, vocabulary.document_id),
+        (vocabulary.OWNERS.iri, vocabulary.OWNERS.id),
+        (vocabulary.ITEMS.iri, vocabulary.ITEMS.id),
+        (vocabulary.DOCUMENTS.iri, vocabulary.DOCUMENTS.id),
     ):
         iri = forth(text)
         assert re.fullmatch(r"urn:pkgllm:[a-z]+:[A-Za-z0-9%._~-]*", iri)
@@ -112,13 +112,13 @@ def test_iris_are_ascii_and_name_their_id(text: str) -> None:
 def test_facts_of_different_owners_or_items_have_different_iris(
     a: str, b: str, c: str, d: str
 ) -> None:
-    same = vocabulary.fact_iri(a, b) == vocabulary.fact_iri(c, d)
+    same = vocabulary.FACTS.iri(a, b) == vocabulary.FACTS.iri(c, d)
     assert same == ((a, b) == (c, d))
 
 
 def test_an_iri_of_another_kind_is_not_an_items() -> None:
     with pytest.raises(ValueError, match=r"urn:pkgllm:item: is needed, got urn:pkgllm:owner:7"):
-        vocabulary.item_id(vocabulary.owner_iri("7"))
+        vocabulary.ITEMS.id(vocabulary.OWNERS.iri("7"))
 
 
 def test_the_document_is_nested_and_in_order_of_time() -> None:
@@ -163,8 +163,8 @@ def test_films_are_written_as_before_and_other_items_by_their_class() -> None:
         '"@type": "Movie"', '"@type": "https://schema.org/Recipe"'
     )
     assert "a schema:Recipe ;" in to_turtle(recipe)
-    found = rdflib.Graph().parse(data=to_jsonld(recipe), format="json-ld")
-    recipes = found.subjects(rdflib.RDF.type, rdflib.URIRef("https://schema.org/Recipe"))
+    actual = rdflib.Graph().parse(data=to_jsonld(recipe), format="json-ld")
+    recipes = actual.subjects(rdflib.RDF.type, rdflib.URIRef("https://schema.org/Recipe"))
     assert [str(item) for item in recipes] == [ITEM]
 
 
@@ -193,7 +193,7 @@ def test_what_is_no_class_of_schema_org_is_not_written(wrong: str) -> None:
 
 
 def test_a_fact_may_come_without_an_iri() -> None:
-    document = edited(lambda found: found["facts"][0].pop("@id"))
+    document = edited(lambda actual: actual["facts"][0].pop("@id"))
     assert from_jsonld(document, where="x") == SMALL
 
 
@@ -257,7 +257,7 @@ ITEM = "urn:pkgllm:item:7"
         (lambda d: d["facts"][0].update(position=True), f"{FACT}: .*position must be a whole"),
         (
             lambda d: d["facts"].append({**d["facts"][0], "@id": "urn:x:2", "relation": "seen"}),
-            "an item carries one fact, got two about '7'",
+            "an item has at most one fact, got two about '7'",
         ),
         (
             lambda d: d["facts"][0]["item"].update(extra={"@id": "urn:x:2", "@type": "Fact"}),

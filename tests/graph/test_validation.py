@@ -42,8 +42,8 @@ def test_what_we_write_is_good(held: Any, ending: str, tmp_path: Path) -> None:
 
 def test_others_find_times_and_what_was_taken_back_in_the_terms_of_prov(tmp_path: Path) -> None:
     write_graph(FULL, tmp_path / "me.jsonld")
-    found = rdflib.Graph().parse(tmp_path / "me.jsonld", format="json-ld")
-    rows = found.query(
+    actual = rdflib.Graph().parse(tmp_path / "me.jsonld", format="json-ld")
+    rows = actual.query(
         """
         PREFIX prov: <http://www.w3.org/ns/prov#>
         PREFIX schema: <https://schema.org/>
@@ -91,8 +91,8 @@ def test_each_violation_is_named(
     document = json.loads(path.read_text())
     change(document)
     path.write_text(json.dumps(document))
-    found = violations(path)
-    assert any(re.search(message, line) for line in found), found
+    actual = violations(path)
+    assert any(re.search(message, line) for line in actual), actual
 
 
 def test_several_violations_are_told_together(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import LeakError
 from pkgllm.graph.personal_graph import RELATIONS, Fact, Moment, PersonalGraph, Provenance
-from pkgllm.graph.vocabulary import item_iri
+from pkgllm.graph.vocabulary import ITEMS
 from pkgllm.prompts.audit import audit_prompt
 from pkgllm.prompts.prompts import Prompt, PromptForm, PromptWriter
 
@@ -28,7 +28,7 @@ TRACES = {
     "its name": lambda item: CATALOGUE[item].name,
     "its title": lambda item: CATALOGUE[item].name[:-7],
     "its id": lambda item: item,
-    "its IRI": item_iri,
+    "its IRI": lambda item: ITEMS.iri(item),
 }
 
 

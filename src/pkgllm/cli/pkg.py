@@ -158,7 +158,7 @@ def undo(file: FileArgument) -> None:
 
     def make(record: "PersonalRecord") -> "PersonalRecord":
         if not record.edits:
-            raise DataError(f"{file}: there is no edit to take back")
+            raise DataError(f"{file}: there is no edit to undo")
         return record.undone()
 
     before, _ = change(file, make)
@@ -190,7 +190,7 @@ def export(
     if not history:
         record = record.without_history()
     if output.exists():
-        raise DataError(f"{output}: is there already; choose another name")
+        raise DataError(f"{output}: exists already; choose another name")
     write_graph(record, output, private=True)
     typer.echo(f"{output}: {_counted(record)}")
 

@@ -52,7 +52,7 @@ _STRENGTH: Mapping[Relation, int] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """What one dialogue says about one film."""
 
     film: str
@@ -72,7 +72,7 @@ class Dialogue:
     client: str
     names: Mapping[str, str]
     """Names of the mentioned films by id, white space folded; only those that have one."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[Judgement, ...]
 
 
 def find_redial(configured: str | None) -> Path:
@@ -227,7 +227,7 @@ def read_dialogue(record: object, *, where: str) -> Dialogue:
         answer = own[film] if film in own else partner.get(film)
         relation = None if answer is None else _relation(answer, f"{where}: film {film}")
         if relation is not None:
-            verdicts.append(Verdict(film, relation, source, position))
+            verdicts.append(Judgement(film, relation, source, position))
     return Dialogue(where, conversation, client, _names(mentions, where), tuple(verdicts))
 
 

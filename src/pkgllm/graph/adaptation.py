@@ -1,8 +1,8 @@
-"""The graph of a person who does not share a bubble: one's own, changed by rules, on a copy.
+"""Adapt a copy of a graph by rules, so that recommendations leave a bubble.
 
 A bubble (PIE, personal information environment) is made of likes that have something in common. A
-model that reads them recommends more of the same. An adapted graph holds what the person would have
-said without them, so the same model, without any training, recommends from outside.
+model that reads them recommends more of the same. An adapted graph weakens them, so the same model,
+without any training, recommends from outside.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,29 +13,28 @@ from pkgllm.graph.personal_graph import Fact, PersonalGraph, Relation
 from pkgllm.graph.rules import Rule
 
 Strategy = Literal["none", "prompt", "adapt"]
-"""``none`` leaves the rules alone, ``prompt`` tells the model of them, ``adapt`` changes the
-graph."""
+"""``none`` ignores rules, ``prompt`` writes them into the prompt, ``adapt`` changes the graph."""
 STRATEGIES: tuple[Strategy, ...] = ("none", "prompt", "adapt")
 
-_TURNED_FROM = 1 / 3
+_DISLIKED_FROM = 1 / 3
 _REMOVED_FROM = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one fact."""
+    """How an adapted graph differs in one fact."""
 
     fact: Fact
-    """As the person said it."""
+    """In the original graph."""
     relation: Relation | None
-    """What the adapted graph says instead; None where it says nothing."""
+    """In the adapted graph; None where the fact is left out."""
     rule: Rule
-    """Why."""
+    """The rule that decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """An adapted copy of a graph, and how it differs from the graph."""
+    """An adapted copy of a graph, and its differences from the original."""
 
     graph: PersonalGraph
     changes: tuple[Change, ...]
@@ -45,20 +44,20 @@ class Adapted:
 def adapt(
     graph: PersonalGraph, rules: Sequence[Rule], items_by_rule: Mapping[str, Collection[str]]
 ) -> Adapted:
-    """Change a graph as its rules say.
+    """Return a copy of a graph, changed by rules.
 
     Of a rule that avoids, by its strength :math:`s`:
 
     - a like inside its scope becomes ``seen`` for :math:`s < 1/3`, a dislike for
-      :math:`s < 2/3`, and is left out from there on, because a small model recommends what
-      resembles the names that it reads, whatever is said of them;
-    - anything seen outside of every avoided scope becomes a like, to stand where those stood.
+      :math:`s < 2/3`, and is left out otherwise, because a small model recommends items that
+      resemble the names in its prompt, whatever the relation;
+    - an item ``seen`` outside of every avoided scope becomes a like, in place of those.
 
-    Of a rule that prefers: anything seen inside its scope becomes a like, whatever its strength.
-    The strongest rule about an item decides, of equally strong ones one that avoids.
+    A rule that prefers turns ``seen`` inside its scope into a like, whatever its strength. The
+    strongest rule about an item decides; of equally strong ones, one that avoids.
 
     Args:
-        graph: Stays as it is.
+        graph: Is not changed.
         rules: In any order.
         items_by_rule: Ids of the items inside each rule's scope, by the rule's id.
 
@@ -92,10 +91,10 @@ def adapt(
 def _relation(fact: Fact, rule: Rule, inside: bool) -> Relation | None:
     match fact.relation:
         case "liked" if inside and rule.direction == "avoid":
-            if rule.strength < _TURNED_FROM:
+            if rule.strength < _DISLIKED_FROM:
                 return "seen"
             return "disliked" if rule.strength < _REMOVED_FROM else None
         case "seen" if inside == (rule.direction == "prefer"):
             return "liked"
-        case said:
-            return said
+        case unchanged:
+            return unchanged

@@ -1,7 +1,7 @@
-"""One person's file: read, and changed by one process at a time.
+"""Edits of one person's file, by one process at a time.
 
-A change reads the file, makes a new record and writes it whole, while a lock beside the file keeps
-other processes from changing it. Readers need no lock: they see the old file or the new one.
+An edit reads the file, makes a new record and replaces the file, while a lock beside it excludes
+other processes. Readers need no lock: they see the old file or the new one.
 """
 
 import fcntl
@@ -19,22 +19,22 @@ from pkgllm.graph.rdf import read_record, write_graph
 from pkgllm.graph.rdf_text import format_of
 
 PATIENCE = 10.0
-"""How long a change waits for another one, seconds."""
+"""How long an edit waits for another process, seconds."""
 
-_BETWEEN_TRIES = 0.05
+_RETRY_SECONDS = 0.05
 
 
 def create(path: Path, owner: str, *, patience: float = PATIENCE) -> PersonalRecord:
-    """Make the file of a person of whom nothing is known yet; its owner alone may read it.
+    """Create the file of a person without facts, mode 0600.
 
     Raises:
-        DataError: If the file is there already, or its ending is another one.
+        DataError: If the file exists, or it is neither JSON-LD nor Turtle by its ending.
         RunError: If it cannot be written.
     """
     format_of(path)
-    with _alone(path, patience):
+    with _locked(path, patience):
         if path.exists():
-            raise DataError(f"{path}: is there already; choose another name")
+            raise DataError(f"{path}: exists already; choose another name")
         record = PersonalRecord(owner)
         write_graph(record, path, private=True)
     return record
@@ -46,13 +46,13 @@ def change(
     *,
     patience: float = PATIENCE,
 ) -> tuple[PersonalRecord, PersonalRecord]:
-    """Change a file, whole or not at all, while no other process changes it.
+    """Edit a file atomically, while no other process edits it.
 
-    Where nothing changes, nothing is written. What its owner alone may read stays so.
+    If the record does not change, nothing is written. A file of mode 0600 keeps it.
 
     Args:
         path: The file, or a link to it.
-        make: Makes the new record from the one that the file holds.
+        make: Returns the new record, from the one in the file.
         patience: How long to wait for another process, seconds.
 
     Returns:
@@ -66,45 +66,44 @@ def change(
         raise DataError(
             f"{path}: no such file; make an empty graph with: pkgllm pkg new {path} --owner NAME"
         )
-    # Replacing a link by a file would leave what it points to behind.
+    # A link is followed, so that its target is replaced and not the link.
     path = path.resolve()
-    with _alone(path, patience):
+    with _locked(path, patience):
         before = read_record(path)
         after = make(before)
         if after != before:
-            only_its_owners = path.stat().st_mode & 0o077 == 0
-            write_graph(after, path, private=only_its_owners)
+            write_graph(after, path, private=path.stat().st_mode & 0o077 == 0)
     return before, after
 
 
 @contextmanager
-def _alone(path: Path, patience: float) -> Iterator[None]:
+def _locked(path: Path, patience: float) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     deadline = time.monotonic() + patience
-    while (file := _take(lock)) is None:
+    while (file := _try_lock(lock)) is None:
         if time.monotonic() >= deadline:
             raise RunError(
                 f"{path}: another process is changing it, and did not finish within "
                 f"{patience:g} s; wait for it, or stop it, and try again"
             )
-        time.sleep(_BETWEEN_TRIES)
+        time.sleep(_RETRY_SECONDS)
     with file:
         try:
             yield
         finally:
-            # While it is still held, so that nobody's newer one is taken away.
+            # Before the lock is released, so that no other process's lock is deleted.
             lock.unlink(missing_ok=True)
 
 
-def _take(lock: Path) -> BufferedWriter | None:
-    """Return the lock's file, locked until it is closed, or None where another process has it."""
+def _try_lock(lock: Path) -> BufferedWriter | None:
+    """Return the lock's file, locked until it is closed, or None if another process holds it."""
     try:
         file = lock.open("wb")
     except OSError as error:
         raise cannot("make the lock", lock, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Whoever held it may have taken its name away since it was opened.
+        # Its last holder may have deleted it after we opened it.
         if os.fstat(file.fileno()).st_ino == lock.stat().st_ino:
             return file
     except (BlockingIOError, FileNotFoundError):

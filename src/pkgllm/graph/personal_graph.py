@@ -1,4 +1,4 @@
-"""A personal knowledge graph (PKG): what one person thinks of which items, since when, who says so.
+"""A personal knowledge graph (PKG): a person's opinions of items, with time and provenance.
 
 Every fact has the owner as its head, so a fact stores relation and tail only. The values here are
 immutable; an edit makes a new graph.
@@ -15,11 +15,11 @@ Source = Literal["own_answer", "partner_answer", "own_edit", "own_statement"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 
 MOVIE = "Movie"
-"""The class of items of which nothing else is said."""
+"""The class of items for which no other is given."""
 
 
 class Triple(NamedTuple):
-    """(head, relation, tail): the owner, what they think, and the item's id."""
+    """(head, relation, tail): the owner, their opinion, and the item's id."""
 
     head: str
     relation: str
@@ -27,7 +27,7 @@ class Triple(NamedTuple):
 
 
 class Moment(NamedTuple):
-    """A point in one person's history; ordered. Not a clock: the corpora carry no shared one."""
+    """A point in one person's history; ordered. No date, because not every corpus has dates."""
 
     session: int
     """Index of the conversation, from 0 within the person's history."""
@@ -40,11 +40,11 @@ class Provenance:
     """Where a fact comes from."""
 
     source: Source
-    """``own_answer`` where the person said so, ``partner_answer`` where only the other side did;
-    ``own_edit`` where the person edited the graph, ``own_statement`` where they agreed that a
-    statement of theirs is written to it."""
+    """``own_answer`` if the person gave it, ``partner_answer`` if only the other side did,
+    ``own_edit`` if the person edited the graph, ``own_statement`` if the person confirmed that a
+    statement of theirs is added."""
     document: str
-    """The document that holds the statement, for example ``conversation/391``."""
+    """The document that contains the statement, for example ``conversation/391``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ class PersonalGraph:
         for fact in ordered:
             if fact.tail in tails:
                 raise ValueError(
-                    f"graph of {self.owner!r}: an item carries one fact, got two about "
+                    f"graph of {self.owner!r}: an item has at most one fact, got two about "
                     f"{fact.tail!r}"
                 )
             tails.add(fact.tail)
 
     @property
     def tails(self) -> frozenset[str]:
-        """The ids of all items that the graph speaks of."""
+        """The ids of all items with a fact."""
         return frozenset(fact.tail for fact in self.facts)
 
     def triples(self) -> tuple[Triple, ...]:
@@ -114,7 +114,7 @@ class PersonalGraph:
         return tuple(fact for fact in self.facts if fact.relation in relations)
 
     def before(self, moment: Moment) -> "PersonalGraph":
-        """Return the graph as it stood strictly before a moment."""
+        """Return the graph of all facts strictly before a moment."""
         return PersonalGraph(self.owner, tuple(f for f in self.facts if f.time < moment))
 
     def only(self, facts: Iterable[Fact]) -> "PersonalGraph":
@@ -122,5 +122,5 @@ class PersonalGraph:
         return PersonalGraph(self.owner, tuple(facts))
 
     def without(self, tails: Collection[str]) -> "PersonalGraph":
-        """Return the graph with nothing said about some items."""
+        """Return the graph without the facts about some items."""
         return PersonalGraph(self.owner, tuple(f for f in self.facts if f.tail not in tails))

@@ -1,14 +1,13 @@
-"""A person's record: the graph and the rules as they stand, and all that was said and taken back.
+"""A person's record: the current graph and rules, with the history of all edits.
 
-The edits are kept in order. An edit makes statements and ends others; what it ended is history, and
-taking the edit back is to drop what it made and to let hold again what it ended. The rules for
-statements that contradict each other:
+An edit makes statements and ends others; undoing it removes the statements that it made and makes
+those that it ended current again. Contradictions are resolved so:
 
-* the newest verdict wins: liked and disliked replace whatever was said of the item before;
-* ``seen`` adds nothing to a verdict, which says it already, and replaces everything else;
-* ``unseen`` and ``suggested`` replace everything else, and each other;
+* the newest verdict wins: liked and disliked replace any fact about the item;
+* ``seen`` is ignored after liked or disliked, which imply it, and replaces any other fact;
+* ``unseen`` and ``suggested`` replace any fact;
 * a rule replaces an earlier one of the same scope and value;
-* what holds already is not said again, and an edit that changes nothing is none.
+* a current statement is not repeated, and an edit without effect is not recorded.
 """
 
 import re
@@ -30,29 +29,29 @@ from pkgllm.graph.rules import Direction, Rule
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One change of a record, which can be taken back as a whole."""
+    """One change of a record, which can be undone as a whole."""
 
     number: int
     """From 1, in order."""
     action: str
-    """What was done, for example ``like``."""
+    """For example ``like``."""
     time: datetime
     """With its time zone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A fact or a rule, and the edits between which it holds."""
+    """A fact or a rule, and the edits between which it is current."""
 
     content: Fact | Rule
     made_by: int | None = None
-    """Number of the edit that made it; None for what was there before all edits."""
+    """Number of the edit that made it; None if it is older than all edits."""
     ended_by: int | None = None
-    """Number of the edit that ended it; None while it holds."""
+    """Number of the edit that ended it; None while it is current."""
 
 
 class Verdict(NamedTuple):
-    """What a person says about an item, before it is a fact with a time."""
+    """A person's opinion of an item, before it is a fact with a time."""
 
     relation: Relation
     tail: str
@@ -71,18 +70,18 @@ class Wish(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PersonalRecord:
-    """Everything that one person's file holds.
+    """The content of one person's file.
 
     Args:
         owner: The person's id.
-        statements: Those that hold and those that were ended, in any order; they are kept in the
-            order in which they were made.
+        statements: Current and ended ones, in any order; they are kept in the order in which they
+            were made.
         edits: In order, numbered from 1.
 
     Raises:
-        ValueError: If edits are not numbered in order or lack a time zone, a statement names an
-            edit that is not there or ends before it is made, two facts about an item hold, an
-            item has two names or classes, or a rule's id or wish stands twice.
+        ValueError: If edits are not numbered in order or lack a time zone, a statement names a
+            missing edit or ends before it is made, an item has two current facts, two names or
+            two classes, or a rule's id or wish occurs twice.
 
     Example:
         >>> from datetime import UTC
@@ -113,17 +112,19 @@ class PersonalRecord:
             made, ended = statement.made_by, statement.ended_by
             for number in (made, ended):
                 if number is not None and not 1 <= number <= len(self.edits):
-                    raise self._off(f"a statement names edit {number}, which is not there")
+                    raise self._error(f"a statement names edit {number}, which is missing")
             if ended is not None and made is not None and made >= ended:
-                raise self._off(f"a statement is ended by edit {ended} and made by edit {made}")
+                raise self._error(f"a statement is ended by edit {ended} and made by edit {made}")
             if isinstance(statement.content, Rule):
                 if statement.content.id in rule_ids:
-                    raise self._off(f"a rule's id stands once, got {statement.content.id!r} twice")
+                    raise self._error(
+                        f"a rule's id must be unique, got {statement.content.id!r} twice"
+                    )
                 rule_ids.add(statement.content.id)
             elif ended is not None:
                 end = (statement.content.tail, ended)
                 if end in ends:
-                    raise self._off(f"edit {ended} ends two facts about {end[0]!r}")
+                    raise self._error(f"edit {ended} ends two facts about {end[0]!r}")
                 ends.add(end)
         items: dict[str, Fact] = {}
         for fact in _facts(self.statements):
@@ -133,44 +134,43 @@ class PersonalRecord:
                 ("class", first.item_class, fact.item_class),
             ):
                 if one != other:
-                    raise self._off(
+                    raise self._error(
                         f"an item has one {what}, got {one!r} and {other!r} for {fact.tail!r}"
                     )
         wishes = [(rule.scope, rule.value) for rule in self.rules]
         for scope, value in wishes:
             if wishes.count((scope, value)) > 1:
-                raise self._off(f"one rule speaks of {scope} {value!r}, got two")
-        # Refuses two facts about one item.
-        _ = self.graph
+                raise self._error(f"at most one rule is about {scope} {value!r}, got two")
+        _ = self.graph  # refuses two facts about one item
 
     def _check_edits(self) -> None:
         for number, edit in enumerate(self.edits, start=1):
             if edit.number != number:
-                raise self._off(f"edits are numbered 1, 2, ... in order, got {edit.number}")
+                raise self._error(f"edits are numbered 1, 2, ... in order, got {edit.number}")
             if edit.time.tzinfo is None:
-                raise self._off(f"the time of edit {number} must have a time zone")
+                raise self._error(f"the time of edit {number} must have a time zone")
 
-    def _off(self, what: str) -> ValueError:
+    def _error(self, what: str) -> ValueError:
         return ValueError(f"record of {self.owner!r}: {what}")
 
     @classmethod
     def of(cls, graph: PersonalGraph) -> "PersonalRecord":
-        """Return the record of a graph that nobody has edited."""
+        """Return the record of a graph without edits."""
         return cls(graph.owner, tuple(Statement(fact) for fact in graph.facts))
 
     @property
     def graph(self) -> PersonalGraph:
-        """The facts that hold."""
-        return PersonalGraph(self.owner, tuple(_facts(self._holding())))
+        """The current facts."""
+        return PersonalGraph(self.owner, tuple(_facts(self._current())))
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that hold, in the order in which they were made."""
-        return tuple(s.content for s in self._holding() if isinstance(s.content, Rule))
+        """The current rules, in the order in which they were made."""
+        return tuple(s.content for s in self._current() if isinstance(s.content, Rule))
 
     @property
     def past(self) -> tuple[Statement, ...]:
-        """The statements that were ended."""
+        """The ended statements."""
         return tuple(s for s in self.statements if s.ended_by is not None)
 
     @property
@@ -197,29 +197,29 @@ class PersonalRecord:
         forget: Collection[str] = (),
         drop: Collection[str] = (),
     ) -> "PersonalRecord":
-        """Return the record after one more edit, or this one where nothing changes.
+        """Return the record after one more edit, or this one if nothing changes.
 
         Args:
-            action: What the person did.
-            time: When, with its time zone.
+            action: For example ``like``.
+            time: Of the edit, with its time zone.
             provenance: Of the new statements.
             verdicts: New facts; of several about one item the last one counts.
             wishes: New rules; of several about one scope and value the last one counts.
-            forget: Items about which nothing is to hold any more.
-            drop: Ids of rules that are to hold no more.
+            forget: Items whose facts end.
+            drop: Ids of rules that end.
 
         Raises:
-            ValueError: If an item or a rule to forget is not there, or a wish is no rule.
+            ValueError: If an item has no current fact, a rule is not current, or a wish is invalid.
         """
         graph, rules = self.graph, self.rules
-        for what, wanted, there in (
+        for what, wanted, current in (
             ("fact about the item", forget, graph.tails),
             ("rule", drop, {rule.id for rule in rules}),
         ):
-            for unknown in sorted(set(wanted) - there):
-                raise self._off(f"no {what} {unknown!r} holds")
-        held = {fact.tail: fact.relation for fact in graph.facts}
-        new = {v.tail: v for v in verdicts if not _adds_nothing(v.relation, held.get(v.tail))}
+            for unknown in sorted(set(wanted) - current):
+                raise self._error(f"there is no current {what} {unknown!r}")
+        relations = {fact.tail: fact.relation for fact in graph.facts}
+        new = {v.tail: v for v in verdicts if not _adds_nothing(v.relation, relations.get(v.tail))}
         strengths = {(r.direction, r.scope, r.value): r.strength for r in rules}
         wanted_rules = {(w.scope, w.value): w for w in wishes if strengths.get(w[:3]) != w.strength}
         if not (new or wanted_rules or forget or drop):
@@ -241,10 +241,10 @@ class PersonalRecord:
         session = 1 + max((fact.time.session for fact in _facts(self.statements)), default=-1)
         facts = []
         for position, v in enumerate(new.values()):
-            # What the record calls an item already stays.
+            # An item keeps the name and class that it has in the record.
             name, item_class = items.get(v.tail, (v.name, v.item_class))
-            time_said = Moment(session, position)
-            facts.append(Fact(v.relation, v.tail, name, time_said, provenance, item_class))
+            moment = Moment(session, position)
+            facts.append(Fact(v.relation, v.tail, name, moment, provenance, item_class))
         first = self._next_rule()
         made = [
             Rule(f"r{first + place}", w.scope, w.value, w.direction, w.strength, provenance)
@@ -258,13 +258,13 @@ class PersonalRecord:
         )
 
     def undone(self) -> "PersonalRecord":
-        """Return the record as it was before its last edit, of which nothing stays.
+        """Return the record without its last edit.
 
         Raises:
             ValueError: If there is no edit.
         """
         if not self.edits:
-            raise self._off("there is no edit to take back")
+            raise self._error("there is no edit to undo")
         last = self.edits[-1].number
         return PersonalRecord(
             self.owner,
@@ -277,12 +277,12 @@ class PersonalRecord:
         )
 
     def without_history(self) -> "PersonalRecord":
-        """Return what holds, as if it had never been edited."""
+        """Return the current statements, as if there had been no edits."""
         return PersonalRecord(
-            self.owner, tuple(Statement(statement.content) for statement in self._holding())
+            self.owner, tuple(Statement(statement.content) for statement in self._current())
         )
 
-    def _holding(self) -> Iterable[Statement]:
+    def _current(self) -> Iterable[Statement]:
         return (s for s in self.statements if s.ended_by is None)
 
     def _next_rule(self) -> int:
@@ -302,5 +302,5 @@ def _facts(statements: Iterable[Statement]) -> Iterable[Fact]:
     return (s.content for s in statements if isinstance(s.content, Fact))
 
 
-def _adds_nothing(new: Relation, held: Relation | None) -> bool:
-    return new == held or (new == "seen" and held in ("liked", "disliked"))
+def _adds_nothing(new: Relation, old: Relation | None) -> bool:
+    return new == old or (new == "seen" and old in ("liked", "disliked"))

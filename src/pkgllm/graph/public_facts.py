@@ -1,6 +1,6 @@
-"""Public facts about items as RDF, and what connects two items through them.
+"""Public facts about items as RDF, and the paths between two items through them.
 
-Nothing of a person is in here: an item is a head, a relation such as ``director`` leads to a value.
+They contain no personal data: (item, relation such as ``director``, value).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +14,13 @@ from pkgllm.graph import vocabulary
 
 @dataclass(frozen=True, slots=True)
 class PublicPath:
-    """Two items that lead to the same value: ``one -relation-> value <-other_relation- other``."""
+    """Two items with the same value: ``one -relation-> value <-other_relation- other``."""
 
     one: str
     relation: str
     value: str
     other_relation: str
-    """Another one where, for example, who directed one item plays in the other."""
+    """Differs from ``relation`` if, for example, the director of one item acts in the other."""
     other: str
 
 
@@ -44,35 +44,35 @@ class PublicFacts:
         self._graph = rdflib.Graph(bind_namespaces="none")
         for item, values_by_relation in facts.items():
             for relation, values in values_by_relation.items():
-                predicate = URIRef(vocabulary.public_relation_iri(relation))
+                predicate = URIRef(vocabulary.PUBLIC_RELATIONS.iri(relation))
                 for value in values:
                     self._graph.add((_node(item), predicate, Literal(value)))
-        # Most pairs of items share no value, which sets tell much faster than the graph does.
+        # Most pairs of items share no value; comparing sets is much faster than a graph query.
         self._values = {item: frozenset(self._graph.objects(_node(item))) for item in facts}
 
     def between(self, one: str, other: str) -> tuple[PublicPath, ...]:
-        """Return every path of two steps between two items, sorted; none from one to itself."""
-        return tuple(sorted(self._between(one, other), key=_sorting))
+        """Return every path through one value between two different items, sorted."""
+        return tuple(sorted(self._between(one, other), key=_sort_key))
 
     def _between(self, one: str, other: str) -> Iterator[PublicPath]:
         if one == other:
             return
-        nothing: frozenset[rdflib.term.Node] = frozenset()
-        for value in self._values.get(one, nothing) & self._values.get(other, nothing):
+        empty: frozenset[rdflib.term.Node] = frozenset()
+        for value in self._values.get(one, empty) & self._values.get(other, empty):
             for predicate in self._graph.predicates(_node(one), value):
-                for back in self._graph.predicates(_node(other), value):
+                for other_predicate in self._graph.predicates(_node(other), value):
                     yield PublicPath(
                         one,
-                        vocabulary.public_relation(str(predicate)),
+                        vocabulary.PUBLIC_RELATIONS.id(str(predicate)),
                         str(value),
-                        vocabulary.public_relation(str(back)),
+                        vocabulary.PUBLIC_RELATIONS.id(str(other_predicate)),
                         other,
                     )
 
 
 def _node(item: str) -> URIRef:
-    return URIRef(vocabulary.item_iri(item))
+    return URIRef(vocabulary.ITEMS.iri(item))
 
 
-def _sorting(path: PublicPath) -> tuple[str, str, str]:
+def _sort_key(path: PublicPath) -> tuple[str, str, str]:
     return path.relation, path.value, path.other_relation

@@ -1,7 +1,7 @@
 """Personal graphs and records as RDF: JSON-LD and Turtle, written and read back equal.
 
 This module and its neighbours ``rdf_text`` and ``rdf_nodes`` are the only door to rdflib. Reading
-never touches the network: a document that refers to a remote context is refused.
+needs no network: a document that refers to a remote context is refused.
 ``docs/vocabulary.md`` explains the terms.
 """
 
@@ -23,32 +23,32 @@ from pkgllm.graph.rdf_text import format_of, parse_jsonld, parse_turtle, read_rd
 from pkgllm.graph.rules import Rule
 
 
-def to_jsonld(held: PersonalGraph | PersonalRecord) -> str:
+def to_jsonld(content: PersonalGraph | PersonalRecord) -> str:
     """Return a graph or a record as one nested JSON-LD document with its context inline.
 
-    The document is put together here, facts in order of time, because rdflib's own writer lists
-    films and facts side by side. A record without edits and rules is written as its graph is.
+    Facts are in order of time and contain their item; rdflib's own writer lists items and facts
+    side by side. A record without edits and rules is written like its graph.
     """
-    record = PersonalRecord.of(held) if isinstance(held, PersonalGraph) else held
+    record = PersonalRecord.of(content) if isinstance(content, PersonalGraph) else content
     owner = record.owner
     plain = not (record.edits or record.rules)
     document: dict[str, object] = {
         "@context": dict(vocabulary.CONTEXT if plain else vocabulary.RECORD_CONTEXT),
-        "@id": vocabulary.owner_iri(owner),
+        "@id": vocabulary.OWNERS.iri(owner),
         "@type": "Owner",
     }
     made_by = {s.content: s.made_by for s in record.statements if s.ended_by is None}
     document["facts"] = [
-        _written(owner, Statement(fact, made_by[fact])) for fact in record.graph.facts
+        _nested(owner, Statement(fact, made_by[fact])) for fact in record.graph.facts
     ]
     if not plain:
         document["rules"] = [
-            _written(owner, Statement(rule, made_by[rule])) for rule in record.rules
+            _nested(owner, Statement(rule, made_by[rule])) for rule in record.rules
         ]
-        document["past"] = [_written(owner, statement) for statement in record.past]
+        document["past"] = [_nested(owner, statement) for statement in record.past]
         document["edits"] = [
             {
-                "@id": vocabulary.edit_iri(owner, edit.number),
+                "@id": vocabulary.EDITS.iri(owner, edit.number),
                 "@type": "Edit",
                 "number": edit.number,
                 "action": edit.action,
@@ -59,30 +59,30 @@ def to_jsonld(held: PersonalGraph | PersonalRecord) -> str:
     return json.dumps(document, ensure_ascii=False, indent=2) + "\n"
 
 
-def _written(owner: str, statement: Statement) -> dict[str, object]:
+def _nested(owner: str, statement: Statement) -> dict[str, object]:
     content, ended_by = statement.content, statement.ended_by
     past = "" if ended_by is None else "Past"
     written: dict[str, object]
     if isinstance(content, Rule):
         written = {
-            "@id": vocabulary.rule_iri(owner, content.id),
+            "@id": vocabulary.RULES.iri(owner, content.id),
             "@type": f"{past}Rule",
             "identifier": content.id,
             "direction": content.direction,
             "scope": content.scope,
             "value": content.value,
-            # A decimal, because rdflib's Turtle cuts doubles off after seven digits.
+            # A decimal, because rdflib's Turtle truncates doubles after seven digits.
             "strength": f"{Decimal(repr(content.strength)):f}",
         }
     else:
         written = {
-            "@id": vocabulary.fact_iri(owner, content.tail)
+            "@id": vocabulary.FACTS.iri(owner, content.tail)
             if ended_by is None
-            else vocabulary.past_fact_iri(owner, content.tail, ended_by),
+            else vocabulary.PAST_FACTS.iri(owner, content.tail, ended_by),
             "@type": f"{past}Fact",
             "relation": content.relation,
             "item": {
-                "@id": vocabulary.item_iri(content.tail),
+                "@id": vocabulary.ITEMS.iri(content.tail),
                 "@type": _item_type(content.item_class),
                 "name": content.name,
                 "identifier": content.tail,
@@ -91,28 +91,28 @@ def _written(owner: str, statement: Statement) -> dict[str, object]:
             "position": content.time.position,
         }
     written["source"] = content.provenance.source
-    written["document"] = vocabulary.document_iri(content.provenance.document)
+    written["document"] = vocabulary.DOCUMENTS.iri(content.provenance.document)
     if statement.made_by is not None:
-        written["madeBy"] = vocabulary.edit_iri(owner, statement.made_by)
+        written["madeBy"] = vocabulary.EDITS.iri(owner, statement.made_by)
     if ended_by is not None:
-        written["endedBy"] = vocabulary.edit_iri(owner, ended_by)
+        written["endedBy"] = vocabulary.EDITS.iri(owner, ended_by)
     return written
 
 
 def _item_type(item_class: str) -> str:
-    # The context has a short word for films alone.
+    # The context has a short term for films alone.
     return MOVIE if item_class == MOVIE else vocabulary.item_class_iri(item_class)
 
 
 def from_jsonld(text: str, *, where: str) -> PersonalGraph:
-    """Read the graph of a JSON-LD document, as it stands after all edits.
+    """Read the current graph of a JSON-LD document.
 
     Args:
         text: The document.
-        where: What errors call it, for example the file's path.
+        where: The name in error messages, for example the file's path.
 
     Raises:
-        DataError: If the text is not JSON, asks for a remote context, or is not a personal graph.
+        DataError: If the text is not JSON, refers to a remote context, or is not a personal graph.
     """
     return record_from_jsonld(text, where=where).graph
 
@@ -122,20 +122,20 @@ def record_from_jsonld(text: str, *, where: str) -> PersonalRecord:
     return record_of(parse_jsonld(text, where=where), where)
 
 
-def to_turtle(held: PersonalGraph | PersonalRecord) -> str:
+def to_turtle(content: PersonalGraph | PersonalRecord) -> str:
     """Return a graph or a record as Turtle, with the same triples as :func:`to_jsonld`."""
-    made = parse_jsonld(to_jsonld(held), where="what is written")
+    graph = parse_jsonld(to_jsonld(content), where="the record to write")
     for prefix in ("pkg", "schema", "prov"):
-        made.bind(prefix, vocabulary.CONTEXT[prefix])
-    return made.serialize(format="turtle")
+        graph.bind(prefix, vocabulary.CONTEXT[prefix])
+    return graph.serialize(format="turtle")
 
 
 def from_turtle(text: str, *, where: str) -> PersonalGraph:
-    """Read the graph of a Turtle document, as it stands after all edits.
+    """Read the current graph of a Turtle document.
 
     Args:
         text: The document.
-        where: What errors call it, for example the file's path.
+        where: The name in error messages, for example the file's path.
 
     Raises:
         DataError: If the text is not Turtle or is not a personal graph.
@@ -149,7 +149,7 @@ def record_from_turtle(text: str, *, where: str) -> PersonalRecord:
 
 
 def read_graph(path: Path) -> PersonalGraph:
-    """Read a graph from a file, JSON-LD or Turtle by its ending, as it stands after all edits.
+    """Read the current graph from a file, JSON-LD or Turtle by its ending.
 
     Raises:
         DataError: If the file cannot be read, or does not hold a personal graph.
@@ -166,33 +166,35 @@ def read_record(path: Path) -> PersonalRecord:
     return record_of(read_rdf(path), str(path))
 
 
-def write_graph(held: PersonalGraph | PersonalRecord, path: Path, *, private: bool = False) -> None:
-    """Write a graph or a record to a file, whole or not at all, in the format of its ending.
+def write_graph(
+    content: PersonalGraph | PersonalRecord, path: Path, *, private: bool = False
+) -> None:
+    """Write a graph or a record to a file atomically, in the format of its ending.
 
     Args:
-        held: The graph or the record.
+        content: The graph or the record.
         path: The file.
-        private: Whether its owner alone may read it.
+        private: Whether the file gets mode 0600.
 
     Raises:
-        DataError: If the ending is another one.
+        DataError: If the ending is not that of JSON-LD or Turtle.
         RunError: If the file cannot be written.
     """
     write = {"json-ld": to_jsonld, "turtle": to_turtle}[format_of(path)]
-    write_atomically(path, write(held), private=private)
+    write_atomically(path, write(content), private=private)
 
 
-def record_of(found: rdflib.Graph, where: str) -> PersonalRecord:
-    """Return the record that an RDF graph holds.
+def record_of(graph: rdflib.Graph, where: str) -> PersonalRecord:
+    """Return the record in an RDF graph.
 
     Args:
-        found: The graph.
-        where: What errors call it.
+        graph: The RDF graph.
+        where: The name in error messages.
 
     Raises:
-        DataError: If it holds none.
+        DataError: If the graph contains no valid record.
     """
-    reader = NodeReader(found, where)
+    reader = NodeReader(graph, where)
     owners = reader.of_type(vocabulary.OWNER)
     if len(owners) != 1:
         given = " and ".join(str(owner) for owner in owners) or "none"
@@ -214,7 +216,7 @@ def record_of(found: rdflib.Graph, where: str) -> PersonalRecord:
     edits = [_edit(reader, node) for node in reader.all(owner, vocabulary.HAS_EDIT)]
     try:
         return PersonalRecord(
-            reader.id_of(owner, vocabulary.owner_id),
+            reader.id_of(owner, vocabulary.OWNERS.id),
             tuple(_statements(reader, owner)),
             tuple(sorted(edits, key=lambda edit: edit.number)),
         )
@@ -244,10 +246,10 @@ def _edit_number(reader: NodeReader, node: Node, predicate: str) -> int | None:
 
 def _fact(reader: NodeReader, node: Node) -> Fact:
     item = reader.one(node, vocabulary.ITEM)
-    tail = reader.id_of(item, vocabulary.item_id)
+    tail = reader.id_of(item, vocabulary.ITEMS.id)
     identifier = reader.text(item, vocabulary.IDENTIFIER)
     if identifier != tail:
-        raise reader.off(item, vocabulary.IDENTIFIER, f"be {tail!r}, as its IRI says", identifier)
+        raise reader.error(item, vocabulary.IDENTIFIER, f"be {tail!r}, as its IRI says", identifier)
     return Fact(
         relation=reader.choice(node, vocabulary.RELATION, vocabulary.RELATION_BY_IRI),
         tail=tail,
@@ -262,7 +264,7 @@ def _fact(reader: NodeReader, node: Node) -> Fact:
 
 def _item_class(reader: NodeReader, item: Node) -> str:
     classes = sorted(filter(None, (vocabulary.item_class(iri) for iri in reader.types(item))))
-    # A film stays one, whatever else others call it, and so does what nobody calls anything.
+    # Others may add classes to a film, and an item without a class is a film.
     return MOVIE if MOVIE in classes or not classes else classes[0]
 
 
@@ -281,7 +283,7 @@ def _provenance(reader: NodeReader, node: Node) -> Provenance:
     document = reader.one(node, vocabulary.DERIVED_FROM)
     return Provenance(
         reader.choice(node, vocabulary.ATTRIBUTED_TO, vocabulary.SOURCE_BY_IRI),
-        reader.id_of(document, vocabulary.document_id),
+        reader.id_of(document, vocabulary.DOCUMENTS.id),
     )
 
 

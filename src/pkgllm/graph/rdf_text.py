@@ -1,4 +1,4 @@
-"""JSON-LD and Turtle, from text to an RDF graph, without any look at the network."""
+"""JSON-LD and Turtle, from text to an RDF graph, without network access."""
 
 import json
 from collections.abc import Mapping
@@ -20,19 +20,19 @@ def format_of(path: Path) -> str:
     Raises:
         DataError: If it has another ending.
     """
-    found = ENDINGS.get(path.suffix.lower())
-    if found is None:
+    name = ENDINGS.get(path.suffix.lower())
+    if name is None:
         raise DataError(
             f"{path}: a graph's file must end in .jsonld, .json or .ttl, got {path.suffix!r}"
         )
-    return found
+    return name
 
 
 def read_rdf(path: Path) -> rdflib.Graph:
-    """Read what a file says, JSON-LD or Turtle by its ending.
+    """Read a file, JSON-LD or Turtle by its ending, as an RDF graph.
 
     Raises:
-        DataError: If the file cannot be read or is not what its ending says.
+        DataError: If the file cannot be read or is not in the format of its ending.
     """
     parse = {"json-ld": parse_jsonld, "turtle": parse_turtle}[format_of(path)]
     try:
@@ -46,10 +46,10 @@ def read_rdf(path: Path) -> rdflib.Graph:
 
 
 def parse_jsonld(text: str, *, where: str) -> rdflib.Graph:
-    """Return what a JSON-LD document says.
+    """Return a JSON-LD document as an RDF graph.
 
     Raises:
-        DataError: If the text is not JSON-LD, or asks for a remote context.
+        DataError: If the text is not JSON-LD, or refers to a remote context.
     """
     try:
         _refuse_remote_contexts(json.loads(text), where)
@@ -60,13 +60,13 @@ def parse_jsonld(text: str, *, where: str) -> rdflib.Graph:
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: not a personal graph: {error}") from error
-    found = rdflib.Graph(bind_namespaces="none")
+    graph = rdflib.Graph(bind_namespaces="none")
     try:
-        found.parse(data=text, format="json-ld")
+        graph.parse(data=text, format="json-ld")
     except Exception as error:
-        # rdflib meets malformed JSON-LD with whatever its code runs into, KeyError included.
+        # On malformed JSON-LD, rdflib raises errors of many types, KeyError included.
         raise DataError(f"{where}: not JSON-LD: {type(error).__name__}: {error}") from error
-    return found
+    return graph
 
 
 def _refuse_remote_contexts(value: Any, where: str, *, in_context: bool = False) -> None:
@@ -84,20 +84,20 @@ def _refuse_remote_contexts(value: Any, where: str, *, in_context: bool = False)
 
 
 def parse_turtle(text: str, *, where: str) -> rdflib.Graph:
-    """Return what a Turtle document says.
+    """Return a Turtle document as an RDF graph.
 
     Raises:
         DataError: If the text is not Turtle.
     """
-    found = rdflib.Graph(bind_namespaces="none")
+    graph = rdflib.Graph(bind_namespaces="none")
     try:
-        found.parse(data=text, format="turtle")
+        graph.parse(data=text, format="turtle")
     except BadSyntax as error:
         reason = " ".join(error.message.split())
         raise DataError(
             f"{where}:{error.lines + 1}: not Turtle: {reason}; the file may be cut off"
         ) from error
     except Exception as error:
-        # Beside BadSyntax, rdflib lets errors of its own code through on malformed text.
+        # On malformed text, rdflib raises other errors than BadSyntax as well.
         raise DataError(f"{where}: not Turtle: {type(error).__name__}: {error}") from error
-    return found
+    return graph

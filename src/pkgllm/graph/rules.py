@@ -1,4 +1,4 @@
-"""Rules: what a person wants to see less of, or more of, and who says so."""
+"""Rules: what a person wants to see less or more of, with provenance."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One wish of a person about everything that shares a property.
+    """One wish of a person about all items with a property.
 
     Raises:
-        ValueError: If a text is empty, the direction is another word, or the strength is out of
+        ValueError: If a text is empty, the direction is unknown, or the strength is out of
             range.
 
     Example:
@@ -29,14 +29,14 @@ class Rule:
     """
 
     id: str
-    """Names the rule within its graph."""
+    """Unique within its graph."""
     scope: str
     """Which property: for films ``genre``, ``person``, ``decade``, ``keyword`` or ``franchise``."""
     value: str
     """The value of the property, for example ``Harrison Ford``."""
     direction: Direction
     strength: float
-    """How much it weighs, above 0 and at most 1."""
+    """Weight, above 0 and at most 1."""
     provenance: Provenance
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Check a person's file against the SHACL shapes that come with the package."""
+"""Check a person's file against the SHACL shapes of the package."""
 
 from pathlib import Path
 
@@ -14,21 +14,21 @@ SHAPES = Path(__file__).with_name("shapes.ttl")
 
 
 def violations(path: Path) -> tuple[str, ...]:
-    """Return everything that a file violates, of the shapes or of what shapes cannot say.
+    """Return a line for each violation of the shapes, or of rules that shapes cannot express.
 
     Source of the shapes' language: W3C, Shapes Constraint Language (SHACL), 2017.
 
     Raises:
         DataError: If the file cannot be read, or is not JSON-LD or Turtle.
     """
-    found = read_rdf(path)
+    graph = read_rdf(path)
     shapes = rdflib.Graph(bind_namespaces="none").parse(SHAPES, format="turtle")
-    conforms, report, _ = pyshacl.validate(found, shacl_graph=shapes)
+    conforms, report, _ = pyshacl.validate(graph, shacl_graph=shapes)
     if not conforms:
         assert isinstance(report, rdflib.Graph)
         return _messages(report)
     try:
-        record_of(found, str(path))
+        record_of(graph, str(path))
     except DataError as error:
         return (str(error).removeprefix(f"{path}: "),)
     return ()

@@ -1,12 +1,13 @@
-"""The words of a personal graph in RDF: IRIs, the JSON-LD context, and ids as IRIs and back.
+"""The terms of a personal graph in RDF: IRIs, the JSON-LD context, and ids as IRIs and back.
 
-Items are schema.org's, provenance is PROV's, and what neither has is in a small namespace of our
-own, which is a name and not an address: nothing is served there. ``docs/vocabulary.md`` explains
-every term. Nothing here imports an RDF library.
+Items use terms of schema.org, provenance those of PROV; all others are in a small namespace of our
+own, which is a name only: nothing is served there. ``docs/vocabulary.md`` explains every term.
+This module imports no RDF library.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
@@ -88,79 +89,57 @@ RECORD_CONTEXT: Mapping[str, Any] = MappingProxyType(
 )
 """The inline context of a JSON-LD document that holds edits or rules as well."""
 
+
+@dataclass(frozen=True, slots=True)
+class Iri:
+    """IRIs of one kind: a prefix, then one or more percent-encoded ids with colons between them.
+
+    Example:
+        >>> OWNERS.iri("Zoë/7"), OWNERS.id("urn:pkgllm:owner:Zo%C3%AB%2F7")
+        ('urn:pkgllm:owner:Zo%C3%AB%2F7', 'Zoë/7')
+        >>> PAST_FACTS.iri("p1", "7", 3)
+        'urn:pkgllm:past:p1:7:3'
+    """
+
+    prefix: str
+
+    def iri(self, *ids: str | int) -> str:
+        """Return the IRI of some ids."""
+        return self.prefix + ":".join(quote(str(part), safe="") for part in ids)
+
+    def id(self, iri: str) -> str:
+        """Return the single id of an IRI.
+
+        Raises:
+            ValueError: If the IRI is of another kind.
+        """
+        if not iri.startswith(self.prefix):
+            raise ValueError(f"an IRI that starts with {self.prefix} is needed, got {iri}")
+        return unquote(iri.removeprefix(self.prefix), errors="strict")
+
+
+OWNERS = Iri("urn:pkgllm:owner:")
+ITEMS = Iri("urn:pkgllm:item:")
+DOCUMENTS = Iri("urn:pkgllm:document:")
+FACTS = Iri("urn:pkgllm:fact:")
+"""Of an owner and an item: at most one current fact."""
+PAST_FACTS = Iri("urn:pkgllm:past:")
+"""Of an owner, an item and the number of the edit that ended the fact."""
+RULES = Iri("urn:pkgllm:rule:")
+"""Of an owner and a rule's id; the same before and after the rule has ended."""
+EDITS = Iri("urn:pkgllm:edit:")
+"""Of an owner and an edit's number."""
+PUBLIC_RELATIONS = Iri(NAMESPACE + "public/")
+"""Of a relation between an item and a public value, such as ``director``."""
+
 _CLASS = re.compile(r"[0-9]*[A-Z][A-Za-z0-9]*")
-_PUBLIC_PREFIX = NAMESPACE + "public/"
-_OWNER_PREFIX = "urn:pkgllm:owner:"
-_ITEM_PREFIX = "urn:pkgllm:item:"
-_FACT_PREFIX = "urn:pkgllm:fact:"
-_DOCUMENT_PREFIX = "urn:pkgllm:document:"
-_PAST_PREFIX = "urn:pkgllm:past:"
-_RULE_PREFIX = "urn:pkgllm:rule:"
-_EDIT_PREFIX = "urn:pkgllm:edit:"
-
-
-def public_relation_iri(relation: str) -> str:
-    """Return the IRI of a relation between an item and a public value, such as ``director``.
-
-    Example:
-        >>> public_relation_iri("director")
-        'https://w3id.org/pkgllm/public/director'
-    """
-    return _PUBLIC_PREFIX + quote(relation, safe="")
-
-
-def public_relation(iri: str) -> str:
-    """Return the relation that an IRI names; the inverse of :func:`public_relation_iri`.
-
-    Raises:
-        ValueError: If the IRI is not such a relation's.
-    """
-    return _id(iri, _PUBLIC_PREFIX)
-
-
-def owner_iri(owner: str) -> str:
-    """Return the IRI of the owner of a graph.
-
-    Example:
-        >>> owner_iri("Zoë/7")
-        'urn:pkgllm:owner:Zo%C3%AB%2F7'
-    """
-    return _OWNER_PREFIX + quote(owner, safe="")
-
-
-def owner_id(iri: str) -> str:
-    """Return the owner whom an IRI names; the inverse of :func:`owner_iri`.
-
-    Raises:
-        ValueError: If the IRI is not an owner's.
-    """
-    return _id(iri, _OWNER_PREFIX)
-
-
-def item_iri(item: str) -> str:
-    """Return the IRI of an item.
-
-    Example:
-        >>> item_iri("196336")
-        'urn:pkgllm:item:196336'
-    """
-    return _ITEM_PREFIX + quote(item, safe="")
-
-
-def item_id(iri: str) -> str:
-    """Return the item that an IRI names; the inverse of :func:`item_iri`.
-
-    Raises:
-        ValueError: If the IRI is not an item's.
-    """
-    return _id(iri, _ITEM_PREFIX)
 
 
 def item_class_iri(item_class: str) -> str:
     """Return the IRI of a class of items.
 
     Raises:
-        ValueError: If it is no name of a class of schema.org.
+        ValueError: If it is not the name of a class of schema.org.
 
     Example:
         >>> item_class_iri("Recipe")
@@ -183,68 +162,3 @@ def item_class(iri: str) -> str | None:
     """
     name = iri.removeprefix(SCHEMA)
     return name if name != iri and _CLASS.fullmatch(name) else None
-
-
-def document_iri(document: str) -> str:
-    """Return the IRI of the document that holds a statement.
-
-    Example:
-        >>> document_iri("conversation/391")
-        'urn:pkgllm:document:conversation%2F391'
-    """
-    return _DOCUMENT_PREFIX + quote(document, safe="")
-
-
-def document_id(iri: str) -> str:
-    """Return the document that an IRI names; the inverse of :func:`document_iri`.
-
-    Raises:
-        ValueError: If the IRI is not a document's.
-    """
-    return _id(iri, _DOCUMENT_PREFIX)
-
-
-def fact_iri(owner: str, item: str) -> str:
-    """Return the IRI of what an owner says about an item; there is at most one such fact.
-
-    Example:
-        >>> fact_iri("p1", "7")
-        'urn:pkgllm:fact:p1:7'
-    """
-    return _FACT_PREFIX + quote(owner, safe="") + ":" + quote(item, safe="")
-
-
-def past_fact_iri(owner: str, item: str, ended_by: int) -> str:
-    """Return the IRI of what an owner said about an item until an edit ended it.
-
-    Example:
-        >>> past_fact_iri("p1", "7", 3)
-        'urn:pkgllm:past:p1:7:3'
-    """
-    return f"{_PAST_PREFIX}{quote(owner, safe='')}:{quote(item, safe='')}:{ended_by}"
-
-
-def rule_iri(owner: str, rule: str) -> str:
-    """Return the IRI of an owner's rule; it stays the same when the rule is ended.
-
-    Example:
-        >>> rule_iri("p1", "r2")
-        'urn:pkgllm:rule:p1:r2'
-    """
-    return f"{_RULE_PREFIX}{quote(owner, safe='')}:{quote(rule, safe='')}"
-
-
-def edit_iri(owner: str, number: int) -> str:
-    """Return the IRI of an owner's edit.
-
-    Example:
-        >>> edit_iri("p1", 3)
-        'urn:pkgllm:edit:p1:3'
-    """
-    return f"{_EDIT_PREFIX}{quote(owner, safe='')}:{number}"
-
-
-def _id(iri: str, prefix: str) -> str:
-    if not iri.startswith(prefix):
-        raise ValueError(f"an IRI that starts with {prefix} is needed, got {iri}")
-    return unquote(iri.removeprefix(prefix), errors="strict")

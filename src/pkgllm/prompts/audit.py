@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from pkgllm.corpora.catalogue import Catalogue, bare_title
 from pkgllm.errors import LeakError
-from pkgllm.graph.vocabulary import item_iri
+from pkgllm.graph.vocabulary import ITEMS
 from pkgllm.prompts.prompts import Prompt
 
 
@@ -65,7 +65,7 @@ def audit_prompt(
     for item in sorted(held_out):
         name = catalogue[item].name
         title = bare_title(name)
-        traces = [("its name", name, text), ("its IRI", item_iri(item), text)]
+        traces = [("its name", name, text), ("its IRI", ITEMS.iri(item), text)]
         if len(title.split()) > 1:
             traces.append(("its title", title, text))
         traces.append(("its id", item, facts_text))

@@ -117,7 +117,7 @@ def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
     found = answer(pkgllm, "--free-text", "--genre", "comedy", "--seed", "3")
     assert found["recommendations"]
     assert found["notes"] == [
-        "The model wrote these titles by itself; whether they exist is not checked.",
+        "The model generated these titles; whether they exist is not checked.",
         "Without a catalogue only years are checked; the model read the rest.",
     ]
     names = {fact.name.casefold() for fact in me.facts}
@@ -135,8 +135,8 @@ def test_a_graph_larger_than_the_prompt_is_told(
     found = answer(pkgllm)
     assert found["facts_left_out"] > 0
     held = 64 - found["facts_left_out"]
-    assert found["notes"][0].startswith(f"The prompt holds {held} of 64 facts")
-    assert found["notes"][1].startswith("The catalogue does not know 60 of 64 facts' items")
+    assert found["notes"][0].startswith(f"The prompt has {held} of 64 facts")
+    assert found["notes"][1].startswith("The items of 60 of 64 facts are not in the catalogue")
 
 
 def test_an_adapter_of_another_base_model_names_both(

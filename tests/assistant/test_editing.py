@@ -36,7 +36,9 @@ def test_an_item_named_twice_is_found_once() -> None:
 def test_a_new_item_needs_an_id_of_its_own() -> None:
     assert new_item("Other", "2", RECORD, CATALOGUE) == Item("2", "Other")
     assert new_item("Heat (1995)", "1", RECORD, CATALOGUE).id == "1"
-    with pytest.raises(DataError, match=r"--id 1: is the item 'Heat .1995.', got the name 'Other'"):
+    with pytest.raises(
+        DataError, match=r"--id 1: is the id of 'Heat .1995.', got the name 'Other'"
+    ):
         new_item("Other", "1", RECORD, CATALOGUE)
 
 

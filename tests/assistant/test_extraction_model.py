@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pkgllm.assistant.extraction import Turn
-from pkgllm.assistant.extraction_model import ASKED, Margins, ModelExtractor, Thresholds
+from pkgllm.assistant.extraction_model import RELATIONS_SCORED, Margins, ModelExtractor, Thresholds
 from pkgllm.assistant.mentions import MentionFinder
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.lm.base_model import BaseModel
@@ -26,8 +26,8 @@ def log_probability(base: BaseModel, prompt: str, line: str) -> float:
     """By the model's own forward pass."""
 
     def ids(text: str) -> Sequence[int]:
-        found: list[int] = base.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
+        actual: list[int] = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return actual
 
     before, after = ids(prompt), [*ids(line), *ids("\n")]
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_margins_are_differences_of_calibrated_log_probabilities(tiny_base: Base
         liked, disliked, seen, unseen = (
             log_probability(tiny_base, told, f"(user, {relation}, {item.name})")
             - log_probability(tiny_base, "\n", f"(user, {relation}, {item.name})")
-            for relation in ASKED
+            for relation in RELATIONS_SCORED
         )
         assert margins.liked == pytest.approx(liked - disliked, abs=1e-3)
         assert margins.verdict == pytest.approx(max(liked, disliked) - max(seen, unseen), abs=1e-3)

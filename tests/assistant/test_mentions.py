@@ -23,7 +23,7 @@ FINDER = MentionFinder(
 )
 
 
-def found(text: str) -> list[tuple[str, str]]:
+def actual(text: str) -> list[tuple[str, str]]:
     """The stretches that name something, each with what may be meant."""
     return [
         (text[mention.start : mention.end], "/".join(item.id for item in mention.meant))
@@ -58,7 +58,7 @@ def found(text: str) -> list[tuple[str, str]]:
     ],
 )
 def test_what_a_text_speaks_of(text: str, expected: list[tuple[str, str]]) -> None:
-    assert found(text) == expected
+    assert actual(text) == expected
 
 
 def test_the_longest_name_is_taken_and_none_overlap() -> None:

@@ -9,8 +9,8 @@ ME = person({"1": "liked", "3": "disliked", "7": "seen", "5": "liked"})
 
 def test_changes_are_those_of_leaving_each_fact_out(tiny_base: BaseModel) -> None:
     recommender = recommender_of(tiny_base)
-    found = recommender.recommend(ME, "a comedy", k=3)
-    for one, reasons in zip(found, give_reasons(recommender, ME, found, "a comedy"), strict=True):
+    actual = recommender.recommend(ME, "a comedy", k=3)
+    for one, reasons in zip(actual, give_reasons(recommender, ME, actual, "a comedy"), strict=True):
         changes = {}
         for fact in ME.facts:
             without = recommender.recommend(
@@ -28,9 +28,9 @@ def test_changes_are_those_of_leaving_each_fact_out(tiny_base: BaseModel) -> Non
 
 def test_paths_lead_from_ones_own_facts_through_public_ones(tiny_base: BaseModel) -> None:
     recommender = recommender_of(tiny_base)
-    found = recommender.recommend(ME, k=100)
-    reasons = give_reasons(recommender, ME, found)
-    by_film = {one.item.id: why.paths for one, why in zip(found, reasons, strict=True)}
+    actual = recommender.recommend(ME, k=100)
+    reasons = give_reasons(recommender, ME, actual)
+    by_film = {one.item.id: why.paths for one, why in zip(actual, reasons, strict=True)}
     assert {(p.one, p.relation, p.value, p.other_relation) for p in by_film["4"]} == {
         ("3", "director", "Bo Ek", "director"),
         ("3", "genre", "horror", "genre"),
@@ -46,9 +46,9 @@ def test_paths_lead_from_ones_own_facts_through_public_ones(tiny_base: BaseModel
 def test_a_fact_that_did_not_fit_is_no_reason(tiny_base: BaseModel) -> None:
     whole = len(recommender_of(tiny_base).prompt(ME).token_ids)
     recommender = recommender_of(tiny_base, max_tokens=whole - 1)
-    found = recommender.recommend(ME, k=8)
+    actual = recommender.recommend(ME, k=8)
     assert recommender.prompt(ME).tails == {"1", "3", "5"}
-    for why in give_reasons(recommender, ME, found):
+    for why in give_reasons(recommender, ME, actual):
         assert all(reason.fact.tail != "7" for reason in why.facts)
     assert give_reasons(recommender, ME, ()) == ()
     empty = person({})

@@ -25,7 +25,7 @@ def by_one_pass_per_title(base: BaseModel, prompt_ids: tuple[int, ...], name: st
 def test_the_best_titles_are_those_of_one_pass_per_title(tiny_base: BaseModel) -> None:
     recommender = recommender_of(tiny_base)
     constraints = Constraints(excluded=(("genre", "western"),))
-    found = recommender.recommend(ME, "something old", constraints, 3)
+    actual = recommender.recommend(ME, "something old", constraints, 3)
     prompt = recommender.prompt(ME, "something old", constraints)
     assert "Movies, please. something old Not genre western." in prompt.text
     scores = {
@@ -34,8 +34,8 @@ def test_the_best_titles_are_those_of_one_pass_per_title(tiny_base: BaseModel) -
         if film.id not in {"1", "3", "7"}
     }
     best = sorted(scores, key=scores.__getitem__, reverse=True)[:3]
-    assert [one.item.id for one in found] == best
-    assert [one.log_probability for one in found] == pytest.approx(
+    assert [one.item.id for one in actual] == best
+    assert [one.log_probability for one in actual] == pytest.approx(
         [scores[film] for film in best], abs=1e-4
     )
 
@@ -46,8 +46,8 @@ def test_what_the_graph_speaks_of_is_never_recommended(tiny_base: BaseModel) -> 
     # The same film under an id from elsewhere.
     elsewhere = replace(graph.facts[0], tail="tt9", name=FILMS["3"].name)
     graph = graph.only([*graph.facts, elsewhere])
-    found = recommender.recommend(graph, k=100, known={"4"})
-    assert {one.item.id for one in found} == {"5", "6", "7", "8"}
+    actual = recommender.recommend(graph, k=100, known={"4"})
+    assert {one.item.id for one in actual} == {"5", "6", "7", "8"}
 
 
 def test_a_new_film_needs_nothing_rebuilt(tiny_base: BaseModel) -> None:
@@ -73,8 +73,8 @@ def test_a_new_film_needs_nothing_rebuilt(tiny_base: BaseModel) -> None:
 def test_constraints_decide_what_competes(
     tiny_base: BaseModel, constraints: Constraints, left: set[str]
 ) -> None:
-    found = recommender_of(tiny_base).recommend(ME, constraints=constraints, k=100)
-    assert {one.item.id for one in found} == left
+    actual = recommender_of(tiny_base).recommend(ME, constraints=constraints, k=100)
+    assert {one.item.id for one in actual} == left
 
 
 def test_a_constraint_that_removes_every_candidate_is_an_error(tiny_base: BaseModel) -> None:

@@ -1,4 +1,4 @@
-"""Leave a bubble without retraining: a person's rules by one of three strategies."""
+"""Apply a person's rules without retraining, by one of three strategies."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,11 @@ from pkgllm.graph.rules import Direction, Rule
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """What a model is given instead of a person's graph and request."""
+    """What a model reads in place of a person's graph and request."""
 
     adapted: Adapted
-    """The graph to read, and how it differs from the person's own."""
+    """The graph to read, and its differences from the person's own."""
     request: str
-    """The request to read."""
 
 
 def steer(
@@ -30,22 +29,15 @@ def steer(
     strategy: Strategy,
     scopes: Scopes,
 ) -> Steered:
-    """Apply a person's rules to what a model is going to read; the graph stays as it is.
-
-    Args:
-        graph: What the person said.
-        request: What the person asks for.
-        rules: What the person wants less or more of.
-        strategy: How the rules are followed.
-        scopes: The catalogue's properties.
+    """Apply a person's rules to the graph and the request that a model reads.
 
     Raises:
         ConfigError: If a rule names a scope that the catalogue does not have.
-        DataError: If a rule is about nothing in the catalogue, or the rules avoid every item that
+        DataError: If a rule matches nothing in the catalogue, or the rules avoid every item that
             could be recommended.
     """
     items = {rule.id: scopes.items(rule.scope, rule.value) for rule in rules}
-    _check_room(graph, rules, items, scopes.catalogue)
+    _check_candidates(graph, rules, items, scopes.catalogue)
     match strategy:
         case "none":
             return Steered(Adapted(graph, ()), request)
@@ -62,33 +54,33 @@ def steer(
 def rule_about(
     text: str, scopes: Scopes, *, number: int, direction: Direction = "avoid", strength: float = 1.0
 ) -> Rule:
-    """Make a rule of what a person calls something in their own words.
+    """Return the rule about a property that a person names freely, for example ``cats``.
 
     Args:
-        text: For example ``cats``.
+        text: The person's words.
         scopes: The catalogue's properties.
-        number: Tells it from other rules.
+        number: For the rule's id.
         direction: Less or more of it.
-        strength: How much it weighs.
+        strength: Weight, above 0 and at most 1.
 
     Raises:
-        DataError: If nothing in the catalogue has to do with it.
+        DataError: If nothing in the catalogue matches.
     """
     scope, value = scopes.resolve(text)
-    return _asked_for(number, scope, value, direction, strength)
+    return _requested(number, scope, value, direction, strength)
 
 
 def rule_against(bubble: Bubble) -> Rule:
     """Return the rule that leaves a bubble."""
-    return _asked_for(1, bubble.scope, bubble.value, "avoid", 1.0)
+    return _requested(1, bubble.scope, bubble.value, "avoid", 1.0)
 
 
-def _asked_for(number: int, scope: str, value: str, direction: Direction, strength: float) -> Rule:
-    said = Provenance("own_answer", "request")
-    return Rule(f"asked-{number}", scope, value, direction, strength, said)
+def _requested(number: int, scope: str, value: str, direction: Direction, strength: float) -> Rule:
+    source = Provenance("own_answer", "request")
+    return Rule(f"asked-{number}", scope, value, direction, strength, source)
 
 
-def _check_room(
+def _check_candidates(
     graph: PersonalGraph,
     rules: Sequence[Rule],
     items: Mapping[str, frozenset[str]],
@@ -101,5 +93,5 @@ def _check_room(
         named = ", ".join(f"{rule.id} ({rule.scope} {rule.value})" for rule in avoiding)
         raise DataError(
             f"rules of {graph.owner!r}: {named} avoid all {len(candidates)} items that could be "
-            "recommended; narrow them, or leave one away"
+            "recommended; narrow them, or leave one out"
         )

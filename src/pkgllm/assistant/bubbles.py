@@ -1,4 +1,4 @@
-"""Find the bubble of a person: what their likes have in common more often than chance allows."""
+"""Find the bubble of a person: properties that their likes share more often than by chance."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class Bubble:
     scope: str
     value: str
     support: int
-    """Likes that have it."""
+    """Number of likes that have it."""
     likes: int
-    """All likes that the catalogue knows."""
+    """Number of likes in the catalogue."""
     items: int
-    """Items of the catalogue that have it."""
+    """Number of items in the catalogue that have it."""
     lift: float
-    """Its share of the likes over its share of the catalogue."""
+    """Its share of the likes divided by its share of the catalogue."""
     p_value: float
-    """Corrected for all properties that were looked at."""
+    """Corrected for all tested properties."""
 
 
 def find_bubbles(
@@ -39,17 +39,17 @@ def find_bubbles(
     min_support: int = MIN_SUPPORT,
     level: float = LEVEL,
 ) -> tuple[Bubble, ...]:
-    r"""Return what a person's likes share beyond chance, the surest first.
+    r"""Return the properties that a person's likes share beyond chance, smallest p-value first.
 
-    If likes had nothing to do with a property that :math:`K` of :math:`N` items have, the number
-    of :math:`n` likes with it would be hypergeometric; the p-value is the chance of as many as
-    there are, or more. Holm's correction is over every property of any like that as many items
-    have as must share it: no likes could make a bubble of the others.
+    If likes were independent of a property that :math:`K` of :math:`N` items have, the number of
+    :math:`n` likes with it would be hypergeometric; the p-value is the probability of at least the
+    observed number. Holm's correction is over every property of any like that at least
+    ``min_support`` items have; the others cannot be a bubble.
 
     Args:
-        graph: What the person said.
+        graph: The person's facts.
         scopes: The catalogue's properties.
-        min_support: Likes that must share a property.
+        min_support: Least number of likes that share a property.
         level: Largest corrected p-value.
 
     Example:
@@ -69,20 +69,20 @@ def find_bubbles(
     """
     catalogue = scopes.catalogue
     liked = [catalogue[f.tail] for f in graph.with_relation("liked") if f.tail in catalogue]
-    support = Counter(found for item in liked for found in set(scopes.values(item)))
+    support = Counter(pair for item in liked for pair in set(scopes.values(item)))
     properties = [p for p in sorted(support) if len(scopes.items(*p)) >= min_support]
     if not properties:
         return ()
-    counts = np.array([support[found] for found in properties])
-    sizes = np.array([len(scopes.items(*found)) for found in properties])
-    by_chance = hypergeom.sf(counts - 1, len(catalogue), sizes, len(liked))
-    corrected = holm(np.clip(by_chance, 0.0, 1.0))
+    counts = np.array([support[pair] for pair in properties])
+    sizes = np.array([len(scopes.items(*pair)) for pair in properties])
+    p_values = hypergeom.sf(counts - 1, len(catalogue), sizes, len(liked))
+    corrected = holm(np.clip(p_values, 0.0, 1.0))
     lifts = (counts / len(liked)) / (sizes / len(catalogue))
-    found = [
+    bubbles = [
         Bubble(scope, value, int(count), len(liked), int(size), float(lift), float(p))
         for (scope, value), count, size, lift, p in zip(
             properties, counts, sizes, lifts, corrected, strict=True
         )
         if count >= min_support and p <= level
     ]
-    return tuple(sorted(found, key=lambda b: (b.p_value, -b.support, b.scope, b.value)))
+    return tuple(sorted(bubbles, key=lambda b: (b.p_value, -b.support, b.scope, b.value)))

@@ -1,4 +1,4 @@
-"""A person talks; what they say of items and people is written to their graph if they agree."""
+"""A conversation: opinions in a person's messages are added to their graph if they agree."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,16 +14,16 @@ from pkgllm.graph.personal_record import PersonalRecord
 from pkgllm.graph.rdf import read_record
 
 Recommend = Callable[[PersonalRecord, str], Sequence[Recommendation]]
-"""Answers a request from what a person's record says."""
+"""Answers a message from a person's record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """What a message comes to, before anything is written."""
+    """The edit that a message implies, before anything is written."""
 
     extraction: Extraction
     lines: tuple[str, ...]
-    """What would be written, one line for each change; none where the graph says it already."""
+    """One line for each change; none if the graph would stay the same."""
 
 
 @dataclass(slots=True)
@@ -32,8 +32,8 @@ class Conversation:
 
     Args:
         path: The person's graph.
-        extractor: Reads what the person says.
-        recommend: Answers.
+        extractor: Reads the person's messages.
+        recommend: Answers them.
     """
 
     path: Path
@@ -43,12 +43,13 @@ class Conversation:
     _offered: tuple[Recommendation, ...] = field(init=False, default=())
 
     def understand(self, message: str) -> Understood:
-        """Return what a message would change; nothing is written.
+        """Return what a message would change, without writing.
 
-        It is read after the recommendations of the turn before, so that ``the first one`` is clear.
+        The extractor also reads the recommendations of the last turn, to resolve ``the first
+        one``.
 
         Raises:
-            DataError: If the file cannot be read or holds no personal graph.
+            DataError: If the file cannot be read or contains no personal graph.
         """
         turns = [Turn("person", message)]
         if self._offered:
@@ -61,17 +62,17 @@ class Conversation:
         return Understood(extraction, lines)
 
     def write(self, understood: Understood) -> PersonalRecord:
-        """Write what was understood, as one edit, and return the record after it.
+        """Write the changes as one edit, and return the record after it.
 
         Raises:
-            DataError: If the file cannot be read or holds no personal graph.
+            DataError: If the file cannot be read or contains no personal graph.
             RunError: If the file cannot be written, or another process is changing it.
         """
         _, after = change(self.path, lambda record: self._edited(record, understood.extraction))
         return after
 
     def answer(self, message: str) -> Sequence[Recommendation]:
-        """Recommend from the graph as it stands, and remember what was offered.
+        """Recommend from the current graph, and remember the recommendations.
 
         Raises:
             PkgllmError: If there is nothing to recommend, or the graph cannot be read.
@@ -80,9 +81,9 @@ class Conversation:
         return self._offered
 
     def _edited(self, record: PersonalRecord, extraction: Extraction) -> PersonalRecord:
-        said = Provenance("own_statement", f"chat/{self._started.isoformat()}")
+        source = Provenance("own_statement", f"chat/{self._started.isoformat()}")
         return record.edited(
-            "chat", _now(), said, verdicts=extraction.verdicts, wishes=extraction.wishes
+            "chat", _now(), source, verdicts=extraction.verdicts, wishes=extraction.wishes
         )
 
 

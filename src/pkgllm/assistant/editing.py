@@ -1,4 +1,4 @@
-"""Which items a person means who edits the graph, and what an edit has changed, in words."""
+"""The items that an editor of a graph names, and the changes of an edit in words."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,13 +12,13 @@ from pkgllm.graph.rules import Rule
 
 
 def known_items(record: PersonalRecord, catalogue: Catalogue | None) -> tuple[Item, ...]:
-    """Return the items of a catalogue, and those that only the record speaks of."""
-    found = {} if catalogue is None else {item.id: item for item in catalogue}
+    """Return the items of a catalogue, and those that are only in the record."""
+    items = {} if catalogue is None else {item.id: item for item in catalogue}
     for statement in record.statements:
         if isinstance(statement.content, Fact):
             fact = statement.content
-            found.setdefault(fact.tail, Item(fact.tail, fact.name, item_class=fact.item_class))
-    return tuple(found.values())
+            items.setdefault(fact.tail, Item(fact.tail, fact.name, item_class=fact.item_class))
+    return tuple(items.values())
 
 
 def find_items(
@@ -27,16 +27,16 @@ def find_items(
     """Return the items that a person names, each once.
 
     Args:
-        texts: What the person wrote, one item each.
-        record: Its items are known.
-        catalogue: All others that are known.
+        texts: One name each.
+        record: Contains known items.
+        catalogue: Contains further known items.
 
     Raises:
-        DataError: If one is not known, with close spellings, or may be several.
+        DataError: If a name is unknown, with close spellings, or ambiguous.
     """
     linker = Linker(known_items(record, catalogue))
     try:
-        found = [linker.resolve(text) for text in texts]
+        items = [linker.resolve(text) for text in texts]
     except DataError as error:
         if catalogue is not None:
             raise
@@ -44,11 +44,11 @@ def find_items(
             f"{error}; without --catalogue or --config only the items of the graph are known: name "
             "one of these, or add the item with --id"
         ) from error
-    return tuple({item.id: item for item in found}.values())
+    return tuple({item.id: item for item in items}.values())
 
 
 def new_item(text: str, item_id: str, record: PersonalRecord, catalogue: Catalogue | None) -> Item:
-    """Return an item by its id, a known one or a new one, which is what most known ones are.
+    """Return an item by its id; a new one gets the most frequent class of the known ones.
 
     Raises:
         DataError: If the id is that of an item with another name.
@@ -59,8 +59,8 @@ def new_item(text: str, item_id: str, record: PersonalRecord, catalogue: Catalog
             continue
         if item.name != text:
             raise DataError(
-                f"--id {item_id}: is the item {item.name!r}, got the name {text!r}; give its whole "
-                "name, or another id"
+                f"--id {item_id}: is the id of {item.name!r}, got the name {text!r}; give "
+                "its whole name, or another id"
             )
         return item
     classes = Counter(item.item_class for item in known)
@@ -68,12 +68,12 @@ def new_item(text: str, item_id: str, record: PersonalRecord, catalogue: Catalog
 
 
 def in_words(content: Fact | Rule) -> str:
-    """Return a statement as a person reads it.
+    """Return a statement as text.
 
     Example:
         >>> from pkgllm.graph.personal_graph import Provenance
-        >>> said = Provenance("own_edit", "edit/1")
-        >>> in_words(Rule("r1", "person", "Harrison Ford", "prefer", 0.5, said))
+        >>> source = Provenance("own_edit", "edit/1")
+        >>> in_words(Rule("r1", "person", "Harrison Ford", "prefer", 0.5, source))
         'prefer person Harrison Ford (strength 0.5)'
     """
     if isinstance(content, Fact):
@@ -83,12 +83,12 @@ def in_words(content: Fact | Rule) -> str:
 
 
 def changes(record: PersonalRecord, edit: Edit) -> Iterator[str]:
-    """Yield what an edit changed, one line for each statement that it made or ended."""
+    """Yield a line for each statement that an edit made or ended."""
     ended = {_about(s.content): s.content for s in record.ended_by(edit)}
     for statement in record.made_by(edit):
         before = ended.pop(_about(statement.content), None)
-        was = "" if before is None else f" (before: {in_words(before)})"
-        yield f"{in_words(statement.content)}{was}"
+        replaced = "" if before is None else f" (before: {in_words(before)})"
+        yield f"{in_words(statement.content)}{replaced}"
     for content in ended.values():
         yield f"no more: {in_words(content)}"
 

@@ -1,7 +1,6 @@
-"""What a person says of items and people in a conversation, as verdicts and wishes.
+"""A person's opinions of items and people in a conversation, as verdicts and wishes.
 
-An extractor reads turns and returns what the person thinks by then. It is judged by the same
-measure whatever it is made of: ``scripts/score_extraction.py``.
+``scripts/score_extraction.py`` measures every :class:`Extractor` in the same way.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,20 +19,20 @@ class Turn:
     """One message of a conversation."""
 
     speaker: Speaker
-    """``person`` is the owner of the graph, ``partner`` whoever talks to them."""
+    """``person`` is the owner of the graph, ``partner`` the other side."""
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Opinion:
-    """What a person is taken to think of an item."""
+    """A person's extracted opinion of an item; None for what is unknown."""
 
     liked: bool | None = None
     seen: bool | None = None
 
     @property
     def relation(self) -> Relation | None:
-        """The fact that it comes to; a verdict says more than having seen it."""
+        """The relation of the fact; liked and disliked take precedence over seen."""
         if self.liked is not None:
             return "liked" if self.liked else "disliked"
         if self.seen is not None:
@@ -43,13 +42,13 @@ class Opinion:
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What a conversation says of the person."""
+    """The person's opinions in a conversation."""
 
     opinions: tuple[tuple[Item, Opinion], ...] = ()
-    """Of each item that the person says anything of, in order of mention."""
+    """In order of mention."""
     wishes: tuple[Wish, ...] = ()
     unclear: tuple[tuple[Item, ...], ...] = ()
-    """Items of which the person may mean any."""
+    """Ambiguous mentions: the items that each may mean."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
@@ -65,13 +64,13 @@ class Extractor(Protocol):
     """Reads conversations."""
 
     def extract(self, turns: Sequence[Turn]) -> Extraction:
-        """Return what the person thinks at the end of the conversation."""
+        """Return the person's opinions at the end of the conversation."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well some extracted statements agree with the person's own answers.
+    """Agreement of extracted statements with the person's own answers.
 
     Example:
         >>> score = Score.of([("7", "liked"), ("8", "liked")], [("7", "liked"), ("9", "seen")])
@@ -88,8 +87,8 @@ class Score:
         cls, extracted: Iterable[tuple[str, ...]], answered: Iterable[tuple[str, ...]]
     ) -> "Score":
         """Compare statements, each counted once."""
-        found, told = set(extracted), set(answered)
-        return cls(len(found & told), len(found), len(told))
+        distinct, correct = set(extracted), set(answered)
+        return cls(len(distinct & correct), len(distinct), len(correct))
 
     def __add__(self, other: "Score") -> "Score":
         return Score(
@@ -100,17 +99,17 @@ class Score:
 
     @property
     def precision(self) -> float:
-        """Share of what was extracted that is right; 0 where nothing was."""
+        """Share of the extracted statements that are right; 0 if there are none."""
         return self.num_right / self.num_extracted if self.num_extracted else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of what was answered that was extracted; 0 where nothing was answered."""
+        """Share of the answers that were extracted; 0 if there are none."""
         return self.num_right / self.num_answered if self.num_answered else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of precision and recall; 0 where nothing is right."""
+        """Harmonic mean of precision and recall; 0 if nothing is right."""
         total = self.num_extracted + self.num_answered
         return 2 * self.num_right / total if total else 0.0
 

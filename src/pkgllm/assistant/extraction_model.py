@@ -1,17 +1,17 @@
-r"""Extraction by a language model that writes nothing: it tells which fact fits a conversation.
+r"""Extraction by the log-probabilities of a language model, which generates nothing.
 
-After the conversation stands, line for line, what the person may think of each item that was named:
-``(user, liked, Heat (1995))``, and the same for ``disliked``, ``seen`` and ``unseen``. With
-:math:`s_r` the exact log-probability of the line of relation :math:`r` after the conversation, less
-that after an empty one (calibration in the manner of Zhao et al. 2021, arXiv:2102.09690), the item
+For each item that the conversation names, the candidate continuations are ``(user, liked, Heat
+(1995))`` and the same with ``disliked``, ``seen`` and ``unseen``. With :math:`s_r` the exact
+log-probability of the line of relation :math:`r` after the conversation, minus that after an empty
+one (calibration as in Zhao et al. 2021, arXiv:2102.09690), the item
 
-* gets a verdict where :math:`\max(s_\text{liked}, s_\text{disliked}) -
+* gets a verdict if :math:`\max(s_\text{liked}, s_\text{disliked}) -
   \max(s_\text{seen}, s_\text{unseen})` is at least a threshold,
-* is liked where :math:`s_\text{liked} - s_\text{disliked}` is at least another, else disliked,
-* and is seen where :math:`\max(s_\text{liked}, s_\text{disliked}, s_\text{seen}) - s_\text{unseen}`
+* is liked if :math:`s_\text{liked} - s_\text{disliked}` is at least another, else disliked,
+* is seen if :math:`\max(s_\text{liked}, s_\text{disliked}, s_\text{seen}) - s_\text{unseen}`
   is at least a third.
 
-The base model is asked, whatever adapter is on it.
+The adapter of the model is disabled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,14 +28,14 @@ from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import PersonalGraph, Relation
 
-ASKED: tuple[Relation, ...] = ("liked", "disliked", "seen", "unseen")
+RELATIONS_SCORED: tuple[Relation, ...] = ("liked", "disliked", "seen", "unseen")
 
-_NOBODY = ClientQueries("conversation", False, PersonalGraph("conversation", ()), ())
+_QUERY = ClientQueries("conversation", False, PersonalGraph("conversation", ()), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Margins:
-    """How much more one relation fits an item than another, nats."""
+    """Differences of calibrated log-probabilities between relations, nats."""
 
     verdict: float
     liked: float
@@ -44,14 +44,14 @@ class Margins:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Least margins; the defaults trust the calibration alone."""
+    """Least margins; by default 0, which relies on the calibration alone."""
 
     verdict: float = 0.0
     liked: float = 0.0
     seen: float = 0.0
 
     def opinion(self, margins: Margins) -> Opinion:
-        """Return what margins come to."""
+        """Return the opinion for some margins."""
         liked = margins.liked >= self.liked if margins.verdict >= self.verdict else None
         return Opinion(liked, margins.seen >= self.seen)
 
@@ -60,12 +60,12 @@ class ModelExtractor:
     """Extracts by log-probabilities.
 
     Args:
-        finder: Finds what is named.
-        model: A causal language model, or one with an adapter, which is passed over.
-        tokenizer: Its tokenizer.
-        max_positions: Longest sequence the model was made for, tokens; of a longer conversation
-            the end is read.
-        thresholds: Set on conversations with answers.
+        finder: Finds the named items.
+        model: A causal language model, or one with an adapter, which is disabled.
+        tokenizer: Of the model.
+        max_positions: Longest sequence of the model, tokens; a longer conversation loses its
+            beginning.
+        thresholds: Tuned on conversations with known answers.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class ModelExtractor:
         self._thresholds = thresholds or Thresholds()
 
     def extract(self, turns: Sequence[Turn]) -> Extraction:
-        """Return what the person thinks at the end of the conversation."""
+        """Return the person's opinions at the end of the conversation."""
         opinions = tuple(
             (item, self._thresholds.opinion(margins)) for item, margins in self.margins(turns)
         )
         return Extraction(opinions)
 
     def margins(self, turns: Sequence[Turn]) -> Iterator[tuple[Item, Margins]]:
-        """Yield every item that the conversation names, with what decides about it."""
+        """Yield every item that the conversation names, with its margins."""
         items = {
             mention.meant[0].id: mention.meant[0]
             for turn in turns
@@ -101,14 +101,16 @@ class ModelExtractor:
         if not items:
             return
         lines = [
-            f"(user, {relation}, {item.name})" for item in items.values() for relation in ASKED
+            f"(user, {relation}, {item.name})"
+            for item in items.values()
+            for relation in RELATIONS_SCORED
         ]
-        told = self._scores(_written(turns), lines)
-        untold = self._scores(_written(()), lines)
+        scores = self._scores(_as_text(turns), lines)
+        baseline = self._scores(_as_text(()), lines)
         for place, item in enumerate(items.values()):
-            at = slice(place * len(ASKED), (place + 1) * len(ASKED))
+            at = slice(place * len(RELATIONS_SCORED), (place + 1) * len(RELATIONS_SCORED))
             liked, disliked, seen, unseen = (
-                one - other for one, other in zip(told[at], untold[at], strict=True)
+                one - other for one, other in zip(scores[at], baseline[at], strict=True)
             )
             verdict = max(liked, disliked)
             yield (
@@ -130,7 +132,7 @@ class ModelExtractor:
             longest_prompt=len(prompt),
             with_adapter=False,
         )
-        scores: list[float] = scorer.scores([_NOBODY])[0].tolist()
+        scores: list[float] = scorer.scores([_QUERY])[0].tolist()
         return scores
 
     def _ids(self, text: str) -> list[int]:
@@ -139,7 +141,7 @@ class ModelExtractor:
         return ids
 
 
-def _written(turns: Sequence[Turn]) -> str:
+def _as_text(turns: Sequence[Turn]) -> str:
     speakers = {"person": "User", "partner": "Assistant"}
-    said = "\n".join(f"{speakers[turn.speaker]}: {turn.text}" for turn in turns)
-    return f"{said}\n"
+    lines = "\n".join(f"{speakers[turn.speaker]}: {turn.text}" for turn in turns)
+    return f"{lines}\n"

@@ -1,9 +1,9 @@
-"""Extraction by rules: words of liking, dislike and having seen, near what they are about.
+"""Extraction by rules: words of liking, disliking and having seen, near the item they are about.
 
-The person's messages are cut into clauses. A clause speaks of the items that it names; one that
-names none speaks of what the partner named last (``Have you seen Heat?`` ``Loved it!``), or of what
-the person named in the same message. Interest in an item that the partner offered counts as liking
-it, as the people of ReDial count it when they answer.
+The person's messages are cut into clauses. A clause is about the items that it names; one that
+names none is about the items that the partner named last (``Have you seen Heat?`` ``Loved it!``),
+or that the person named in the same message. Interest in an item that the partner offered counts as
+liking it, as in the answers of ReDial.
 """
 
 import re
@@ -64,20 +64,22 @@ _ASKS = re.compile(
 )
 _ASKS_SEEN = re.compile(r"\b(?:seen|saw|see|watched|watch|heard)\b", re.IGNORECASE)
 _ALL = re.compile(r"\b(?:them|those|these|both|all|they)\b", re.IGNORECASE)
-_POINTS = re.compile(
+_PRONOUN = re.compile(
     r"\b(?:it|that|this|one|ones|them|those|these|both|all|they|too)\b", re.IGNORECASE
 )
 _SHORT_WORDS = 5
-"""A clause of no more words is about what was spoken of, though it does not point at it."""
+"""A clause of at most so many words is about the last items even without a pronoun."""
 _ORDINAL = re.compile(r"\b(?:the )?(first|second|third|last)(?: one)?\b", re.IGNORECASE)
 _PLACE = {"first": 0, "second": 1, "third": 2, "last": -1}
-_CUT = re.compile(r"[.!?;\n]+|,?\s+\b(?:but|although|though|however|except)\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(
+    r"[.!?;\n]+|,?\s+\b(?:but|although|though|however|except)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Clause:
     text: str
-    """With a blank where something is named."""
+    """Names are replaced by blanks."""
     mentions: tuple[Mention, ...]
     asks: bool
 
@@ -86,18 +88,18 @@ class RuleExtractor:
     """Extracts by rules.
 
     Args:
-        finder: Finds what is named.
+        finder: Finds the named items and people.
 
     Example:
         >>> from pkgllm.corpora.catalogue import Catalogue
         >>> finder = MentionFinder(Catalogue([
         ...     Item("1", "Heat (1995)"), Item("2", "Alien (1979)", {"star": ("Ann Lee",)}),
         ... ]))
-        >>> said = RuleExtractor(finder).extract([
+        >>> extraction = RuleExtractor(finder).extract([
         ...     Turn("partner", "Have you seen Heat (1995)?"),
         ...     Turn("person", "Yes, it was boring. But I enjoy Ann Lee."),
         ... ])
-        >>> [verdict.relation for verdict in said.verdicts], said.wishes[0].value
+        >>> [v.relation for v in extraction.verdicts], extraction.wishes[0].value
         (['disliked'], 'Ann Lee')
     """
 
@@ -105,7 +107,7 @@ class RuleExtractor:
         self._finder = finder
 
     def extract(self, turns: Sequence[Turn]) -> Extraction:
-        """Return what the person thinks at the end of the conversation."""
+        """Return the person's opinions at the end of the conversation."""
         reading = _Reading()
         for turn in turns:
             mentions = self._finder.find(turn.text)
@@ -116,12 +118,12 @@ class RuleExtractor:
         return reading.extraction()
 
 
-_AS_AN_EXAMPLE = Opinion(True, True)
-"""What is said of an item that a person names first, and says no more about."""
+_DEFAULT = Opinion(True, True)
+"""Of an item that a person names first without an opinion, as an example of their taste."""
 
 
 class _Reading:
-    """What is known so far."""
+    """The state after the turns read so far."""
 
     def __init__(self) -> None:
         self._items: dict[str, Item] = {}
@@ -131,12 +133,12 @@ class _Reading:
         self._offered: list[Item] = []
         self._answered = True
         self._asked_seen = False
-        self._inherited = _AS_AN_EXAMPLE
+        self._inherited = _DEFAULT
 
     def partner(self, text: str, mentions: Sequence[Mention]) -> None:
         items = [item for mention in mentions for item in self._meant(mention)]
         if items:
-            # What was offered before the person answers is all on offer.
+            # All items that the partner names before the person answers are offered.
             self._offered = items if self._answered else [*self._offered, *items]
             self._answered = False
             self._asked_seen = _ASKS_SEEN.search(text) is not None
@@ -152,14 +154,14 @@ class _Reading:
                 own = named
                 if clause.asks and opinion.liked is None:
                     continue
-                self._say(named, self._inherited if opinion.relation is None else opinion)
+                self._add(named, self._inherited if opinion.relation is None else opinion)
             elif not people:
                 answer = None
                 if place == 0 and not self._answered and self._asked_seen:
                     answer = _answer(clause.text)
-                points = len(clause.text.split()) <= _SHORT_WORDS or _POINTS.search(clause.text)
-                said = _joined(answer, opinion if points else Opinion())
-                self._say(own or _pointed_at(clause.text, self._offered), said)
+                refers = len(clause.text.split()) <= _SHORT_WORDS or _PRONOUN.search(clause.text)
+                stated = _joined(answer, opinion if refers else Opinion())
+                self._add(own or _referred_to(clause.text, self._offered), stated)
             for mention in people:
                 self._wish(mention.meant[0].name, opinion)
             if opinion.relation is not None:
@@ -179,7 +181,7 @@ class _Reading:
         if len(mention.meant) == 1:
             self._items[mention.meant[0].id] = mention.meant[0]
             return [mention.meant[0]]
-        # Of several with one title, the one that was spoken of before is meant.
+        # Of several items with one title, an earlier mentioned one is meant.
         known = [item for item in mention.meant if item.id in self._items]
         if len(known) == 1:
             return known
@@ -187,20 +189,20 @@ class _Reading:
             self._unclear.append(mention.meant)
         return []
 
-    def _say(self, items: Sequence[Item], said: Opinion) -> None:
-        if said == Opinion():
+    def _add(self, items: Sequence[Item], opinion: Opinion) -> None:
+        if opinion == Opinion():
             return
         for item in items:
             before = self._opinions.get(item.id, Opinion())
-            self._opinions[item.id] = _joined(before, said)
+            self._opinions[item.id] = _joined(before, opinion)
 
-    def _wish(self, person: str, said: Opinion) -> None:
-        if said.liked is not None:
-            self._wishes[person] = Wish("prefer" if said.liked else "avoid", "person", person)
+    def _wish(self, person: str, opinion: Opinion) -> None:
+        if opinion.liked is not None:
+            self._wishes[person] = Wish("prefer" if opinion.liked else "avoid", "person", person)
 
 
 def _joined(before: Opinion | None, now: Opinion) -> Opinion:
-    """Return both; what is said now counts more."""
+    """Return both opinions in one; the newer one takes precedence."""
     if before is None:
         return now
     return Opinion(
@@ -210,7 +212,7 @@ def _joined(before: Opinion | None, now: Opinion) -> Opinion:
 
 
 def _opinion(text: str) -> Opinion:
-    """Return what the words of a clause say of whatever it is about."""
+    """Return the opinion in the words of a clause."""
     disliked = _DISLIKED.search(_NOT_BAD.sub(" good ", text)) is not None
     interested = _INTEREST.search(text) is not None
     liked = _LIKED.search(text) is not None or _NOT_BAD.search(text) is not None
@@ -227,13 +229,13 @@ def _opinion(text: str) -> Opinion:
 
 
 def _answer(text: str) -> Opinion | None:
-    """Return what a yes or no says where the partner asked whether something was seen."""
+    """Return what yes or no means after the question whether something was seen."""
     if _YES.search(text):
         return Opinion(None, True)
     return Opinion(None, False) if _NO.search(text) else None
 
 
-def _pointed_at(text: str, offered: Sequence[Item]) -> Sequence[Item]:
+def _referred_to(text: str, offered: Sequence[Item]) -> Sequence[Item]:
     if not offered:
         return []
     if (ordinal := _ORDINAL.search(text)) is not None:
@@ -243,13 +245,13 @@ def _pointed_at(text: str, offered: Sequence[Item]) -> Sequence[Item]:
 
 
 def _clauses(text: str, mentions: Sequence[Mention]) -> Iterator[_Clause]:
-    # Names are blanked, so that "The Good Son" is not good and "Mr. Deeds" ends no sentence.
+    # Names are blanked: "The Good Son" is no praise, and "Mr. Deeds" does not end a sentence.
     blank = list(text)
     for mention in mentions:
         blank[mention.start : mention.end] = "\u25a1" * (mention.end - mention.start)
     plain = "".join(blank)
     start = 0
-    for cut in [*_CUT.finditer(plain), None]:
+    for cut in [*_CLAUSE_END.finditer(plain), None]:
         stop = len(plain) if cut is None else cut.start()
         part = plain[start:stop]
         if part.strip():

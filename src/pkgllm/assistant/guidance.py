@@ -1,4 +1,4 @@
-"""What a person asks for beside their graph: constraints that public facts decide, and words."""
+"""Constraints on recommendations, which public facts decide."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ class Constraints:
     """
 
     required: tuple[Property, ...] = ()
-    """Each must hold."""
+    """Properties that an item must have."""
     excluded: tuple[Property, ...] = ()
-    """None may hold."""
+    """Properties that an item must not have."""
     from_year: int | None = None
-    """First year; an item whose name holds no year is then out, as for ``to_year``."""
+    """First year; excludes items without a year in their name, as ``to_year`` does."""
     to_year: int | None = None
     """Last year."""
 
@@ -47,12 +47,12 @@ class Constraints:
 
     @property
     def words(self) -> str:
-        """The constraints as a model reads them."""
+        """The constraints as sentences for the prompt."""
         return " ".join(self._sentences())
 
     def _sentences(self) -> Iterator[str]:
-        yield from (f"Only {in_words(*wanted)}." for wanted in self.required)
-        yield from (f"Not {in_words(*unwanted)}." for unwanted in self.excluded)
+        yield from (f"Only {in_words(*pair)}." for pair in self.required)
+        yield from (f"Not {in_words(*pair)}." for pair in self.excluded)
         if self.from_year is not None:
             yield f"From {self.from_year}."
         if self.to_year is not None:
@@ -63,14 +63,14 @@ class Constraints:
 
         Raises:
             ConfigError: If the catalogue has no such scope.
-            DataError: If a value is in no item.
+            DataError: If no item has a value.
         """
         catalogue = scopes.catalogue
         mask = np.ones(len(catalogue), dtype=bool)
-        for properties, holds in ((self.required, True), (self.excluded, False)):
+        for properties, wanted in ((self.required, True), (self.excluded, False)):
             for scope, value in properties:
                 inside = scopes.items(scope, value)
-                mask &= np.array([(item.id in inside) is holds for item in catalogue])
+                mask &= np.array([(item.id in inside) is wanted for item in catalogue])
         if self.from_year is not None or self.to_year is not None:
             first, last = self.from_year or 0, self.to_year or np.inf
             years = [year_of(name) for name in catalogue.names]
@@ -79,7 +79,7 @@ class Constraints:
 
 
 def in_words(scope: str, value: str) -> str:
-    """Return a property as a model reads it.
+    """Return a property in words for the prompt.
 
     Example:
         >>> in_words("genre", "comedy"), in_words("person", "Ann Lee")

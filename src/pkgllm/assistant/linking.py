@@ -1,4 +1,4 @@
-"""Find items by what people call them: exactly, then by their letters alone, then by spelling."""
+"""Find items by name: exactly, then by letters alone, then by similar spelling."""
 
 import re
 import unicodedata
@@ -9,9 +9,9 @@ from rapidfuzz import fuzz, process
 from pkgllm.corpora.catalogue import Item, bare_title
 from pkgllm.errors import DataError
 
-_OFFERED = 3
+_SUGGESTIONS = 3
 _CLOSE = 60.0
-"""Least similarity of a spelling that is offered, of 100."""
+"""Least similarity of a suggested spelling, of 100."""
 
 _ARTICLE = re.compile(r"^(?:the|a|an) (?=.)")
 
@@ -24,14 +24,14 @@ def letters(text: str) -> str:
         ('leon the professional 1994', 'fast and furious', 'wall e')
     """
     plain = unicodedata.normalize("NFKD", text.replace("&", " and "))
-    kept = "".join(sign for sign in plain if not unicodedata.combining(sign))
-    # An apostrophe parts no words: "don't" and "dont" are one.
-    kept = re.sub(r"['\u2018\u2019]", "", kept.casefold())
-    return " ".join(re.findall(r"[^\W_]+", kept))
+    base = "".join(sign for sign in plain if not unicodedata.combining(sign))
+    # An apostrophe does not separate words: "don't" equals "dont".
+    base = re.sub(r"['\u2018\u2019]", "", base.casefold())
+    return " ".join(re.findall(r"[^\W_]+", base))
 
 
 def without_article(text: str) -> str:
-    """Return letters without the article at their beginning, or with it where nothing else is.
+    """Return letters without the article at their beginning, unless nothing else is left.
 
     Example:
         >>> without_article("the matrix"), without_article("a"), without_article("them")
@@ -52,14 +52,14 @@ _STEPS: tuple[tuple[_Key, _Key], ...] = (
     (letters, lambda name: letters(bare_title(name))),
     (_plain, lambda name: _plain(bare_title(name))),
 )
-"""What is compared, of a text and of a name; each step forgives more than the one before it."""
+"""Keys of a text and of a name that are compared; each step is more tolerant than the last."""
 
 
 class Linker:
-    """Finds items by what people call them.
+    """Finds items by name.
 
-    A name is found exactly, then by :func:`letters`, then without its article, then without its
-    year; the first of these that finds anything decides.
+    Names are compared exactly, then by :func:`letters`, then without article, then without year;
+    the first comparison with a match decides.
 
     Args:
         items: With distinct ids.
@@ -88,27 +88,27 @@ class Linker:
         )
 
     def matches(self, text: str) -> tuple[Item, ...]:
-        """Return what may be meant: none, one, or several that the text does not tell apart."""
+        """Return the items that the text may mean: none, one, or several with one name."""
         for of_text, by_key in self._steps:
-            if (key := of_text(text)) and (found := by_key.get(key)):
-                return tuple(found)
+            if (key := of_text(text)) and (items := by_key.get(key)):
+                return tuple(items)
         return ()
 
     def resolve(self, text: str) -> Item:
-        """Return the one item that is meant.
+        """Return the only item that the text may mean.
 
         Raises:
-            DataError: If it is none, or several; close spellings or all of them are named.
+            DataError: If there is none, with close spellings, or there are several, with all names.
         """
-        found = self.matches(text)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            names = ", ".join(sorted(item.name for item in found))
+        items = self.matches(text)
+        if len(items) == 1:
+            return items[0]
+        if items:
+            names = ", ".join(sorted(item.name for item in items))
             raise DataError(f"{text!r} may be any of {names}; give the whole name")
-        offered = ", ".join(item.name for item in self.close(text))
+        similar = ", ".join(item.name for item in self.close(text))
         raise DataError(
-            f"no item is called {text!r}" + (f"; close are: {offered}" if offered else "")
+            f"no item is called {text!r}" + (f"; close are: {similar}" if similar else "")
         )
 
     def close(self, text: str, *, least: float = _CLOSE) -> Sequence[Item]:
@@ -118,14 +118,14 @@ class Linker:
         name with or without its year, from 0 to 100.
 
         Args:
-            text: What somebody wrote.
+            text: Any text.
             least: Least similarity.
         """
         best: dict[int, float] = {}
         for spellings in self._spellings:
             for _, score, place in process.extract(
-                letters(text), spellings, scorer=fuzz.ratio, limit=_OFFERED, score_cutoff=least
+                letters(text), spellings, scorer=fuzz.ratio, limit=_SUGGESTIONS, score_cutoff=least
             ):
                 best[place] = max(score, best.get(place, 0.0))
         nearest = sorted(best, key=lambda place: (-best[place], self._items[place].name))
-        return [self._items[place] for place in nearest[:_OFFERED]]
+        return [self._items[place] for place in nearest[:_SUGGESTIONS]]

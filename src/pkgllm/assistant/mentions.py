@@ -1,15 +1,15 @@
-"""Where a text speaks of items and people: their names, exactly, then by spelling.
+"""Find names of items and people in a text, exactly, then by similar spelling.
 
-Words are compared by :func:`~pkgllm.assistant.linking.letters`. A title that people also say when
-they mean no film must be recognisable as one:
+Words are compared by :func:`~pkgllm.assistant.linking.letters`. Because titles are often common
+words, a title counts only
 
-* with its year, it always counts;
-* of three words or more, in whatever case;
-* shorter, with capitals, where the first one does not merely begin a sentence; one word that does
-  counts before ``was``;
-* in quotes.
+* with its year, or
+* in quotes, or
+* if it has three words or more, or
+* in capitals, of which the first does not merely begin a sentence; a single word at the beginning
+  counts before ``was``.
 
-What is left and written in capitals, or in quotes, is then compared by spelling.
+Other capitalised or quoted stretches are then compared by spelling.
 """
 
 import re
@@ -18,56 +18,35 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from pkgllm.assistant.linking import Linker, letters, without_article
+from pkgllm.assistant.scopes import PERSON_RELATIONS
 from pkgllm.corpora.catalogue import Catalogue, Item, bare_title
 
 Kind = Literal["item", "person"]
 
-PERSON_RELATIONS = ("director", "writer", "star")
-
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|&")
 _SENTENCE_END = re.compile(r"(?:^|[.!?:\n])\s*[\"'\u201c]?\s*$")
 _QUOTE = "\"\u201c'\u2018"
-_SMALL = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "at",
-        "de",
-        "for",
-        "from",
-        "in",
-        "la",
-        "of",
-        "on",
-        "or",
-        "the",
-        "to",
-        "vs",
-        "with",
-    ]
-)
-_POINTERS = frozenset(
-    ["he", "it", "she", "that", "there", "they", "this", "what", "everything", "nothing"]
-)
+_SMALL = {"a", "an", "and", "at", "de", "for", "from", "in", "la", "of", "on", "or"}
+_SMALL |= {"the", "to", "vs", "with"}
+_PRONOUNS = {"he", "it", "she", "that", "there", "they", "this", "what", "everything", "nothing"}
 _SPELLING = 88.0
 """Least similarity of a misspelt name, of 100."""
-_SPELT_LETTERS = 6
-"""Shorter words are too like each other."""
+_SPELLING_LETTERS = 6
+"""Shorter words are too similar to each other."""
 _ANY_CASE_WORDS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A stretch of a text that names something."""
+    """A stretch of a text that names an item or a person."""
 
     start: int
     end: int
     kind: Kind
     meant: tuple[Item, ...]
-    """One item; several where the text does not tell which."""
+    """One item, or several with the same name."""
     exact: bool
-    """Whether the name stands there letter by letter."""
+    """Whether the name is spelt right."""
 
 
 class _Word(NamedTuple):
@@ -78,10 +57,10 @@ class _Word(NamedTuple):
 
 
 class MentionFinder:
-    """Finds what texts speak of.
+    """Finds the items and people that texts name.
 
     Args:
-        catalogue: The items, with public facts that name people.
+        catalogue: The items; their public facts name the people.
 
     Example:
         >>> facts = {"star": ("Harrison Ford",)}
@@ -89,7 +68,7 @@ class MentionFinder:
         ...     Item("1", "Raiders of the Lost Ark (1981)", facts), Item("2", "Heat (1995)"),
         ... ]))
         >>> text = "I enjoy Harrison Ford, and loved Raders of the Lost Ark in this heat."
-        >>> [(found.meant[0].name, found.exact) for found in finder.find(text)]
+        >>> [(mention.meant[0].name, mention.exact) for mention in finder.find(text)]
         [('Harrison Ford', True), ('Raiders of the Lost Ark (1981)', False)]
     """
 
@@ -119,13 +98,13 @@ class MentionFinder:
         )
 
     def find(self, text: str) -> tuple[Mention, ...]:
-        """Return what a text speaks of, in order; no two overlap."""
+        """Return the mentions of a text, in order; no two overlap."""
         words = [
-            _Word(found.start(), found.end(), letters(found[0]), found[0][0].isupper())
-            for found in _WORD.finditer(text)
+            _Word(match.start(), match.end(), letters(match[0]), match[0][0].isupper())
+            for match in _WORD.finditer(text)
         ]
         taken = [False] * len(words)
-        found = []
+        mentions = []
         for length in range(min(self._longest, len(words)), 0, -1):
             for first in range(len(words) - length + 1):
                 if any(taken[first : first + length]):
@@ -133,10 +112,10 @@ class MentionFinder:
                 mention = self._exactly(text, words[first : first + length])
                 if mention is not None:
                     taken[first : first + length] = [True] * length
-                    found.append(mention)
+                    mentions.append(mention)
         misspelt = (self._by_spelling(run) for run in _runs(text, words, taken))
-        found += [mention for mention in misspelt if mention is not None]
-        return tuple(sorted(found, key=lambda mention: mention.start))
+        mentions += [mention for mention in misspelt if mention is not None]
+        return tuple(sorted(mentions, key=lambda mention: mention.start))
 
     def _exactly(self, text: str, words: list[_Word]) -> Mention | None:
         key = " ".join(word.letters for word in words)
@@ -155,7 +134,7 @@ class MentionFinder:
         # The first word may merely begin a sentence.
         for words in (run, run[1:]):
             called = " ".join(word.letters for word in words)
-            if len(called) < _SPELT_LETTERS:
+            if len(called) < _SPELLING_LETTERS:
                 continue
             for kind, linker in self._linkers.items():
                 if kind == "person" and len(words) < 2:
@@ -183,7 +162,7 @@ def _is_a_title(text: str, words: list[_Word], key: str, meant: Iterable[Item]) 
         return False
     if not begins_sentence or len(words) > 1:
         return True
-    return key not in _POINTERS and re.match(r"\s+was\b", text[words[-1].end :]) is not None
+    return key not in _PRONOUNS and re.match(r"\s+was\b", text[words[-1].end :]) is not None
 
 
 def _runs(text: str, words: list[_Word], taken: list[bool]) -> Iterator[list[_Word]]:

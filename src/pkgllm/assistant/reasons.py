@@ -1,7 +1,7 @@
-"""Why something is recommended: which of one's own facts carry it, and what connects them publicly.
+"""Why an item is recommended: the person's facts that raise its probability, and public paths.
 
-Both are measured or looked up. No text is generated, because a model's account of its own answer
-need not be true.
+Both are measured or looked up. No text is generated, because a model's explanation of its own
+answer need not be true.
 """
 
 from collections.abc import Sequence
@@ -20,24 +20,24 @@ PATHS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class CarryingFact:
+class SupportingFact:
     """A fact without which the item would be less probable."""
 
     fact: Fact
     change: float
-    """What the item's log-probability loses without the fact, nats; above 0."""
+    """Decrease of the item's log-probability without the fact, nats; above 0."""
     share: float
-    """Of what it loses over all facts that carry it, each left out alone."""
+    """``change`` divided by its sum over all supporting facts, each left out alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
     """Why one item is recommended."""
 
-    facts: tuple[CarryingFact, ...]
-    """The facts that carry it most, the strongest first; none where no fact does."""
+    facts: tuple[SupportingFact, ...]
+    """The supporting facts with the largest change, largest first."""
     paths: tuple[PublicPath, ...]
-    """From a fact's item to the recommended one: those facts' first, the rarest value first."""
+    """To the recommended item: from ``facts`` first, then by rarity of the value."""
 
 
 def give_reasons(
@@ -47,18 +47,17 @@ def give_reasons(
     request: str = "",
     constraints: Constraints = NO_CONSTRAINTS,
 ) -> tuple[Reasons, ...]:
-    r"""Say for each recommendation what carries it.
+    r"""Return the reasons for each recommendation.
 
-    The change that a fact :math:`f` makes is :math:`\log p(t \mid G) - \log p(t \mid G - f)`, with
-    :math:`G` the facts that fit into the prompt; facts that did not fit had no part in it. All
-    recommendations share the prompts.
+    The change by a fact :math:`f` is :math:`\log p(t \mid G) - \log p(t \mid G - f)`, with
+    :math:`G` the facts that fit into the prompt. All recommendations share the prompts.
 
     Args:
-        recommender: What recommended.
-        graph: What the model read.
-        recommendations: What it recommended from this graph.
-        request: As then.
-        constraints: As then.
+        recommender: As of the recommendations, like the other arguments.
+        graph: The facts in the prompt.
+        recommendations: Of this recommender from this graph.
+        request: The person's request in their own words.
+        constraints: As of the recommendations.
     """
     if not recommendations:
         return ()
@@ -69,23 +68,23 @@ def give_reasons(
     scores = recommender.log_probabilities([graph, *without], items, request, constraints)
     changes = scores[0] - scores[1:]
     catalogue = recommender.catalogue
-    spoken_of = [catalogue[fact.tail] for fact in graph.facts if fact.tail in catalogue]
-    public = PublicFacts({item.id: item.facts for item in (*spoken_of, *items)})
+    known_items = [catalogue[fact.tail] for fact in graph.facts if fact.tail in catalogue]
+    public = PublicFacts({item.id: item.facts for item in (*known_items, *items)})
     counts = catalogue.value_counts
     reasons = []
     for item, of_item in zip(items, changes.T, strict=True):
-        carrying = _carrying(graph.facts, of_item)
-        order = {found.fact.tail: place for place, found in enumerate(carrying)}
-        paths = [path for known in spoken_of for path in public.between(known.id, item.id)]
+        supporting = _supporting(graph.facts, of_item)
+        order = {one.fact.tail: place for place, one in enumerate(supporting)}
+        paths = [path for known in known_items for path in public.between(known.id, item.id)]
         paths.sort(key=lambda path: (order.get(path.one, len(order)), counts[path.value]))
-        reasons.append(Reasons(carrying, tuple(paths[:PATHS_SHOWN])))
+        reasons.append(Reasons(supporting, tuple(paths[:PATHS_SHOWN])))
     return tuple(reasons)
 
 
-def _carrying(facts: Sequence[Fact], changes: NDArray[np.float64]) -> tuple[CarryingFact, ...]:
+def _supporting(facts: Sequence[Fact], changes: NDArray[np.float64]) -> tuple[SupportingFact, ...]:
     total = changes.clip(min=0).sum()
     return tuple(
-        CarryingFact(facts[place], float(changes[place]), float(changes[place] / total))
+        SupportingFact(facts[place], float(changes[place]), float(changes[place] / total))
         for place in np.argsort(-changes, kind="stable")[:FACTS_SHOWN].tolist()
         if changes[place] > 0
     )

@@ -1,7 +1,7 @@
-"""Recommend from one person's graph with a trained adapter: the exact best titles of a catalogue.
+"""Recommend from one person's graph with a trained adapter: the most probable items, exactly.
 
-Nothing here is about films. An item has a name, which the model reads and writes, and public facts,
-which decide the constraints.
+Items are of any class: an item has a name, which the model scores, and public facts, which decide
+the constraints.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -29,7 +29,7 @@ NO_CONSTRAINTS = Constraints()
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """One item that is recommended."""
+    """One recommended item."""
 
     item: Item
     log_probability: float
@@ -41,9 +41,9 @@ class Recommender:
 
     Args:
         model: The policy, or a base model.
-        writer: Writes prompts as the model was trained on.
+        writer: Writes prompts in the form of the training.
         catalogue: The items.
-        max_positions: Longest sequence the model was made for, tokens.
+        max_positions: Longest sequence of the model, tokens.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Recommender:
         self._memory = SlotMemory()
 
     def over(self, catalogue: Catalogue) -> "Recommender":
-        """Return the same for the items of another catalogue."""
+        """Return a recommender with the same model for another catalogue."""
         return Recommender(self.model, self.writer, catalogue, max_positions=self.max_positions)
 
     def recommend(
@@ -76,19 +76,19 @@ class Recommender:
     ) -> tuple[Recommendation, ...]:
         """Return the ``k`` most probable items that meet the constraints, most probable first.
 
-        Nothing that the graph speaks of is recommended, whatever it says of it.
+        No item of the graph is recommended, whatever its relation.
 
         Args:
-            graph: What the model reads.
-            request: What the person asks for in their own words; the model reads it as well.
-            constraints: The model reads them, and they decide what competes.
-            k: Items wanted; there are fewer where fewer compete.
-            known: Further ids that are not recommended, for a graph that is not the whole one.
+            graph: The facts in the prompt.
+            request: The person's request in their own words, in the prompt as well.
+            constraints: In the prompt, and a filter of the candidates.
+            k: Number of items; fewer if there are fewer candidates.
+            known: Further ids to leave out, if the graph is only a part.
 
         Raises:
             ConfigError: If a constraint names a scope that the catalogue does not have.
-            DataError: If a constraint names a value that no item has, nothing is left to recommend,
-                or the request alone does not fit into a prompt.
+            DataError: If a constraint names a value that no item has, there is no candidate, or the
+                request alone does not fit into a prompt.
             ModelError: If the model gives no usable probability.
         """
         candidates = self.candidates(graph, constraints, known=known)
@@ -101,14 +101,13 @@ class Recommender:
     def candidates(
         self, graph: PersonalGraph, constraints: Constraints, *, known: Collection[str] = ()
     ) -> NDArray[np.bool_]:
-        """Return which items compete, shape ``(len(catalogue),)``.
+        """Return which items are candidates, shape ``(len(catalogue),)``.
 
-        An item is known to the graph by its id, or by its name where the graph took it from
-        elsewhere.
+        An item is in the graph if its id or its name is; graphs from elsewhere have other ids.
 
         Raises:
             ConfigError: If a constraint names a scope that the catalogue does not have.
-            DataError: If none competes, or a constraint names a value that no item has.
+            DataError: If there is none, or a constraint names a value that no item has.
         """
         ids = graph.tails | set(known)
         names = {fact.name for fact in graph.facts}
@@ -118,8 +117,9 @@ class Recommender:
             raise DataError(
                 f"graph of {graph.owner!r}: nothing is left to recommend: of "
                 f"{len(self.catalogue)} items, {int(allowed.sum())} meet the constraints"
-                f"{f' ({constraints.words})' if constraints else ''}, and the graph already speaks "
-                f"of {int((allowed & ~new).sum())} of those; ask for less"
+                f"{f' ({constraints.words})' if constraints else ''}, and "
+                f"{int((allowed & ~new).sum())} of those are in the graph already; relax the "
+                "constraints"
             )
         return new & allowed
 
@@ -129,7 +129,7 @@ class Recommender:
         request: str = "",
         constraints: Constraints = NO_CONSTRAINTS,
     ) -> Prompt:
-        """Return what the model reads; it says how many facts did not fit."""
+        """Return the prompt, with the number of facts that did not fit."""
         return self._writer_for(request, constraints).write(graph)
 
     def log_probabilities(
@@ -141,25 +141,25 @@ class Recommender:
     ) -> NDArray[np.float64]:
         """Return the log-probability of each item after each graph's prompt, nats.
 
-        Each prompt is read once for all items, and several prompts at a time.
+        Each prompt is computed once for all items, several prompts at a time.
 
         Args:
-            graphs: What the model reads.
-            items: Distinct ones.
-            request: What the person asks for in their own words.
-            constraints: The model reads them.
+            graphs: The facts of each prompt.
+            items: Distinct.
+            request: The person's request in their own words.
+            constraints: In the prompt.
 
         Returns:
             Shape ``(len(graphs), len(items))``.
         """
-        # A trie of these titles alone, since going over the whole one costs more than the model.
-        asked = self.over(Catalogue(items))
-        scorer = asked._scorer_for(request, constraints)
-        columns = [asked.catalogue.index_by_id[item.id] for item in items]
+        # A trie of these names alone: searching the whole one takes longer than the model.
+        narrowed = self.over(Catalogue(items))
+        scorer = narrowed._scorer_for(request, constraints)
+        columns = [narrowed.catalogue.index_by_id[item.id] for item in items]
         return scorer.scores([_query(graph) for graph in graphs])[:, columns]
 
     def scorer(self, prompt_ids: Callable[[PersonalGraph], Sequence[int]]) -> LanguageModelScorer:
-        """Return what scores the catalogue after prompts of one's own making."""
+        """Return a scorer of the catalogue after given prompts."""
         return LanguageModelScorer(
             "recommender",
             self.model,

@@ -1,10 +1,10 @@
-"""Which items of a catalogue share a property: the scopes of rules and constraints.
+"""The scopes of rules and constraints: sets of items that share a property.
 
-A scope is a relation of the catalogue's public facts, whatever the domain calls it, or one of
+A scope is any relation of the catalogue's public facts, or one of
 
-- ``person``: any of the relations that lead to people, :data:`PERSON_RELATIONS`;
+- ``person``: any of the relations to people, :data:`PERSON_RELATIONS`;
 - ``decade``: ten years by the year in the name, ``1990s``;
-- ``franchise``: names that begin alike up to a number, a colon or a word such as ``Part``;
+- ``franchise``: names with the same beginning up to a number, a colon or a word such as ``Part``;
 - ``keyword``: a word or phrase in the title or in a public value, singular or plural.
 """
 
@@ -24,11 +24,11 @@ _DECADE = re.compile(r"(?:(\d\d)?(\d)0(?:'?s)?)", re.IGNORECASE)
 _SEQUEL = re.compile(
     r"\s*(?::|\s-\s|\b(?:part|episode|chapter|volume|vol)\b|\b[ivx]+$|\b\d+$).*", re.IGNORECASE
 )
-_SPELLINGS_OFFERED = 3
+_SUGGESTIONS = 3
 
 
 def decade_of(name: str) -> str | None:
-    """Return the decade of a surface form.
+    """Return the decade of the year in a name, or None.
 
     Example:
         >>> decade_of("The Last Harbour (1995)"), decade_of("Gazpacho")
@@ -39,7 +39,7 @@ def decade_of(name: str) -> str | None:
 
 
 def franchise_of(name: str) -> str:
-    """Return what a name shares with its sequels.
+    """Return the part of a name that its sequels share.
 
     Example:
         >>> for name in ("Alien 3 (1992)", "Rocky IV (1985)", "Dune: Part Two (2024)", "Up (2009)"):
@@ -50,12 +50,12 @@ def franchise_of(name: str) -> str:
         Up
     """
     title = bare_title(name)
-    # A title that is a number alone is no sequel of nothing.
+    # A title that is only a number is itself.
     return _SEQUEL.sub("", title).strip() or title
 
 
 class Scopes:
-    """Looks up the items of a catalogue by what they share.
+    """Looks up the items of a catalogue by their properties.
 
     Args:
         catalogue: The items with their public facts.
@@ -75,14 +75,14 @@ class Scopes:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Scopes whose values can be listed, in the order in which a free text is looked up."""
+        """The scopes with a list of values, in the order of the search in :meth:`resolve`."""
         relations = sorted({relation for item in self.catalogue for relation in item.facts})
         others = [relation for relation in relations if relation not in PERSON_RELATIONS]
         person = ["person"] if len(others) < len(relations) else []
         return (*others, *person, "decade", "franchise")
 
     def values(self, item: Item) -> Iterator[tuple[str, str]]:
-        """Yield every scope of :attr:`names` and value that an item is inside of, once each."""
+        """Yield each scope of :attr:`names` and value that contains an item, once."""
         people: dict[str, None] = {}
         for relation, values in item.facts.items():
             if relation in PERSON_RELATIONS:
@@ -99,73 +99,75 @@ class Scopes:
 
         Raises:
             ConfigError: If the catalogue has no such scope.
-            DataError: If no item is inside; close spellings are offered.
+            DataError: If no item is inside; the message suggests close spellings.
         """
         if scope in PERSON_RELATIONS and "person" in self.names:
-            found = {item.id for item in self.catalogue if _among(value, item.facts.get(scope, ()))}
+            inside = {
+                item.id for item in self.catalogue if _among(value, item.facts.get(scope, ()))
+            }
             known: Iterable[str] = (v for i in self.catalogue for v in i.facts.get(scope, ()))
         elif scope == "keyword":
             phrase = _stems(value)
-            found = {item.id for item in self.catalogue if self._mentions(item, phrase)}
+            inside = {item.id for item in self.catalogue if self._mentions(item, phrase)}
             known = ()
         elif scope in self.names:
-            found = self._items_by_value[scope].get(_key(scope, value), set())
+            inside = self._items_by_value[scope].get(_key(scope, value), set())
             known = self._spellings[scope].values()
         else:
             raise ConfigError(
                 f"scope {scope!r}: the catalogue must have it; it has "
                 f"{', '.join((*self.names, 'keyword'))}"
             )
-        if not found:
+        if not inside:
             raise DataError(
                 f"{scope} {value!r}: no item of the catalogue has it"
-                f"{_offer(value, known)}; name another"
+                f"{_suggest(value, known)}; name another"
             )
-        return frozenset(found)
+        return frozenset(inside)
 
     def resolve(self, text: str) -> tuple[str, str]:
-        """Find the scope that a free text means: a public value, a franchise, or else a keyword.
+        """Return the scope and value for a free text: a public value, a franchise, or a keyword.
 
-        The longest value whose words stand in the text is taken, singular or plural, looked for in
-        one scope after the other in the order of :attr:`names`. A franchise must have two items.
+        The scopes are searched in the order of :attr:`names` for the longest value whose words are
+        in the text, singular or plural. A franchise must have two items.
 
         Raises:
-            DataError: If nothing in the catalogue has to do with it; close spellings are offered.
+            DataError: If nothing in the catalogue matches; the message suggests close spellings.
         """
         words = _stems(text)
         for scope in self.names:
-            inside = [
+            matching = [
                 (len(_stems(spelling)), spelling)
                 for key, spelling in self._spellings[scope].items()
                 if _contains(words, _stems(spelling))
                 and (scope != "franchise" or len(self._items_by_value[scope][key]) > 1)
             ]
-            if inside:
-                return scope, max(inside, key=lambda pair: (pair[0], pair[1]))[1]
+            if matching:
+                return scope, max(matching, key=lambda pair: (pair[0], pair[1]))[1]
         if words and any(self._mentions(item, words) for item in self.catalogue):
             return "keyword", text
         known = (spelling for by_key in self._spellings.values() for spelling in by_key.values())
         raise DataError(
-            f"{text!r}: nothing in the catalogue of {len(self.catalogue)} items has to do with it"
-            f"{_offer(text, known)}; name a value of {', '.join(self.names)}, or a word of a title"
+            f"{text!r}: nothing in the catalogue of {len(self.catalogue)} items matches it"
+            f"{_suggest(text, known)}; name a value of {', '.join(self.names)} or a title's word"
         )
 
     @cached_property
     def _items_by_value(self) -> dict[str, dict[str, set[str]]]:
-        found: dict[str, dict[str, set[str]]] = {scope: {} for scope in self.names}
+        items: dict[str, dict[str, set[str]]] = {scope: {} for scope in self.names}
         for item in self.catalogue:
             for scope, value in self.values(item):
-                found[scope].setdefault(_key(scope, value), set()).add(item.id)
-        return found
+                items[scope].setdefault(_key(scope, value), set()).add(item.id)
+        return items
 
     @cached_property
     def _spellings(self) -> dict[str, dict[str, str]]:
         """The first spelling of each value, by scope and key."""
-        found: dict[str, dict[str, str]] = {scope: {} for scope in self.names}
+        spellings: dict[str, dict[str, str]] = {scope: {} for scope in self.names}
         for item in self.catalogue:
             for scope, value in self.values(item):
-                found[scope].setdefault(_key(scope, value), value)
-        return found
+                spellings[scope].setdefault(_key(scope, value), value)
+        return spellings
 
     def _mentions(self, item: Item, phrase: Sequence[str]) -> bool:
         if not phrase:
@@ -175,9 +177,9 @@ class Scopes:
 
 
 def _key(scope: str, value: str) -> str:
-    if scope == "decade" and (read := _DECADE.fullmatch(value.strip())):
-        century = read[1] or ("20" if read[2] in "012" else "19")
-        return f"{century}{read[2]}0s"
+    if scope == "decade" and (match := _DECADE.fullmatch(value.strip())):
+        century = match[1] or ("20" if match[2] in "012" else "19")
+        return f"{century}{match[2]}0s"
     return _fold(franchise_of(value) if scope == "franchise" else value)
 
 
@@ -190,7 +192,7 @@ def _among(value: str, values: Iterable[str]) -> bool:
 
 
 def _stems(text: str) -> tuple[str, ...]:
-    """Return the words of a text in the singular, as far as their last letters tell.
+    """Return the words of a text in the singular, by their last letters.
 
     Example:
         >>> _stems("Comedies about CATS, glass and a tomato"), _stems("tomatoes")
@@ -208,12 +210,12 @@ def _singular(word: str) -> str:
 
 
 def _contains(words: Sequence[str], phrase: Sequence[str]) -> bool:
-    """Return whether a phrase stands in a text, word after word."""
+    """Return whether a text contains a phrase, word after word."""
     last = len(words) - len(phrase)
     return any(words[at : at + len(phrase)] == phrase for at in range(last + 1)) and bool(phrase)
 
 
-def _offer(value: str, known: Iterable[str]) -> str:
+def _suggest(value: str, known: Iterable[str]) -> str:
     by_key = {_fold(spelling): spelling for spelling in known}
-    close = difflib.get_close_matches(_fold(value), by_key, n=_SPELLINGS_OFFERED)
+    close = difflib.get_close_matches(_fold(value), by_key, n=_SUGGESTIONS)
     return f" (did you mean {', '.join(by_key[key] for key in close)}?)" if close else ""

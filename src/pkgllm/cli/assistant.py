@@ -93,15 +93,10 @@ def recommend(
 
     import json
 
+    from pkgllm.assistant.requests import Request, graph_catalogue, read_rules, respond
     from pkgllm.corpora.catalogue_file import read_catalogue_file
     from pkgllm.graph.rdf import read_record
-    from pkgllm.pipeline.assistant.recommendation import (
-        Question,
-        advise,
-        graph_catalogue,
-        read_rules,
-    )
-    from pkgllm.pipeline.assistant.recommender import open_recommender
+    from pkgllm.pipeline.recommender import open_recommender
     from pkgllm.report.recommendations import recommendations_document
     from pkgllm.report.to_terminal import show
 
@@ -111,8 +106,8 @@ def recommend(
     if items is None and free_text:
         items = graph_catalogue(graph)
     recommender = open_recommender(adapter, catalogue=items, base_model=base_model).recommender
-    question = Question(
-        request=request,
+    wanted = Request(
+        text=request,
         constraints=constraints,
         avoid=tuple(avoid or ()),
         rules=() if rules is None else read_rules(rules, recommender.scopes),
@@ -124,11 +119,11 @@ def recommend(
         free_text=free_text,
         seed=seed,
     )
-    advice = advise(recommender, graph, question)
+    response = respond(recommender, graph, wanted)
     if as_json:
-        typer.echo(json.dumps(advice.as_json(), ensure_ascii=False, indent=2))
+        typer.echo(json.dumps(response.as_json(), ensure_ascii=False, indent=2))
     else:
-        show(recommendations_document(advice.as_json(), with_adapted=show_adapted))
+        show(recommendations_document(response.as_json(), with_adapted=show_adapted))
 
 
 def _constraints(

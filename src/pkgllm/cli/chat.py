@@ -40,7 +40,7 @@ def chat(
     """
     from pkgllm.corpora.catalogue_file import read_catalogue_file
     from pkgllm.errors import DataError
-    from pkgllm.pipeline.assistant.conversation import open_conversation
+    from pkgllm.pipeline.recommender import open_conversation
 
     conversation = open_conversation(
         pkg,

@@ -10,7 +10,7 @@ def recommendations_document(advice: Mapping[str, Any], *, with_adapted: bool = 
     """Return what is recommended, best first, with its reasons below where there are any.
 
     Args:
-        advice: As made by ``Advice.as_json``.
+        advice: As made by ``Response.as_json``.
         with_adapted: Whether to say how the graph that the model read differs from the person's.
     """
     lines = []

@@ -12,11 +12,11 @@ from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.assistant.pie_cases import PieCase, domain_case, film_case
 from pkgllm.pipeline.assistant.pie_measures import K, measure_case
-from pkgllm.pipeline.assistant.recommender import TrainedModel, open_recommender
 from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus
 from pkgllm.pipeline.evaluation.comparison import PERMUTATIONS
 from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
 from pkgllm.pipeline.evaluation.scorers import training_likes
+from pkgllm.pipeline.recommender import TrainedModel, open_recommender
 from pkgllm.pipeline.run_record import LIKED, check_same_split, read_liked
 from pkgllm.progress import Progress
 from pkgllm.report.pie import draw_pie, pie_document

@@ -83,10 +83,18 @@ def test_every_key_that_stands_twice_is_found_with_its_lines() -> None:
     tree, problems = read_yaml(text, "here")
     assert tree == {"a": 2, "b": {"c": 3, "d": {"e": 2}}}
     assert sorted(map(str, problems)) == [
-        "a: stands on line 1 and again on line 6; keep one",
-        "b.c: stands on line 3 and again on line 5; keep one",
-        "b.d.e: stands on line 4 and again on line 4; keep one",
+        "a: is on line 1 and again on line 6; keep one",
+        "b.c: is on line 3 and again on line 5; keep one",
+        "b.d.e: is on line 4 and again on line 4; keep one",
     ]
+
+
+def test_aliases_that_multiply_are_refused_at_once() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    with pytest.raises(ConfigError, match="here: aliases repeat more than 100000 values"):
+        read_yaml("\n".join(lines), "here")
+    assert read_yaml("{a: &a [1, 2], b: *a}", "here")[0] == {"a": (1, 2), "b": (1, 2)}
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_every_key_that_stands_twice_is_found_with_its_lines() -> None:
         ("a: 1\nb: [2,\n", "here: line 3, column 1: this is not YAML: while parsing a flow"),
         ("a: b: c", "here: line 1, column 5: this is not YAML: mapping values are not allowed"),
         ("a: !!int x", "here: line 1, column 4: this is not YAML: a tag"),
-        ("a: !!python/name:os.system x", "a tag (tag:yaml.org,2002:python/name:os.system) cannot"),
+        ("a: !!python/name:os.system x", "a tag (tag:yaml.org,2002:python/name:os.system) is not"),
         ("a: 1\n---\na: 2", "here: line 2, column 1: this is not YAML: expected a single document"),
         ("a: &x [*x]", "here: line 1, column 4: this is not YAML: found unconstructable recursive"),
         ("a: 1\nb: \x07", "here: line 2: a character that YAML forbids"),

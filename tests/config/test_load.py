@@ -72,7 +72,7 @@ def test_a_file_is_read_into_the_tree(here: Path) -> None:
 def test_everything_wrong_is_told_at_once_with_its_place() -> None:
     text = GOOD.replace("name: kto", "name: kto, betta: 0.1") + "seed: 1\nseed: fast\n"
     assert _refused(text, "training.learning_rate=fast", "training.epochs=2") == [
-        "x.yaml: seed: stands on line 6 and again on line 7; keep one",
+        "x.yaml: seed: is on line 6 and again on line 7; keep one",
         'x.yaml: seed: must be a whole number of at least 0, got "fast"',
         "x.yaml: objective.betta: unknown key, got 0.1 (did you mean beta?)",
         '--set training.learning_rate: must be a number above 0, got "fast"',
@@ -98,7 +98,7 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
         ),
         (
             "objective={name: dpo, name: sft}",
-            "--set objective: objective.name: stands on line 1 and again on line 1; keep one",
+            "--set objective: objective.name: is on line 1 and again on line 1; keep one",
         ),
         (
             "objective.name=kot",

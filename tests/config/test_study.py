@@ -154,7 +154,7 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "number and text": (
         {"grid": {"a": {8: [], "8": []}}},
-        ["grid.a.8: stands on line 4 and again on line 5; keep one"],
+        ["grid.a.8: is on line 4 and again on line 5; keep one"],
     ),
     "one folder for two": (
         {"grid": {"a": {"x-y": [], "x": []}, "b": {"z": [], "y-z": []}}},
@@ -275,7 +275,7 @@ def test_a_study_that_cannot_be_is_refused(tmp_path: Path, fault: str) -> None:
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("base: quickstart.yaml\ngrid:\n  a: {x: [], x: []}\n")
-    with pytest.raises(ConfigError, match=r"grid\.a\.x: stands on line 3 and again on line 3"):
+    with pytest.raises(ConfigError, match=r"grid\.a\.x: is on line 3 and again on line 3"):
         load_study(str(path))
 
 

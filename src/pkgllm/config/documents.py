@@ -1,7 +1,7 @@
-"""YAML in and out: the core schema of YAML 1.2, with duplicate keys found and tags refused.
+"""YAML in and out: the core schema of YAML 1.2; duplicate keys are reported, tags refused.
 
-PyYAML follows YAML 1.1, which reads ``5e-5`` as text and ``no`` as false, and lets the last of two
-equal keys win.
+PyYAML follows YAML 1.1, which reads ``5e-5`` as text and ``no`` as false, and silently keeps the
+last of two equal keys. ``docs/decisions/0012-yaml.md`` compares it with ruamel.yaml.
 """
 
 import re
@@ -23,6 +23,9 @@ _PATTERN_BY_TAG = {
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
     ),
 }
+_MOST_VALUES = 100_000
+"""Values of a document, each alias counted with all that it repeats."""
+
 _ANY_FIRST_LETTER: Any = None
 _RESOLVERS = {
     _ANY_FIRST_LETTER: [
@@ -33,7 +36,7 @@ _RESOLVERS = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values only, sequences as tuples."""
+    """Reads plain values only; sequences become tuples."""
 
     yaml_implicit_resolvers = _RESOLVERS
 
@@ -41,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(
-                None, None, f"a tag ({event.tag}) cannot stand here", event.start_mark
+                None, None, f"a tag ({event.tag}) is not allowed", event.start_mark
             )
         return super().compose_node(parent, index)
 
@@ -57,12 +60,12 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_whole_mapping
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts quotes round a text that :class:`_Loader` would read as something else."""
+    """Quotes a text that :class:`_Loader` would read as another type."""
 
     yaml_implicit_resolvers = _RESOLVERS
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        # Without quotes PyYAML folds these line ends of Unicode into spaces.
+        # Without quotes PyYAML turns these Unicode line ends into spaces.
         style = '"' if re.search("[\x85\u2028\u2029]", text) else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -75,13 +78,13 @@ def read_yaml(text: str, place: str) -> tuple[object, list[Problem]]:
 
     Args:
         text: The document; an empty one is null.
-        place: Where it comes from, to begin the message of an error.
+        place: Its source, at the beginning of error messages.
 
     Returns:
-        The value, with the last of equal keys, and a problem for every key that stands twice.
+        The value, with the last of equal keys, and a problem for every duplicate key.
 
     Raises:
-        ConfigError: If it is not YAML.
+        ConfigError: If it is not YAML, or aliases expand it to too many values.
 
     Example:
         >>> read_yaml("{learning_rate: 5e-5, order: [2, no]}", "here")[0]
@@ -93,14 +96,19 @@ def read_yaml(text: str, place: str) -> tuple[object, list[Problem]]:
             node = loader.get_single_node()
             if node is None:
                 return None, []
-            return loader.construct_document(node), list(_duplicates(node, ()))
+            value = loader.construct_document(node)
+            if _num_values(node, {}) > _MOST_VALUES:
+                raise ConfigError(
+                    f"{place}: aliases repeat more than {_MOST_VALUES} values; write fewer of them"
+                )
+            return value, list(_duplicates(node, ()))
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-        said = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"{place}: {where}this is not YAML: {said}") from error
+        reason = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{place}: {where}this is not YAML: {reason}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{place}: line {line}: a character that YAML forbids") from error
@@ -112,8 +120,19 @@ def read_yaml(text: str, place: str) -> tuple[object, list[Problem]]:
 
 
 def write_yaml(tree: object) -> str:
-    """Return a tree of plain values as YAML that :func:`read_yaml` reads back equal."""
+    """Return plain values as YAML, which :func:`read_yaml` reads back equal."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _num_values(node: yaml.Node, num_by_node: dict[int, int]) -> int:
+    if id(node) not in num_by_node:
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        elif isinstance(node, yaml.MappingNode):
+            inner = [value for _, value in node.value]
+        num_by_node[id(node)] = 1 + sum(_num_values(child, num_by_node) for child in inner)
+    return num_by_node[id(node)]
 
 
 def _duplicates(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
@@ -127,7 +146,7 @@ def _duplicates(node: yaml.Node, path: KeyPath) -> Iterator[Problem]:
         name, line = str(key.value), key.start_mark.line + 1
         if name in line_by_key:
             first = line_by_key[name]
-            message = f"stands on line {first} and again on line {line}; keep one"
+            message = f"is on line {first} and again on line {line}; keep one"
             yield Problem((*path, name), message)
         line_by_key.setdefault(name, line)
         yield from _duplicates(value, (*path, name))

@@ -1,4 +1,4 @@
-"""Train a byte-level BPE tokenizer that speaks ChatML, as Qwen's tokenizers do."""
+"""Train a byte-level BPE tokenizer with a ChatML template, as of Qwen's models."""
 
 import re
 from collections.abc import Iterable
@@ -9,12 +9,12 @@ from transformers import PreTrainedTokenizerFast
 DOCUMENT_END, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (DOCUMENT_END, TURN_START, TURN_END)
 
-# Qwen's own pattern, but a number of up to four digits is one piece, so that a year is one token.
+# Qwen's pattern, except that a number of up to four digits is one piece, so a year is one token.
 _PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,4}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# ``enable_thinking``, which callers of Qwen3 pass, is accepted and changes nothing.
+# ``enable_thinking``, which callers of Qwen3 pass, is accepted and ignored.
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"

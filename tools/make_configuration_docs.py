@@ -1,4 +1,8 @@
-"""Write docs/configuration.md from the schema: each key, what it takes, default and meaning."""
+"""Write docs/configuration.md from the schema: each key, its type, default and meaning.
+
+Example:
+    python -m tools.make_configuration_docs
+"""
 
 import argparse
 import inspect
@@ -27,16 +31,15 @@ HEAD = """\
 
 One YAML file describes a whole run; the shipped ones are in `configs/`. A run tunes a language
 model, or, where its file has the key `embedding`, trains a knowledge graph embedding to compare
-with; that one has a top level of its own. A key that does not stand here, a key that stands twice
-and a value of another kind are errors. Sections with a `name` are choices: the name says which, and
-decides which keys the section takes.
+with; that one has its own top level. Unknown keys, duplicate keys and values of another type are
+errors. Sections with a `name` are choices: the name decides which keys the section takes.
 
 A single value is set from the command line with `--set`, for example
 `--set training.learning_rate=5e-5`; another choice is best given as a whole,
 `--set 'objective={name: dpo, beta: 0.2}'`. The run folder keeps the whole tree, defaults included,
 as `config.yaml`.
 
-This page is written by `tools/make_configuration_docs.py` from `src/pkgllm/config/schema.py`.
+`python -m tools.make_configuration_docs` writes this page from `src/pkgllm/config/schema.py`.
 """
 
 

@@ -1,10 +1,9 @@
-#!/usr/bin/env python3
-"""Write the two tiny domains: videos in which cats are a bubble, recipes in which tomatoes are one.
+"""Write the two tiny domains: videos with a bubble of cats, recipes with a bubble of tomatoes.
 
-Items, public facts and people are invented here, from fixed lists and one seed.
+Items, public facts and people are invented from fixed lists and one seed.
 
 Example:
-    tools/make_domains.py --output data/domains
+    python -m tools.make_domains --output data/domains
 """
 
 import argparse
@@ -97,9 +96,9 @@ def tomato_recipes() -> dict[str, Any]:
 def _people(
     items: list[dict[str, Any]], scope: str, bubble: str, taste: str
 ) -> list[dict[str, Any]]:
-    """Invent people who like the bubble, have seen some of the rest, and later like more of it.
+    """Invent people who like the bubble, know some other items, and later like more of those.
 
-    What each likes outside of the bubble shares one value of ``taste``.
+    A person's likes outside of the bubble share one value of ``taste``.
     """
     inside = [item["id"] for item in items if bubble in item["facts"][scope]]
     outside = [item for item in items if bubble not in item["facts"][scope]]
@@ -107,9 +106,9 @@ def _people(
     people = []
     for number in range(8):
         generator = stream(0, "domains", scope, str(number))
-        loved = tastes[number % len(tastes)]
-        fitting = [item["id"] for item in outside if item["facts"][taste][0] == loved]
-        others = [item["id"] for item in outside if item["facts"][taste][0] != loved]
+        favourite = tastes[number % len(tastes)]
+        fitting = [item["id"] for item in outside if item["facts"][taste][0] == favourite]
+        others = [item["id"] for item in outside if item["facts"][taste][0] != favourite]
         own = generator.permutation(fitting).tolist()
         facts = [["liked", item] for item in generator.permutation(inside)[:5].tolist()]
         facts += [["seen", item] for item in own[:2]] + [["liked", own[2]]]

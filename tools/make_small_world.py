@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """Write the small world: its dialogues and films in ReDial's formats, and its public text.
 
 Example:
-    tools/make_small_world.py --output data/small_world
-    tools/make_small_world.py --public-text build/public_text
+    python -m tools.make_small_world --output data/small_world
+    python -m tools.make_small_world --public-text build/public_text
 """
 
 import argparse
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--personal-share",
         type=float,
         default=0.005,
-        help="share of the public documents that tell of other people's taste (default: 0.005)",
+        help="share of public documents about the taste of invented people (default: 0.005)",
     )
     options = parser.parse_args(arguments)
     if options.output is None and options.public_text is None:

@@ -1,17 +1,16 @@
-#!/usr/bin/env python3
 """Pretrain a small base model from a folder of text: a byte-level BPE tokenizer and a small Qwen3.
 
 Every .txt file below the folder is one document; every line of a .jsonl file is one JSON object
 whose "text" is a document. <|im_start|>, <|im_end|> and <|endoftext|> inside a document become the
 special tokens.
 
-A run that was stopped goes on from its last checkpoint when the same command is given again, and
-ends with the same parameters as a run that was not. The output folder appears only when the model
-is complete; until then all is in OUTPUT.partial.
+The same command continues an interrupted run from its last checkpoint, and ends with the parameters
+of an uninterrupted run. The output folder appears only when the model is complete; until then all
+files are in OUTPUT.partial.
 
 Example:
-  tools/make_small_world.py --public-text build/public_text
-  tools/pretrain_base.py --text build/public_text --output data/models/base-tiny --steps 1000
+  python -m tools.make_small_world --public-text build/public_text
+  python -m tools.pretrain_base --text build/public_text --output data/models/base-tiny --steps 1000
 """
 
 import argparse
@@ -33,8 +32,8 @@ def read_documents(folder: Path) -> list[str]:
     """Return the documents of a folder, in the order of their paths and lines.
 
     Raises:
-        DataError: If the folder is missing or holds fewer than two documents, or a file or a line
-            is not what it must be.
+        DataError: If the folder is missing or contains fewer than two documents, or a file or a
+            line has another form.
     """
     if not folder.is_dir():
         raise DataError(f"--text must be a folder of documents, got {folder}")
@@ -50,7 +49,7 @@ def read_documents(folder: Path) -> list[str]:
     documents = [document for document in documents if document.strip()]
     if len(documents) < 2:
         raise DataError(
-            f"{folder} must hold at least two documents in .txt or .jsonl files, "
+            f"{folder} must contain at least two documents in .txt or .jsonl files, "
             f"got {len(documents)}"
         )
     return documents
@@ -85,10 +84,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Path, Path, Options]:
             default=option.default,
             help=f"{option.metadata['help']} (default: {option.default})",
         )
-    given = vars(parser.parse_args(arguments))
-    text, output = given.pop("text"), given.pop("output")
+    values = vars(parser.parse_args(arguments))
+    text, output = values.pop("text"), values.pop("output")
     try:
-        return text, output, Options(**given)
+        return text, output, Options(**values)
     except ValueError as error:
         parser.error(str(error))
 

@@ -1,8 +1,8 @@
 """Pretrain a small base model: a byte-level BPE tokenizer and a small Qwen3.
 
-Documents are packed whole into rows and see only themselves. What a step sees and how large it is
-follow from its number alone, so a run that went on from a checkpoint ends with the parameters of
-one that was not stopped (on one machine, with one number of threads).
+Documents are packed whole into rows; a token attends to its own document only. The rows and the
+step size of a step depend on its number alone, so a run that continues from a checkpoint ends with
+the parameters of an uninterrupted one (on one machine, with one number of threads).
 """
 
 import hashlib
@@ -37,7 +37,7 @@ def _option(default: Any, what: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is trained, and for how long; every field is an option of the command line.
+    """Sizes of the model and of the training; every field is an option of the command line.
 
     Raises:
         ValueError: If a number is out of range.
@@ -88,7 +88,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PackedRows:
     """Documents packed into rows of equal length."""
 
     token_ids: npt.NDArray[np.int64]
@@ -97,8 +97,8 @@ class Rows:
     """The document of each token, counted from 1 in its row; 0 is padding. Same shape."""
 
 
-def pack_rows(documents: Iterable[Sequence[int]], *, context: int, padding: int) -> Rows:
-    """Pack token sequences into rows: longest first, each into the fullest row that has room.
+def pack_rows(documents: Iterable[Sequence[int]], *, context: int, padding: int) -> PackedRows:
+    """Pack token sequences into rows: longest first, each into the fullest row with enough room.
 
     A sequence longer than a row is cut into pieces.
     """
@@ -126,11 +126,11 @@ def pack_rows(documents: Iterable[Sequence[int]], *, context: int, padding: int)
             token_ids[index, end : end + len(piece)] = piece
             numbers[index, end : end + len(piece)] = number
             end += len(piece)
-    return Rows(token_ids, numbers)
+    return PackedRows(token_ids, numbers)
 
 
 def rows_of_step(step: int, *, num_rows: int, batch_size: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return which rows a step sees; it depends on nothing that was drawn before."""
+    """Return the indices of a step's rows, which depend on the seed and the step alone."""
     positions = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = positions // num_rows
     order = {e: stream(seed, "rows", int(e)).permutation(num_rows) for e in np.unique(epochs)}
@@ -147,14 +147,15 @@ def learning_rate_of_step(step: int, options: Options) -> float:
 
 
 def summed_loss(
-    model: Qwen3ForCausalLM, rows: Rows, chosen: slice | Sequence[int] | npt.NDArray[np.int64]
+    model: Qwen3ForCausalLM, rows: PackedRows, index: slice | Sequence[int] | npt.NDArray[np.int64]
 ) -> tuple[Tensor, int]:
     """Return the negative log-likelihood in nats, summed, and the number of predicted tokens.
 
-    A token is predicted from those before it in its own document; a document's first is not.
+    A token is predicted from the earlier tokens of its document, so a document's first token is
+    not predicted.
     """
-    token_ids = torch.from_numpy(rows.token_ids[chosen])
-    documents = torch.from_numpy(rows.documents[chosen])
+    token_ids = torch.from_numpy(rows.token_ids[index])
+    documents = torch.from_numpy(rows.documents[index])
     context = token_ids.shape[1]
     same = documents[:, None, :, None] == documents[:, None, None, :]
     mask = same & torch.ones(context, context, dtype=torch.bool).tril()
@@ -165,7 +166,7 @@ def summed_loss(
 
 
 def make_model(options: Options, tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """Return a Qwen3 with fresh parameters, the same for the same seed."""
+    """Return a Qwen3 with random parameters, which depend on the seed alone."""
     torch.manual_seed(torch_seed(options.seed, "parameters"))
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -185,7 +186,7 @@ def make_model(options: Options, tokenizer: PreTrainedTokenizerFast) -> Qwen3For
 
 
 def make_optimizer(model: torch.nn.Module, options: Options) -> torch.optim.AdamW:
-    """Return AdamW that decays matrices only."""
+    """Return AdamW with weight decay of matrices only."""
     matrices = [p for p in model.parameters() if p.dim() > 1]
     vectors = [p for p in model.parameters() if p.dim() <= 1]
     groups = [
@@ -196,7 +197,7 @@ def make_optimizer(model: torch.nn.Module, options: Options) -> torch.optim.Adam
 
 
 @torch.no_grad()
-def held_out_loss(model: Qwen3ForCausalLM, rows: Rows, batch_size: int) -> float:
+def held_out_loss(model: Qwen3ForCausalLM, rows: PackedRows, batch_size: int) -> float:
     """Return the mean loss over the held-out slice, nats per token."""
     model.train(False)
     total, count = 0.0, 0
@@ -207,12 +208,12 @@ def held_out_loss(model: Qwen3ForCausalLM, rows: Rows, batch_size: int) -> float
     return total / max(1, count)
 
 
-def _fingerprint(options: Options, documents: Iterable[str]) -> str:
-    """Return a digest of all that decides the finished parameters."""
-    decisive = {
+def _digest(options: Options, documents: Iterable[str]) -> str:
+    """Return a digest of everything on which the finished parameters depend."""
+    settings = {
         name: value for name, value in asdict(options).items() if name != "checkpoint_every"
     }
-    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for document in documents:
         digest.update(hashlib.sha256(document.encode()).digest())
     return digest.hexdigest()
@@ -220,11 +221,11 @@ def _fingerprint(options: Options, documents: Iterable[str]) -> str:
 
 def pack_documents(
     documents: Sequence[str], tokenizer: PreTrainedTokenizerFast, options: Options
-) -> tuple[Rows, Rows]:
+) -> tuple[PackedRows, PackedRows]:
     """Return the training rows and the held-out rows."""
-    kept_out = stream(options.seed, "held_out").random(len(documents)) < options.held_out_share
-    # However few the documents are, both parts hold one.
-    kept_out[:2] = False, True
+    held_out_mask = stream(options.seed, "held_out").random(len(documents)) < options.held_out_share
+    # Both parts get at least one document.
+    held_out_mask[:2] = False, True
     encoded = tokenizer(
         [document + DOCUMENT_END for document in documents],
         add_special_tokens=False,
@@ -234,7 +235,7 @@ def pack_documents(
     assert isinstance(padding, int)
     training, held_out = (
         pack_rows(
-            (ids for ids, out in zip(encoded, kept_out, strict=True) if out == wanted),
+            (ids for ids, out in zip(encoded, held_out_mask, strict=True) if out == wanted),
             context=options.context,
             padding=padding,
         )
@@ -251,12 +252,12 @@ def pretrain(
     on_step: Callable[[int, float], None] = lambda step, loss: None,
     on_held_out: Callable[[int, float], None] = lambda step, loss: None,
 ) -> None:
-    """Train a tokenizer and a model, going on from a checkpoint where there is one.
+    """Train a tokenizer and a model, from the last checkpoint if there is one.
 
     Args:
         documents: At least two.
-        output: Folder of the finished model; until then all is in ``OUTPUT.partial``.
-        options: What to train.
+        output: Folder of the finished model; until then all files are in ``OUTPUT.partial``.
+        options: Sizes of the model and of the training.
         on_step: Called after every step with the number of steps done and the step's loss.
         on_held_out: Called at every checkpoint with the number of steps done and the loss on the
             held-out documents, nats per token.
@@ -266,8 +267,8 @@ def pretrain(
             options or documents.
     """
     partial = output.with_name(output.name + ".partial")
-    mark = _fingerprint(options, documents)
-    checkpoint = _open_partial(output, partial, mark)
+    digest = _digest(options, documents)
+    checkpoint = _open_partial(output, partial, digest)
     tokenizer = train_tokenizer(
         documents, vocab_size=options.vocab_size, positions=options.positions
     )
@@ -282,15 +283,15 @@ def pretrain(
         loss = _take_step(model, optimizer, training, step, options)
         done = step + 1
         if done % options.checkpoint_every == 0 or done == options.steps:
-            _write_checkpoint(partial, model, optimizer, done, mark)
+            _write_checkpoint(partial, model, optimizer, done, digest)
             on_held_out(done, held_out_loss(model, held_out, options.batch_size))
         on_step(done, loss)
     _finish(model, tokenizer, output, options)
     shutil.rmtree(partial)
 
 
-def _open_partial(output: Path, partial: Path, mark: str) -> dict[str, Any]:
-    """Return the last checkpoint of an unfinished run, or nothing; make its folder."""
+def _open_partial(output: Path, partial: Path, digest: str) -> dict[str, Any]:
+    """Return the last checkpoint of an unfinished run, or an empty one; make its folder."""
     if output.exists():
         raise RunError(f"the output must not exist yet, got {output}; remove it first")
     try:
@@ -301,10 +302,10 @@ def _open_partial(output: Path, partial: Path, mark: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     checkpoint: dict[str, Any] = torch.load(path, weights_only=True)
-    if checkpoint["mark"] != mark:
+    if checkpoint["digest"] != digest:
         raise RunError(
-            f"{partial} holds an unfinished run with other options or another text; give the same "
-            "ones to go on with it, or remove it to start anew"
+            f"{partial} contains an unfinished run with other options or text; give the same "
+            "ones to continue it, or remove it to start again"
         )
     return checkpoint
 
@@ -312,16 +313,16 @@ def _open_partial(output: Path, partial: Path, mark: str) -> dict[str, Any]:
 def _take_step(
     model: Qwen3ForCausalLM,
     optimizer: torch.optim.AdamW,
-    rows: Rows,
+    rows: PackedRows,
     step: int,
     options: Options,
 ) -> float:
     for group in optimizer.param_groups:
         group["lr"] = learning_rate_of_step(step, options)
-    chosen = rows_of_step(
+    index = rows_of_step(
         step, num_rows=len(rows.token_ids), batch_size=options.batch_size, seed=options.seed
     )
-    loss, count = summed_loss(model, rows, chosen)
+    loss, count = summed_loss(model, rows, index)
     mean = loss / max(1, count)
     optimizer.zero_grad()
     mean.backward()  # type: ignore[no-untyped-call]
@@ -331,14 +332,14 @@ def _take_step(
 
 
 def _write_checkpoint(
-    partial: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.AdamW, step: int, mark: str
+    partial: Path, model: Qwen3ForCausalLM, optimizer: torch.optim.AdamW, step: int, digest: str
 ) -> None:
     content = io.BytesIO()
     checkpoint = {
         "step": step,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "mark": mark,
+        "digest": digest,
     }
     torch.save(checkpoint, content)
     write_atomically(partial / _CHECKPOINT, content.getvalue())
@@ -352,7 +353,7 @@ def _finish(
     def fill(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        # safetensors makes files that only their owner may read.
+        # safetensors creates files of mode 0600.
         for path in folder.iterdir():
             path.chmod(0o644)
 

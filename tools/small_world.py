@@ -1,8 +1,8 @@
-"""Write the small world in ReDial's own file formats, oddities included.
+"""Write the small world in ReDial's file formats, irregularities included.
 
-What a loader must survive is there on purpose: irregular white space in names, two films that share
-title and year, films without public facts, dialogues in which one side did not answer (an empty
-answer is a list, not an object), single films left out of an answer, and a mention without a name.
+The irregularities are a test of readers: irregular white space in names, two films that share title
+and year, films without public facts, dialogues in which one side did not answer (an empty answer is
+a list, not an object), single films left out of an answer, and a mention without a name.
 """
 
 import csv
@@ -36,7 +36,7 @@ _ANSWERS: Mapping[Relation, tuple[int, int]] = {
     "unseen": (0, 2),
     "suggested": (2, 2),
 }
-"""(seen, liked) in ReDial's code: 0 no, 1 yes, 2 did not say."""
+"""(seen, liked) in ReDial's code: 0 no, 1 yes, 2 no answer."""
 _OPENINGS = ("Hi! I am looking for a movie.", "Hello, what can you recommend?", "Good evening!")
 _OWN: Mapping[Relation, str] = {
     "liked": "I really liked @{}.",
@@ -60,14 +60,14 @@ def generate_small_world(
 ) -> None:
     """Write ``redial/`` and ``movie_kg/`` below a folder; the same arguments give the same bytes.
 
-    Every person seeks in three to eight conversations and likes at least five films. The mentions
-    in ``movies_with_mentions.csv`` are drawn from the films' popularity and count no client.
+    Every person is the seeker of three to eight conversations and likes at least five films. The
+    mentions in ``movies_with_mentions.csv`` are drawn from the films' popularity, not from clients.
 
     Args:
-        folder: Made if it is missing; files in it are replaced, each in one step.
+        folder: Created if missing; its files are replaced atomically.
         seed: Of the world.
         num_films: Films of the catalogue.
-        num_people: Who seek, and recommend to each other; at least two.
+        num_people: Seekers, who also recommend to each other; at least two.
 
     Raises:
         RunError: If a file cannot be written.
@@ -77,7 +77,7 @@ def generate_small_world(
         raise ValueError(f"num_people must be at least 2, got {num_people}")
     films = invent_films(seed, num_films)
     names = _untidy_names(films, stream(seed, "small_world", "names"))
-    # The first two films have no public facts, as some of ReDial's.
+    # The first two films have no public facts, as some of ReDial.
     facts = {film.id: _facts(film, index) for index, film in enumerate(films) if index > 1}
     dialogues = _dialogues(films, names, seed, num_people)
     contents = {
@@ -90,10 +90,10 @@ def generate_small_world(
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a text file whole or not at all, and make the folders above it.
+    """Write a text file atomically, and create its folder.
 
     Raises:
-        RunError: If that cannot be done.
+        RunError: If it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,21 +110,21 @@ class _Conversation:
 
 
 def _conversations(films: Sequence[Film], seed: int, num_people: int) -> Iterable[_Conversation]:
-    """Yield all conversations in the order of time: every person's own order, interleaved."""
+    """Yield all conversations in order of time: every person's own order, interleaved."""
     histories = {
         person: _history(films, stream(seed, "small_world", "person", person))
         for person in range(num_people)
     }
     order = stream(seed, "small_world", "order")
     turns = order.permutation([p for p, parts in histories.items() for _ in parts])
-    unheard = {person: iter(parts) for person, parts in histories.items()}
+    remaining = {person: iter(parts) for person, parts in histories.items()}
     for seeker in map(int, turns):
         recommender = (seeker + int(order.integers(1, num_people))) % num_people
-        yield _Conversation(seeker, recommender, next(unheard[seeker]))
+        yield _Conversation(seeker, recommender, next(remaining[seeker]))
 
 
 def _history(films: Sequence[Film], generator: np.random.Generator) -> list[tuple[Verdict, ...]]:
-    """Draw one person's conversations; now and then a film comes up again."""
+    """Draw one person's conversations; a film sometimes occurs again."""
     while True:
         taste = invent_taste(films, generator)
         lengths = generator.integers(5, 9, size=int(generator.integers(3, 9)))
@@ -178,7 +178,7 @@ def _answers(
     answers = {}
     for verdict, offered in zip(conversation.verdicts, offers, strict=True):
         seen, liked = _ANSWERS[verdict.relation]
-        # What is neither seen nor judged is a fact only if it was suggested.
+        # Without an answer about seen and liked, there is a fact only if it was suggested.
         suggested = int(offered or verdict.relation == "suggested")
         answers[verdict.film.id] = {"suggested": suggested, "seen": seen, "liked": liked}
     chance = generator.random()
@@ -186,10 +186,10 @@ def _answers(
         return {}, answers
     if chance > 1 - _RECOMMENDER_UNANSWERED:
         return answers, {}
-    kept = {
+    own = {
         film: answer for film, answer in answers.items() if generator.random() >= _FILM_UNANSWERED
     }
-    return kept or answers, answers
+    return own or answers, answers
 
 
 def _messages(
@@ -212,7 +212,7 @@ def _messages(
 
 
 def _untidy_names(films: Sequence[Film], generator: np.random.Generator) -> Mapping[str, str]:
-    """Return names as people type them: one in seven with a white space too many."""
+    """Return the names with an extra white space in one of seven."""
 
     def untidy(name: str) -> str:
         return (

@@ -1,9 +1,9 @@
-"""The small world behind its files: invented films, and people whose taste explains their verdicts.
+"""The model of the small world: invented films, and people whose verdicts follow their taste.
 
-A film has genres, people and a year; a person loves some genres, directors, stars and a decade, and
-minds others. What a person meets and what they say of it both follow from how well the two fit, and
-well-known films are met more often. So later likes can be foreseen from earlier ones, and
-popularity carries some of the signal.
+A film has genres, people and a year; a person likes some genres, directors, stars and a decade, and
+dislikes others. Which films a person meets and how they judge them both depend on the fit of film
+and taste, and popular films are met more often. So earlier likes predict later ones, and popularity
+is a part of the signal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,9 +32,9 @@ _FILMS_PER_STAR = 6
 _POPULARITY_SPREAD = 1.0
 """Standard deviation of the logarithm of a film's popularity."""
 _SELECTION = 1.8
-"""How strongly people meet what suits them; 0 is not at all."""
+"""How strongly the fit decides which films a person meets; 0 is not at all."""
 _SILENCE = 0.12
-"""Share of the verdicts that hold no opinion."""
+"""Share of the verdicts without an opinion."""
 _WITHOUT_OPINION: tuple[Relation, ...] = ("seen", "unseen", "suggested")
 
 
@@ -52,7 +52,7 @@ class Film:
     stars: tuple[str, ...]
     plot: str
     popularity: float
-    """How often it is met, against a film of popularity 1 and equal fit."""
+    """Odds of being met, relative to a film of popularity 1 and equal fit."""
 
     @property
     def decade(self) -> int:
@@ -62,7 +62,7 @@ class Film:
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What one person loves and minds, in units of fit."""
+    """What one person likes and dislikes, in units of fit."""
 
     genre_weights: Mapping[str, float]
     directors: frozenset[str]
@@ -72,7 +72,7 @@ class Taste:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one person says of one film."""
+    """One person's opinion of one film."""
 
     relation: Relation
     film: Film
@@ -101,13 +101,13 @@ def invent_films(seed: int, num_films: int) -> tuple[Film, ...]:
 
 
 def invent_taste(films: Sequence[Film], generator: np.random.Generator) -> Taste:
-    """Draw a person: two loved genres and two minded ones, favourites among what they make."""
+    """Draw a person: two liked genres, two disliked ones, and favourites among the liked films."""
     order = generator.permutation(len(GENRES))
     weights = generator.normal(0.0, 0.3, len(GENRES))
     weights[order[:2]] += 2.0
     weights[order[2:4]] -= 2.0
-    loved = {GENRES[index] for index in order[:2]}
-    fitting = [film for film in films if loved & set(film.genres)] or list(films)
+    liked = {GENRES[index] for index in order[:2]}
+    fitting = [film for film in films if liked & set(film.genres)] or list(films)
     favourites = [fitting[int(i)] for i in generator.integers(len(fitting), size=4)]
     return Taste(
         dict(zip(GENRES, weights.tolist(), strict=True)),
@@ -118,7 +118,7 @@ def invent_taste(films: Sequence[Film], generator: np.random.Generator) -> Taste
 
 
 def fit(films: Sequence[Film], taste: Taste) -> npt.NDArray[np.float64]:
-    """Return how well each film suits a taste, shape ``(films,)``; 0 is indifferent."""
+    """Return the fit of each film and a taste, shape ``(films,)``; 0 is indifferent."""
     return np.array(
         [
             max(taste.genre_weights[genre] for genre in film.genres)
@@ -132,7 +132,7 @@ def fit(films: Sequence[Film], taste: Taste) -> npt.NDArray[np.float64]:
 
 
 def chances(films: Sequence[Film], taste: Taste) -> npt.NDArray[np.float64]:
-    """Return how likely each film is the one that a person meets next, shape ``(films,)``."""
+    """Return the probability that a person meets each film next, shape ``(films,)``."""
     logits = np.log([film.popularity for film in films]) + _SELECTION * fit(films, taste)
     weights = np.exp(logits - logits.max())
     return np.asarray(weights / weights.sum())
@@ -141,25 +141,25 @@ def chances(films: Sequence[Film], taste: Taste) -> npt.NDArray[np.float64]:
 def draw_verdicts(
     films: Sequence[Film], taste: Taste, count: int, generator: np.random.Generator
 ) -> tuple[Verdict, ...]:
-    """Draw different films that a person meets one after the other, and what they say of each.
+    """Draw the different films that a person meets, in order, with an opinion of each.
 
-    Most films are met by choice, as :func:`chances` has it, and every fourth by accident, whatever
-    the taste: from those come the dislikes.
+    Three of four films are drawn from :func:`chances`, the fourth by popularity alone, whatever the
+    taste; most dislikes come from those.
     """
-    suits, chosen = fit(films, taste), chances(films, taste)
+    fits, by_choice = fit(films, taste), chances(films, taste)
     popularity = np.array([film.popularity for film in films])
-    met = 0.75 * chosen + 0.25 * popularity / popularity.sum()
+    met = 0.75 * by_choice + 0.25 * popularity / popularity.sum()
     indices = generator.choice(len(films), min(count, len(films)), replace=False, p=met)
     return tuple(
-        Verdict(_relation(suits[int(index)], generator), films[int(index)]) for index in indices
+        Verdict(_relation(fits[int(index)], generator), films[int(index)]) for index in indices
     )
 
 
-def _relation(suits: float, generator: np.random.Generator) -> Relation:
+def _relation(film_fit: float, generator: np.random.Generator) -> Relation:
     silent, opinion = generator.random(2)
     if silent < _SILENCE:
         return _WITHOUT_OPINION[int(silent / _SILENCE * len(_WITHOUT_OPINION))]
-    return "liked" if opinion < 1 / (1 + np.exp(-2.5 * suits)) else "disliked"
+    return "liked" if opinion < 1 / (1 + np.exp(-2.5 * film_fit)) else "disliked"
 
 
 @dataclass(frozen=True, slots=True)

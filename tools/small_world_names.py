@@ -1,6 +1,6 @@
-"""Words of the small world: from them its titles, people and plots are composed.
+"""Words from which the titles, people and plots of the small world are composed.
 
-All are plain words and invented surnames. Any likeness to a real film or person is chance.
+All are common words and invented surnames. Any likeness to a real film or person is chance.
 """
 
 from collections.abc import Mapping

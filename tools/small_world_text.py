@@ -1,8 +1,8 @@
-"""Public text of the small world: what a base model may read before it meets any client.
+"""Public text of the small world, on which the base model is pretrained.
 
-Film facts and plots, lists of films that share something, questions and answers in chat format, and
-a small share of taste documents. Those are of other people, drawn from the same kind of taste from
-streams of their own, so no document says anything about a client.
+Film facts and plots, lists of films that share a property, questions and answers in chat format,
+and a small share of taste documents. Those are about other people, whose taste is drawn in the same
+way from other random streams, so no document is about a client.
 """
 
 import json
@@ -46,14 +46,13 @@ _SHORTEST_HISTORY, _LONGEST_HISTORY = 4, 36
 def public_documents(
     seed: int, *, num_films: int = 300, num_documents: int = 20_000, personal_share: float = 0.005
 ) -> Iterator[str]:
-    """Yield the public text, document by document, in an order without meaning.
+    """Yield the documents of the public text, in random order.
 
     Args:
         seed: Of the world.
         num_films: Of the world.
-        num_documents: Documents to write.
-        personal_share: Share of taste documents: how much the base model may learn of people
-            before it is tuned on clients.
+        num_documents: Number of documents.
+        personal_share: Share of taste documents, from which the base model learns about people.
 
     Raises:
         ValueError: If ``personal_share`` is not between 0 and 1.
@@ -102,7 +101,7 @@ def write_verdicts(verdicts: Sequence[tuple[Relation, str]], form: str) -> str:
     names_by_relation = {
         relation: names
         for relation in RELATIONS
-        if (names := [name for said, name in verdicts if said == relation])
+        if (names := [name for other, name in verdicts if other == relation])
     }
     if form == "prose":
         return " ".join(
@@ -116,7 +115,7 @@ def write_verdicts(verdicts: Sequence[tuple[Relation, str]], form: str) -> str:
 
 
 class _Writer:
-    """Writes documents about one catalogue; each call draws anew."""
+    """Writes random documents about one catalogue."""
 
     def __init__(self, films: Sequence[Film]) -> None:
         self._films = films
@@ -135,28 +134,28 @@ class _Writer:
         )
 
     def facts(self, generator: np.random.Generator) -> str:
-        """Write what anybody may know of the films."""
+        """Write public facts of the films."""
         film = _pick(self._films, generator)
         return _pick(self._kinds, generator)(film, generator)
 
     def taste(self, generator: np.random.Generator) -> str:
-        """Write what one person, who is no client, thinks of films, and what they like next."""
+        """Write the opinions of one person who is not a client, and what they like next."""
         person = invent_taste(self._films, generator)
         count = int(generator.integers(_SHORTEST_HISTORY, _LONGEST_HISTORY + 1))
         verdicts = draw_verdicts(self._films, person, count, generator)
         liked = [index for index, v in enumerate(verdicts) if v.relation == "liked" and index]
         if not liked:
             return self.facts(generator)
-        asked = _pick(liked[len(liked) // 2 :], generator)
+        target = _pick(liked[len(liked) // 2 :], generator)
         known = write_verdicts(
-            [(v.relation, self._name(v.film)) for v in verdicts[:asked]],
+            [(v.relation, self._name(v.film)) for v in verdicts[:target]],
             _pick(("triples", "prose", "jsonld"), generator),
         )
         instruction = _pick(_INSTRUCTIONS, generator)
         return chat(
             ("system", f"{instruction}\n{known}" if instruction else known),
             ("user", _pick(_REQUESTS, generator)),
-            ("assistant", self._name(verdicts[asked].film)),
+            ("assistant", self._name(verdicts[target].film)),
         )
 
     def _name(self, film: Film) -> str:
@@ -188,8 +187,8 @@ class _Writer:
             f"Stars: {', '.join(film.stars)}",
             f"Plot: {film.plot}",
         ]
-        kept = [lines[int(i)] for i in generator.permutation(len(lines))[:4]]
-        return "\n".join([self._name(film), *kept])
+        shown = [lines[int(i)] for i in generator.permutation(len(lines))[:4]]
+        return "\n".join([self._name(film), *shown])
 
     def _question(self, film: Film, generator: np.random.Generator) -> str:
         name = self._name(film)
@@ -232,11 +231,11 @@ class _Writer:
         return f"{heading}{self._names(others[:longest])}."
 
     def _programme(self, film: Film, generator: np.random.Generator) -> str:
-        """Write what a festival of two genres shows: a mixture, though nobody's taste."""
+        """Write the programme of a festival of two genres: a mixture that is nobody's taste."""
         themes = {film.genres[0], _pick(GENRES, generator)}
-        found = [other for other in self._films if themes & set(other.genres)]
+        fitting = [other for other in self._films if themes & set(other.genres)]
         longest = int(generator.integers(4, 33))
-        shown = [found[int(i)] for i in generator.permutation(len(found))[:longest]]
+        shown = [fitting[int(i)] for i in generator.permutation(len(fitting))[:longest]]
         year = max(other.year for other in shown)
         return f"Shown at the {year} festival in {_pick(PLACES, generator)}: {self._names(shown)}."
 
@@ -248,8 +247,8 @@ class _Writer:
     ) -> list[Film]:
         same = shared or _pick(_SHARED[:2], generator)
         value = same(film)[0]
-        found = [other for other in self._films if value in same(other)]
-        return [found[int(i)] for i in generator.permutation(len(found))]
+        others = [other for other in self._films if value in same(other)]
+        return [others[int(i)] for i in generator.permutation(len(others))]
 
 
 def _by_genre(film: Film) -> tuple[str, ...]:

@@ -5,13 +5,12 @@ from pathlib import Path
 from tools.small_world import generate_small_world
 from tools.small_world_text import write_public_text
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "make_small_world.py"
+ROOT = Path(__file__).parents[2]
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "tools.make_small_world", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_the_command_writes_what_the_functions_write(tmp_path: Path) -> None:

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 import os
 import signal
@@ -6,26 +5,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from pkgllm.errors import DataError
+from tools import pretrain_base
 from tools.small_world_text import public_documents
 
-SCRIPT = Path(__file__).parents[2] / "tools" / "pretrain_base.py"
+ROOT = Path(__file__).parents[2]
 SMALL = ["--vocab-size", "300", "--hidden-size", "16", "--intermediate-size", "32"]
 SMALL += ["--layers", "1", "--heads", "2", "--head-size", "8", "--context", "64"]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pretrain_base", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +29,10 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_documents_come_from_lines_and_whole_files(script: ModuleType, text: Path) -> None:
+def test_documents_come_from_lines_and_whole_files(text: Path) -> None:
     documents = list(public_documents(0, num_films=20, num_documents=60, personal_share=0.2))
     # "deeper" sorts before "some.jsonl".
-    assert script.read_documents(text) == [*documents[50:], *documents[:50]]
+    assert pretrain_base.read_documents(text) == [*documents[50:], *documents[:50]]
 
 
 @pytest.mark.parametrize(
@@ -56,42 +45,40 @@ def test_documents_come_from_lines_and_whole_files(script: ModuleType, text: Pat
         ("a.txt", b"\xff", r"a\.txt must be UTF-8 text"),
     ],
 )
-def test_bad_text_is_named(
-    script: ModuleType, tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
+def test_bad_text_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
-        script.read_documents(tmp_path)
+        pretrain_base.read_documents(tmp_path)
 
 
 def test_the_command_trains_and_says_so(
-    script: ModuleType, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "model"
     command = ["--text", str(text), "--output", str(output), *SMALL]
-    assert script.main([*command, "--steps", "4", "--checkpoint-every", "2"]) == 0
+    assert pretrain_base.main([*command, "--steps", "4", "--checkpoint-every", "2"]) == 0
     printed = capsys.readouterr().out
     assert "step 2: held-out loss" in printed
     assert "step 4: held-out loss" in printed
     assert "step 4/4" in printed
     assert (output / "config.json").is_file()
-    assert script.main(command) == 1
+    assert pretrain_base.main(command) == 1
     assert "pretrain_base: the output must not exist yet" in capsys.readouterr().err
 
 
 def test_the_command_says_what_is_wrong(
-    script: ModuleType, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "model"
-    assert script.main(["--text", str(tmp_path / "no"), "--output", str(output)]) == 1
+    assert pretrain_base.main(["--text", str(tmp_path / "no"), "--output", str(output)]) == 1
     assert "--text must be a folder of documents" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
-        script.main(["--text", str(text), "--output", str(output), "--steps", "0"])
+        pretrain_base.main(["--text", str(text), "--output", str(output), "--steps", "0"])
     assert exit_.value.code == 2
     assert "steps must be at least 1, got 0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     output = tmp_path / "file" / "model"
-    assert script.main(["--text", str(text), "--output", str(output), *SMALL]) == 1
+    assert pretrain_base.main(["--text", str(text), "--output", str(output), *SMALL]) == 1
     assert "pretrain_base: cannot make" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -99,19 +86,18 @@ def test_the_command_says_what_is_wrong(
 @pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_model(text: Path, tmp_path: Path) -> None:
     def command(output: Path) -> list[str]:
-        run = ["--steps", "60", "--checkpoint-every", "5"]
-        return [sys.executable, str(SCRIPT), "--text", str(text), "--output", str(output)] + (
-            SMALL + run
-        )
+        options = ["--text", str(text), "--output", str(output), *SMALL, "--steps", "60"]
+        command = [sys.executable, "-m", "tools.pretrain_base"]
+        return [*command, *options, "--checkpoint-every", "5"]
 
-    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command(tmp_path / "killed"), stdout=subprocess.DEVNULL)
+    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed.partial" / "checkpoint.pt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    subprocess.run(command(tmp_path / "killed"), check=True, capture_output=True)
+    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, capture_output=True)
     first, second = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()

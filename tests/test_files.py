@@ -93,7 +93,7 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         write_atomically(tmp_path / "a" / "b", "x")
     assert str(caught.value) == (
-        f"cannot write {tmp_path}/a/b: Not a directory; a file stands where a folder is needed, so "
+        f"cannot write {tmp_path}/a/b: Not a directory; a file is where a folder is needed; "
         "choose another place"
     )
 

@@ -35,7 +35,7 @@ def test_a_run_folder_below_a_file_is_refused(tmp_path: Path, below: str) -> Non
     with pytest.raises(RunError) as caught:
         RunFolder.create(tmp_path / below)
     assert str(caught.value).startswith(f"cannot make the run folder {tmp_path / below}: ")
-    assert "a file stands where a folder is needed" in str(caught.value)
+    assert "a file is where a folder is needed" in str(caught.value)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

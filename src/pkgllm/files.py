@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: a crash never leaves half of one."""
+"""Atomic writes of files and folders: a crash never leaves a part of one."""
 
 import contextlib
 import errno
@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from pkgllm.errors import RunError
 
 _ASIDE = ".replaced"
-"""Ends the hidden name of a folder that steps aside for a new one."""
+"""Suffix of the hidden name of a folder while it is replaced."""
 
 
 def cannot(action: str, path: Path, error: OSError) -> RunError:
-    """Return the error for something the operating system refused, in one sentence.
+    """Return an error of the operating system in one sentence, with advice.
 
     Example:
         >>> full = OSError(errno.ENOSPC, "No space left on device")
@@ -37,7 +37,7 @@ def _advice(error: OSError) -> str:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return "choose a place that you may write to"
         case errno.ENOTDIR | errno.EEXIST:
-            return "a file stands where a folder is needed, so choose another place"
+            return "a file is where a folder is needed; choose another place"
         case errno.ENOENT:
             return "make its folder first"
         case _:
@@ -45,12 +45,12 @@ def _advice(error: OSError) -> str:
 
 
 def hidden_sibling(path: Path) -> Path:
-    """Return an unused hidden name beside a path, for content that is not whole yet."""
+    """Return an unused hidden name beside a path, for unfinished content."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what a process that died had begun to write somewhere below a folder."""
+    """Remove unfinished files and folders of dead processes below a folder."""
     for path in sorted(folder.rglob(".*.tmp")):
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -59,16 +59,16 @@ def remove_unfinished(folder: Path) -> None:
 def write_atomically(path: Path, content: str | bytes, *, private: bool = False) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
-    The content goes to a temporary file in the same folder, then to the disk, and takes the
-    file's name last. The folder must exist.
+    The content is written to a temporary file in the same folder, synced to the disk, and renamed
+    last. The folder must exist.
 
     Args:
-        path: The file to write or to replace.
+        path: The file to create or replace.
         content: Text is written as UTF-8, its line ends unchanged.
-        private: Whether its owner alone may read it (mode 0600), from the first byte on.
+        private: Whether the file has mode 0600, from the first byte on.
 
     Raises:
-        RunError: If the file cannot be written; what stood there before is unharmed.
+        RunError: If the file cannot be written; an old one is unchanged.
     """
     mode = 0o600 if private else 0o666
     data = content.encode() if isinstance(content, str) else content
@@ -88,7 +88,7 @@ def write_atomically(path: Path, content: str | bytes, *, private: bool = False)
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return what a file holds.
+    """Return the content of a file.
 
     Raises:
         RunError: If it cannot be read.
@@ -102,15 +102,15 @@ def read_bytes(path: Path) -> bytes:
 def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
     """Write a folder so that it is the old one or the new one, never a mixture.
 
-    The content goes to a temporary folder beside it. Where an old folder stands, it steps aside
-    first; :func:`restore_folders` puts it back if the process dies between the two steps.
+    The content is written to a temporary folder beside it. An old folder is renamed first;
+    :func:`restore_folders` renames it back if the process dies before the new one is in place.
 
     Args:
-        path: The folder to write or to replace; its parent must exist.
-        fill: Writes the content into the empty folder that it is given.
+        path: The folder to create or replace; its parent must exist.
+        fill: Writes the content into an empty folder.
 
     Raises:
-        RunError: If the folder cannot be written; what stood there before is unharmed.
+        RunError: If the folder cannot be written; an old one is unchanged.
     """
     temporary, aside = hidden_sibling(path), path.with_name(f".{path.name}{_ASIDE}")
     try:
@@ -132,7 +132,7 @@ def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def restore_folders(parent: Path) -> None:
-    """Put back every folder that had stepped aside when a process died while replacing it."""
+    """Rename back every folder whose replacement was interrupted."""
     for aside in parent.glob(f".*{_ASIDE}"):
         path = aside.with_name(aside.name.removeprefix(".").removesuffix(_ASIDE))
         with contextlib.suppress(OSError):
@@ -141,7 +141,7 @@ def restore_folders(parent: Path) -> None:
 
 
 def _as_os_error(error: SafetensorError) -> OSError:
-    """Return what the operating system told safetensors, which keeps only the text of it."""
+    """Return the operating system's error, of which safetensors keeps only the text."""
     number = re.search(r"os error (\d+)", str(error))
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 

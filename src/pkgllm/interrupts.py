@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: neither lost, nor in the way of a round that can still be finished."""
+"""Ctrl-C and SIGTERM: never lost, and a first one lets the current round finish."""
 
 import signal
 import sys
@@ -9,76 +9,77 @@ from types import FrameType
 
 
 def keep_interrupts() -> None:
-    """Ask again where Ctrl-C came while Python ran a finaliser, and heed SIGTERM like Ctrl-C.
+    """Repeat a Ctrl-C that arrived inside a finaliser, and treat SIGTERM like Ctrl-C.
 
-    An exception cannot leave a finaliser, so Python prints and drops it, and the command would run
-    on. Garbage collections of a large process take long enough for that to happen.
+    An exception cannot leave a finaliser: Python prints and drops it, and the command would
+    continue. Garbage collections of a large process take long enough for that to happen.
     """
-    sys.unraisablehook = _ask_again
+    sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGTERM, _interrupt)
 
 
 @contextmanager
-def after_this_round(tell: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C or SIGTERM only ask to stop; the second one interrupts as usual.
+def after_this_round(announce: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Let the first Ctrl-C or SIGTERM only request a stop; the second one interrupts as usual.
 
-    Only the main thread can be asked; in another one nobody is. Inside another such block, what was
-    asked there is asked here, and the other way round.
+    Only the main thread receives signals; in another thread there is never a request. Nested blocks
+    share one request.
 
     Args:
-        tell: Called at the first.
+        announce: Called at the first signal.
 
     Yields:
-        Whether a stop was asked for.
+        A function that returns whether a stop was requested.
 
     Example:
-        >>> with after_this_round(lambda: print("told")) as stop_asked:
-        ...     before = stop_asked()
+        >>> with after_this_round(lambda: print("stopping")) as stop_requested:
+        ...     before = stop_requested()
         ...     signal.raise_signal(signal.SIGTERM)
-        ...     before, stop_asked()
-        told
+        ...     before, stop_requested()
+        stopping
         (False, True)
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    around = signal.getsignal(signal.SIGINT)
-    ask = _Ask(tell, around if isinstance(around, _Ask) else None)
-    earlier = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    outer = signal.getsignal(signal.SIGINT)
+    request = _StopRequest(announce, outer if isinstance(outer, _StopRequest) else None)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    earlier = {number: signal.signal(number, request) for number in numbers}
     try:
-        yield lambda: ask.asked
+        yield lambda: request.made
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
 
 
-class _Ask:
+class _StopRequest:
     """Handles the signals of one block."""
 
-    def __init__(self, tell: Callable[[], None], around: "_Ask | None") -> None:
-        self._tell = tell
-        self._around = around
-        self.asked: bool = around is not None and around.asked
+    def __init__(self, announce: Callable[[], None], outer: "_StopRequest | None") -> None:
+        self._announce = announce
+        self._outer = outer
+        self.made: bool = outer is not None and outer.made
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.made:
             raise KeyboardInterrupt
-        self.asked = True
-        if self._around is not None:
-            self._around.asked = True
-        self._tell()
+        self.made = True
+        if self._outer is not None:
+            self._outer.made = True
+        self._announce()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _ask_again(ignored: "sys.UnraisableHookArgs") -> None:
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
     if ignored.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(ignored)
         return
     import _thread
 
-    # Asked too soon, it would come before the finaliser has ended, and be dropped again; a busy
-    # machine may take a while to end it.
+    # Too early, it would arrive before the finaliser has ended and be dropped again; on a busy
+    # machine that takes a while.
     threading.Timer(0.2, _thread.interrupt_main).start()

@@ -1,4 +1,4 @@
-"""How long work tells how far it is, without knowing who is watching."""
+"""Progress of long work, independent of how it is shown."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
@@ -16,7 +16,7 @@ class Progress(Protocol):
     """Shows work of a known length."""
 
     def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Open a piece of work of ``total`` units."""
+        """Open a task of ``total`` units."""
         ...
 
 
@@ -24,7 +24,7 @@ class Silent:
     """Shows nothing."""
 
     def track(self, description: str, total: int) -> AbstractContextManager[Advance]:
-        """Return a counter that nobody sees."""
+        """Return a counter that is not shown."""
 
         def advance(detail: str = "") -> None: ...
 

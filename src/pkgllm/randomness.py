@@ -6,14 +6,14 @@ import numpy as np
 
 
 def stream(seed: int, *names: str | int) -> np.random.Generator:
-    """Return the generator that belongs to a purpose.
+    """Return the random generator of a purpose.
 
-    The stream depends on the seed and on every name, and on nothing that was drawn before, so a
-    client's draws in round 7 are the same whoever else was sampled and wherever a run resumed.
+    It depends on the seed and the names alone, not on earlier draws, so a client's draws in round 7
+    do not depend on the other clients of the cohort, or on where a run was resumed.
 
     Args:
         seed: The run's seed, not negative.
-        names: What the stream is for, for example ``("cohort", round_num)``.
+        names: The purpose, for example ``("cohort", round_num)``.
 
     Example:
         >>> a = stream(0, "cohort", 3).integers(1000)
@@ -27,5 +27,5 @@ def stream(seed: int, *names: str | int) -> np.random.Generator:
 
 
 def torch_seed(seed: int, *names: str | int) -> int:
-    """Return a 63-bit seed for ``torch.Generator.manual_seed``, drawn from a named stream."""
+    """Return a 63-bit seed for ``torch.Generator.manual_seed``, from a named stream."""
     return int(stream(seed, *names).integers(2**63 - 1))

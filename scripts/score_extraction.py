@@ -11,7 +11,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pkgllm.assistant.extraction import Extraction, Extractor, Opinion, Score, Turn, statements
+from pkgllm.assistant.extraction import Extraction, Extractor, Opinion, Turn
 from pkgllm.assistant.extraction_model import ModelExtractor, Thresholds
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.mentions import MentionFinder
@@ -29,6 +29,61 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.randomness import stream
 
 STATEMENTS = ("liked", "disliked", "seen")
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Agreement of extracted statements with the person's own answers.
+
+    Example:
+        >>> score = Score.of([("7", "liked"), ("8", "liked")], [("7", "liked"), ("9", "seen")])
+        >>> score.precision, score.recall, score.f1
+        (0.5, 0.5, 0.5)
+    """
+
+    num_right: int
+    num_extracted: int
+    num_answered: int
+
+    @classmethod
+    def of(
+        cls, extracted: Iterable[tuple[str, ...]], answered: Iterable[tuple[str, ...]]
+    ) -> "Score":
+        """Compare statements, each counted once."""
+        distinct, correct = set(extracted), set(answered)
+        return cls(len(distinct & correct), len(distinct), len(correct))
+
+    def __add__(self, other: "Score") -> "Score":
+        return Score(
+            self.num_right + other.num_right,
+            self.num_extracted + other.num_extracted,
+            self.num_answered + other.num_answered,
+        )
+
+    @property
+    def precision(self) -> float:
+        """Share of the extracted statements that are right; 0 if there are none."""
+        return self.num_right / self.num_extracted if self.num_extracted else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the answers that were extracted; 0 if there are none."""
+        return self.num_right / self.num_answered if self.num_answered else 0.0
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; 0 if nothing is right."""
+        total = self.num_extracted + self.num_answered
+        return 2 * self.num_right / total if total else 0.0
+
+
+def statements(extraction: Extraction) -> Iterable[tuple[str, str]]:
+    """Yield (item, statement) for ``liked``, ``disliked`` and ``seen``, as answers are scored."""
+    for item, opinion in extraction.opinions:
+        if opinion.liked is not None:
+            yield item.id, "liked" if opinion.liked else "disliked"
+        if opinion.seen:
+            yield item.id, "seen"
 
 
 @dataclass(frozen=True, slots=True)

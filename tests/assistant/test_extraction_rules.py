@@ -1,6 +1,6 @@
 import pytest
 
-from pkgllm.assistant.extraction import Extraction, Score, Speaker, Turn, statements
+from pkgllm.assistant.extraction import Extraction, Speaker, Turn
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.mentions import MentionFinder
 from pkgllm.corpora.catalogue import Catalogue, Item
@@ -106,16 +106,3 @@ def test_a_title_of_several_films_is_unclear_until_one_was_named() -> None:
     assert facts(("partner", "Have you seen It (2017)?"), ("person", "I loved It")) == {
         "6": "liked"
     }
-
-
-def test_a_verdict_is_scored_as_seen_too_and_interest_is_not() -> None:
-    liked = extracted(("person", "I loved Heat (1995)"))
-    assert set(statements(liked)) == {("2", "liked"), ("2", "seen")}
-    wanted = extracted(("person", "I want to see Heat (1995)"))
-    assert set(statements(wanted)) == {("2", "liked")}
-
-
-def test_a_score_of_nothing_is_zero() -> None:
-    score = Score.of([], [])
-    assert (score.precision, score.recall, score.f1) == (0, 0, 0)
-    assert Score(1, 2, 3) + Score(1, 1, 1) == Score(2, 3, 4)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.rdf_texts import record_from_jsonld, record_from_turtle
 from pkgllm.graph.personal_graph import (
     RELATIONS,
     Fact,
@@ -17,7 +18,7 @@ from pkgllm.graph.personal_graph import (
     Relation,
 )
 from pkgllm.graph.personal_record import Edit, PersonalRecord, Statement, Verdict, Wish
-from pkgllm.graph.rdf import record_from_jsonld, record_from_turtle, to_jsonld, to_turtle
+from pkgllm.graph.rdf import to_jsonld, to_turtle
 from pkgllm.graph.rules import DIRECTIONS, Rule
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, tzinfo=UTC)

@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from rdflib.compare import isomorphic
 
+from helpers.rdf_texts import from_jsonld, from_turtle, record_from_jsonld
 from pkgllm.errors import DataError, RunError
 from pkgllm.graph import vocabulary
 from pkgllm.graph.personal_graph import (
@@ -23,10 +24,7 @@ from pkgllm.graph.personal_graph import (
     Provenance,
 )
 from pkgllm.graph.rdf import (
-    from_jsonld,
-    from_turtle,
     read_graph,
-    record_from_jsonld,
     to_jsonld,
     to_turtle,
     write_graph,

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from pkgllm.assistant.extraction import Turn
 from pkgllm.assistant.extraction_model import ModelExtractor
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.mentions import MentionFinder
+from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.lm.base_model import BaseModel
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "score_extraction.py"
@@ -90,3 +92,17 @@ def test_thresholds_are_never_worse_than_none_where_they_are_set(
     )
     assert tuned["mean_f1"] >= plain["mean_f1"]
     assert json.dumps(tuned)
+
+
+def test_a_verdict_is_scored_as_seen_too_and_interest_is_not(scoring: ModuleType) -> None:
+    extractor = RuleExtractor(MentionFinder(Catalogue([Item("2", "Heat (1995)")])))
+    liked = extractor.extract([Turn("person", "I loved Heat (1995)")])
+    assert set(scoring.statements(liked)) == {("2", "liked"), ("2", "seen")}
+    wanted = extractor.extract([Turn("person", "I want to see Heat (1995)")])
+    assert set(scoring.statements(wanted)) == {("2", "liked")}
+
+
+def test_a_score_of_nothing_is_zero(scoring: ModuleType) -> None:
+    score = scoring.Score.of([], [])
+    assert (score.precision, score.recall, score.f1) == (0, 0, 0)
+    assert scoring.Score(1, 2, 3) + scoring.Score(1, 1, 1) == scoring.Score(2, 3, 4)

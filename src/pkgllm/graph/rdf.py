@@ -19,7 +19,7 @@ from pkgllm.graph import vocabulary
 from pkgllm.graph.personal_graph import MOVIE, Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.personal_record import Edit, PersonalRecord, Statement
 from pkgllm.graph.rdf_nodes import NodeReader
-from pkgllm.graph.rdf_text import format_of, parse_jsonld, parse_turtle, read_rdf
+from pkgllm.graph.rdf_text import format_of, parse_jsonld, read_rdf
 from pkgllm.graph.rules import Rule
 
 
@@ -104,48 +104,12 @@ def _item_type(item_class: str) -> str:
     return MOVIE if item_class == MOVIE else vocabulary.item_class_iri(item_class)
 
 
-def from_jsonld(text: str, *, where: str) -> PersonalGraph:
-    """Read the current graph of a JSON-LD document.
-
-    Args:
-        text: The document.
-        where: The name in error messages, for example the file's path.
-
-    Raises:
-        DataError: If the text is not JSON, refers to a remote context, or is not a personal graph.
-    """
-    return record_from_jsonld(text, where=where).graph
-
-
-def record_from_jsonld(text: str, *, where: str) -> PersonalRecord:
-    """Read the record of a JSON-LD document, as :func:`from_jsonld` reads its graph."""
-    return record_of(parse_jsonld(text, where=where), where)
-
-
 def to_turtle(content: PersonalGraph | PersonalRecord) -> str:
     """Return a graph or a record as Turtle, with the same triples as :func:`to_jsonld`."""
     graph = parse_jsonld(to_jsonld(content), where="the record to write")
     for prefix in ("pkg", "schema", "prov"):
         graph.bind(prefix, vocabulary.CONTEXT[prefix])
     return graph.serialize(format="turtle")
-
-
-def from_turtle(text: str, *, where: str) -> PersonalGraph:
-    """Read the current graph of a Turtle document.
-
-    Args:
-        text: The document.
-        where: The name in error messages, for example the file's path.
-
-    Raises:
-        DataError: If the text is not Turtle or is not a personal graph.
-    """
-    return record_from_turtle(text, where=where).graph
-
-
-def record_from_turtle(text: str, *, where: str) -> PersonalRecord:
-    """Read the record of a Turtle document, as :func:`from_turtle` reads its graph."""
-    return record_of(parse_turtle(text, where=where), where)
 
 
 def read_graph(path: Path) -> PersonalGraph:

@@ -22,9 +22,10 @@ from peft import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pkgllm.errors import ModelError
+from pkgllm.lm.base_model import find_base_model
 
 AdapterState = dict[str, Tensor]
 """LoRA factors by PEFT's key names, sorted; float32, on the CPU."""
@@ -92,10 +93,7 @@ def adapter_state(policy: PeftModel) -> AdapterState:
 
 def trained_keys(policy: PeftModel) -> list[str]:
     """Return the keys of the factors that are trained, sorted."""
-    trained = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
-    keys = get_peft_model_state_dict(policy, save_embedding_layers=False)
-    # A parameter's name contains the adapter's name, which PEFT's keys leave out.
-    return sorted(key for key in keys if key.replace(".weight", ".default.weight") in trained)
+    return sorted(trained_parameters(policy))
 
 
 def load_adapter_state(policy: PeftModel, state: Mapping[str, Tensor]) -> None:
@@ -143,6 +141,43 @@ def trained_parameters(policy: PeftModel) -> dict[str, torch.nn.Parameter]:
         for name, parameter in policy.named_parameters()
         if parameter.requires_grad
     }
+
+
+def num_trained_parameters(
+    name: str, *, lora_rank: int, target_modules: tuple[str, ...] | str, freeze_a: bool
+) -> int:
+    """Return the number of trained values of an adapter, from the base model's configuration alone.
+
+    Args:
+        name: The base model, as for :func:`~pkgllm.lm.base_model.load_base_model`.
+        lora_rank: As for :func:`attach_adapter`.
+        target_modules: As for :func:`attach_adapter`.
+        freeze_a: As for :func:`attach_adapter`.
+
+    Raises:
+        ModelError: If there is no such base model, or it has no layer of these names.
+    """
+    place = find_base_model(name)
+    try:
+        config = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"base_model.name: cannot read the configuration of {place}: {reason}"
+        ) from error
+    model.requires_grad_(False)
+    with torch.device("meta"):
+        policy = attach_adapter(
+            model,
+            lora_rank=lora_rank,
+            lora_alpha=1.0,
+            target_modules=target_modules,
+            seed=0,
+            freeze_a=freeze_a,
+        )
+    return sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError, PrivacyError
-from pkgllm.lm.adapter_size import num_trained_parameters
+from pkgllm.lm.adapter import num_trained_parameters
 from pkgllm.pipeline.build import populate, read_corpus, window_settings
 from pkgllm.pipeline.privacy.statement import Budgeted, make_guarantee, min_shares
 from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon

@@ -21,6 +21,8 @@ from pkgllm.graph.personal_record import PersonalRecord
 from pkgllm.graph.rules import Rule
 from pkgllm.prompts.prompts import Prompt
 
+_RULE_FIELDS = ("id", "scope", "value", "direction", "strength")
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -70,7 +72,7 @@ class Response:
             "owner": self.graph.owner,
             "facts": len(self.graph.facts),
             "facts_left_out": self.prompt.facts_left_out,
-            "rules": [_rule_json(rule) for rule in self.rules],
+            "rules": [_fields(rule, *_RULE_FIELDS) for rule in self.rules],
             "bubble": None if self.bubble is None else asdict(self.bubble),
             "changes": [
                 {
@@ -276,36 +278,22 @@ def _notes(
         )
 
 
-def _rule_json(rule: Rule) -> dict[str, object]:
-    return {
-        "id": rule.id,
-        "scope": rule.scope,
-        "value": rule.value,
-        "direction": rule.direction,
-        "strength": rule.strength,
-    }
-
-
 def _reasons_json(reasons: Reasons, names: Mapping[str, str]) -> dict[str, object]:
     return {
         "facts": [
             {
                 "id": one.fact.tail,
-                "name": one.fact.name,
-                "relation": one.fact.relation,
-                "change": one.change,
-                "share": one.share,
+                **_fields(one.fact, "name", "relation"),
+                **_fields(one, "change", "share"),
             }
             for one in reasons.facts
         ],
         "paths": [
-            {
-                "id": path.one,
-                "name": names[path.one],
-                "relation": path.relation,
-                "value": path.value,
-                "other_relation": path.other_relation,
-            }
-            for path in reasons.paths
+            {"id": p.one, "name": names[p.one], **_fields(p, "relation", "value", "other_relation")}
+            for p in reasons.paths
         ],
     }
+
+
+def _fields(value: object, *names: str) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in names}

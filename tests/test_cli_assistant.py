@@ -118,7 +118,7 @@ def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
     assert found["recommendations"]
     assert found["notes"] == [
         "The model generated these titles; whether they exist is not checked.",
-        "Without a catalogue only years are checked; the model read the rest.",
+        "Without a catalogue only years are checked; the model read the others.",
     ]
     names = {fact.name.casefold() for fact in me.facts}
     assert not {one["name"].casefold() for one in found["recommendations"]} & names

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -24,11 +24,11 @@ NAMES = [f"{a} {b} ({1950 + n})" for n, (a, b) in enumerate((a, b) for a in FIRS
 CATALOGUE = Catalogue([Item(f"10{n:02}", name) for n, name in enumerate(NAMES)])
 IDS = [item.id for item in CATALOGUE]
 
-TRACES = {
+TRACES: dict[str, Callable[[str], str]] = {
     "its name": lambda item: CATALOGUE[item].name,
     "its title": lambda item: CATALOGUE[item].name[:-7],
     "its id": lambda item: item,
-    "its IRI": lambda item: ITEMS.iri(item),
+    "its IRI": ITEMS.iri,
 }
 
 

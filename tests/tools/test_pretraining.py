@@ -204,7 +204,7 @@ def test_other_options_or_documents_do_not_go_on_with_a_run(tmp_path: Path) -> N
         (DOCUMENTS, replace(SMALL, learning_rate=1.0)),
         (DOCUMENTS[1:], SMALL),
     ):
-        with pytest.raises(RunError, match="an unfinished run with other options or another text"):
+        with pytest.raises(RunError, match="an unfinished run with other options or text"):
             pretrain(documents, tmp_path / "model", options)
     pretrain(DOCUMENTS, tmp_path / "model", replace(SMALL, checkpoint_every=5))
 

@@ -28,10 +28,12 @@ from torch import Tensor
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PkgllmError
-from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.clients import LocalClients
 from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
@@ -213,7 +215,7 @@ def measure(path: Path, *, cohort_size: int, num_rounds: int) -> Measured:
         bytes_before = resident("VmRSS")
         watch = Watch(trainer, score)
         rounds = Rounds(
-            strategy=make_strategy("fedavg"),
+            algorithm=FedAvg(),
             initial=adapter_state(policy),
             num_rounds=WARM_UP + num_rounds,
             cohort_size=cohort_size,
@@ -222,8 +224,8 @@ def measure(path: Path, *, cohort_size: int, num_rounds: int) -> Measured:
             timeout=TIMEOUT,
             on_round=watch,
         )
-        cohort_app = CohortApp(trainer, weighting="uniform", report_private_metrics=False)
-        run_in_process(make_server_app(rounds), cohort_app, sorted(store))
+        app = CohortApp(LocalClients(trainer, FedAvg()))
+        run_rounds(FlowerTransport(LocalGrid(app, sorted(store))), rounds)
         peak = resident("VmHWM")
     return Measured(
         clients=len(store),

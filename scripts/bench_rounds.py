@@ -14,8 +14,8 @@ values, to the adapter of qwen3-mini. Both are of FedAvg; `slowest_vs_fedavg` sa
 the slowest strategy takes.
 
 `peak_adapters` is the most that the aggregation of a round held at once beside the replies and what
-the strategy remembers, in adapters of float32, as tracemalloc sees it, which knows numpy and bytes.
-It is taken in a round of its own.
+the server remembers, in adapters of float32, as torch's profiler and tracemalloc see it. It is
+taken in a round of its own, without the server's step.
 
 usage: python scripts/bench_rounds.py [--json] [--values N] [--clients N] [--rounds N]
                                       [--training-clients N] [--strategy NAME]...
@@ -29,22 +29,26 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, Message, MetricRecord
 
-from pkgllm.config import strategy_sections as sections
-from pkgllm.federation.algorithms.client_controls import ClientControls
-from pkgllm.federation.algorithms.strategies import make_strategy
-from pkgllm.federation.control_store import ControlStore
+from pkgllm.federation.aggregation import AGGREGATIONS, Aggregate
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithms import ALGORITHMS
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.clients import LocalClients
 from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.messages import Update
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
@@ -69,18 +73,16 @@ STD = 0.02
 
 TRAINING_BYTES = 2 << 30
 
-SECTIONS: Mapping[str, sections.Strategy] = {
-    "fedavg": sections.FedAvg(name="fedavg"),
-    "fedprox": sections.FedProx(name="fedprox"),
-    "scaffold": sections.Scaffold(name="scaffold"),
-    "fedavgm": sections.FedAvgM(name="fedavgm"),
-    "fedadagrad": sections.FedAdagrad(name="fedadagrad"),
-    "fedyogi": sections.FedYogi(name="fedyogi"),
-    "fedadam": sections.FedAdam(name="fedadam"),
-    "fedmedian": sections.FedMedian(name="fedmedian"),
-    "fedtrimmedavg": sections.FedTrimmedAvg(name="fedtrimmedavg"),
-    "krum": sections.Krum(name="krum", num_malicious=1),
-    "stack_svd": sections.FedAvg(name="fedavg"),
+
+def make(kind: type[Algorithm]) -> Algorithm:
+    """Return an algorithm with its defaults, and 1 where a setting has none."""
+    required = [f.name for f in fields(kind) if f.default is MISSING and f.name != "name"]
+    return kind(**dict.fromkeys(required, 1))
+
+
+WAYS: Mapping[str, tuple[Algorithm, Aggregate | None]] = {
+    **{name: (make(ALGORITHMS[name]), None) for name in ALGORITHMS},
+    "stack_svd": (FedAvg(), AGGREGATIONS["stack_svd"]),
 }
 
 
@@ -105,6 +107,23 @@ class CheapClients:
         return trained
 
 
+def peak_of(action: Callable[[], object]) -> int:
+    """Return the most bytes that torch and numpy held at once beyond what they held before."""
+    tracemalloc.start()
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profile:
+        action()
+    events: Any = profile.profiler
+    changes = [e for e in events.kineto_results.events() if e.name() == "[memory]"]
+    held = most = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        held += change.nbytes()
+        most = max(most, held)
+    most += tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
 def large_adapter(num_values: int) -> AdapterState:
     """Return an adapter of about so many values."""
     width = max(1, num_values // (2 * NUM_LAYERS * LORA_RANK))
@@ -120,51 +139,34 @@ def large_adapter(num_values: int) -> AdapterState:
 def rounds_of(
     name: str, adapter: AdapterState, *, num_clients: int, num_rounds: int
 ) -> dict[str, float]:
-    """Measure rounds of one strategy, and the memory of the aggregation of one more."""
+    """Measure rounds of one algorithm, and the memory of the aggregation of one more."""
     clients, trainer = [f"client-{number}" for number in range(num_clients)], CheapClients()
-    section = SECTIONS[name]
-    strategy = make_strategy(
-        section.name,
-        section.model_dump(exclude={"name"}),
-        aggregation="stack_svd" if name == "stack_svd" else "factor_mean",
-        clients=clients,
-        local_steps=1,
-    )
-    aggregate, watched = strategy.aggregate_train, num_rounds + 2
+    algorithm, aggregate = WAYS[name]
+    watched = num_rounds + 2
+    records: list[RoundRecord] = []
     seconds: list[float] = []
-    aggregating: list[float] = []
     peak_bytes = 0
 
-    def watch(
-        round_num: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def watch(updates: Sequence[Update], before: AdapterState) -> AdapterState:
         nonlocal peak_bytes
-        gc.collect()
-        if round_num == watched:
-            tracemalloc.start()
-        started = time.perf_counter()
-        found = aggregate(round_num, replies)
-        aggregating.append(time.perf_counter() - started)
-        if round_num == watched:
-            peak_bytes = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-        return found
+        take = partial(aggregate or algorithm.aggregate, updates, before)
+        if len(records) == watched - 1:
+            gc.collect()
+            peak_bytes = peak_of(take)
+        return take()
 
     def on_round(record: RoundRecord) -> None:
+        records.append(record)
         seconds.append(record.seconds - trainer.seconds)
         trainer.seconds = 0.0
         if record.failed:
             raise RuntimeError(f"{name}: clients failed: {record.failed}")
 
-    strategy.aggregate_train = watch  # type: ignore[method-assign, assignment]
     with tempfile.TemporaryDirectory() as folder:
-        controls = None
-        if name == "scaffold":
-            controls = ClientControls(
-                ControlStore(Path(folder) / "controls", clients, adapter), local_steps=1
-            )
+        local = LocalClients(trainer, algorithm, states=ClientStates(Path(folder)))
         rounds = Rounds(
-            strategy=strategy,
+            algorithm=algorithm,
+            aggregate=watch,
             initial=adapter,
             num_rounds=watched,
             cohort_size=num_clients,
@@ -173,18 +175,15 @@ def rounds_of(
             timeout=TIMEOUT,
             on_round=on_round,
         )
-        cohort_app = CohortApp(
-            trainer, weighting="uniform", report_private_metrics=False, controls=controls
-        )
-        run_in_process(make_server_app(rounds), cohort_app, clients)
+        run_rounds(FlowerTransport(LocalGrid(CohortApp(local), clients)), rounds)
+    aggregating = [record.aggregation_seconds for record in records]
     num_bytes = 4 * sum(value.numel() for value in adapter.values())
-    state_bytes = sum(value.nbytes for value in strategy.state_dict().values())
+    state_bytes = sum(value.nbytes for value in records[-1].state.values())
     # The first round warms up, and the last one is watched.
     return {
         "seconds_of_a_round": statistics.median(seconds[1:-1]),
         "of_these_aggregating": statistics.median(aggregating[1:-1]),
-        # What a strategy remembers is made anew while the old is let go, key by key.
-        "peak_adapters": (peak_bytes - state_bytes) / num_bytes,
+        "peak_adapters": peak_bytes / num_bytes,
         "state_adapters": state_bytes / num_bytes,
     }
 
@@ -270,10 +269,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="to time")
     parser.add_argument("--training-clients", type=int, default=32)
     parser.add_argument(
-        "--strategy", choices=SECTIONS, action="append", help="beside fedavg; all when absent"
+        "--strategy", choices=WAYS, action="append", help="beside fedavg; all when absent"
     )
     chosen = parser.parse_args(arguments)
-    names = dict.fromkeys(["fedavg", *(chosen.strategy or SECTIONS)])
+    names = dict.fromkeys(["fedavg", *(chosen.strategy or WAYS)])
     measured = measure(
         list(names),
         num_values=chosen.values,

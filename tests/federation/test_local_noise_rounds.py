@@ -15,23 +15,24 @@ from helpers.noisy_rounds import (
     KEYS,
     NUM_VALUES,
     SIZE,
-    STRATEGIES,
+    TAKING_MEANS,
     big_adapter,
     clipped,
     fits,
-    scaffold_controls,
     values,
 )
 from helpers.one_process import federate
 from helpers.quadratic_clients import QuadraticClients, same_bytes
 from pkgllm.errors import FederationError, PrivacyError
-from pkgllm.federation.algorithms.strategies import StrategyName, make_strategy
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithms.scaffold import Scaffold
 from pkgllm.federation.client_noise import ClientNoise
-from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.records import ARRAYS, CONFIG, Instruction, to_adapter
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.cohort import sample_cohort
+from pkgllm.federation.flower.records import ARRAYS, CONFIG, to_adapter
+from pkgllm.federation.messages import Instruction
 from pkgllm.federation.round_privacy import LocalNoiseRounds
-from pkgllm.federation.rounds import RoundRecord, Rounds, sample_cohort
+from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
@@ -69,8 +70,7 @@ class Recorded:
         own: LocalNoise | None = None,
         targets: Mapping[str, float] = CLIENTS,
         cohort_size: int = 9,
-        strategy: StrategyName = "fedavg",
-        parameters: Mapping[str, float] | None = None,
+        algorithm: Algorithm | None = None,
         trained: Sequence[str] = KEYS,
         source: NoiseSource | None = None,
         folder: Path | None = None,
@@ -83,7 +83,6 @@ class Recorded:
         self.charged: list[tuple[int, tuple[str, ...]]] = []
         self.sent_before: list[int] = []
         self.records: list[RoundRecord] = []
-        controls = scaffold_controls(folder / "controls", targets) if folder else None
         self.trainer = QuadraticClients(targets, faults=faults)
         self.adapter = federate(
             trainer=self.trainer,
@@ -92,8 +91,8 @@ class Recorded:
             cohort_size=cohort_size,
             seed=0,
             learning_rate=lambda round_num: 0.1,
-            strategy=make_strategy(strategy, parameters, clients=list(targets)),
-            controls=controls,
+            algorithm=algorithm,
+            states=ClientStates(folder) if folder else None,
             min_updates=settings.min_shares,
             on_round=self.records.append,
             on_message=self.messages.append,
@@ -121,8 +120,12 @@ class Recorded:
 
     def shares(self) -> list[np.ndarray]:
         """What clients sent, as steps from the adapter of round 1."""
+        return list(map(values, self.adapters()))
+
+    def adapters(self) -> list[AdapterState]:
+        """What clients sent."""
         return [
-            values(to_adapter(message.content.array_records[ARRAYS]))
+            to_adapter(message.content.array_records[ARRAYS])
             for message in self.messages
             if message.metadata.message_type == "train"
             and message.metadata.reply_to_message_id
@@ -258,28 +261,20 @@ def test_who_is_drawn_and_not_connected_leaves_too_few_shares() -> None:
     def run(num_connected: int) -> RoundRecord:
         seen: list[RoundRecord] = []
         cohort = sample_cohort(list(CLIENTS), 9, 0, 1)
-        server = make_server_app(
-            Rounds(
-                strategy=make_strategy("fedavg"),
-                initial=big_adapter(),
-                num_rounds=1,
-                cohort_size=9,
-                seed=0,
-                learning_rate=lambda round_num: 0.1,
-                timeout=60,
-                min_updates=4,
-                on_round=seen.append,
-                privacy=free_rounds(),
-                clients=list(CLIENTS),
-            )
-        )
-        app = CohortApp(
-            QuadraticClients(CLIENTS),
-            weighting="uniform",
-            report_private_metrics=False,
+        federate(
+            trainer=QuadraticClients(CLIENTS),
+            clients=list(CLIENTS),
+            connected=cohort[:num_connected],
+            initial=big_adapter(),
+            num_rounds=1,
+            cohort_size=9,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            min_updates=4,
+            on_round=seen.append,
             noise=ClientNoise(SETTINGS, source=secure(), trained=KEYS),
+            privacy=free_rounds(),
         )
-        run_in_process(server, app, cohort[:num_connected])
         return seen[0]
 
     record = run(4)
@@ -369,9 +364,9 @@ def test_both_sides_must_know_of_the_noise(
     assert not any(reply.content.array_records for reply in replies)
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "fedavg"])
-def test_what_a_strategy_remembers_comes_from_the_sums_alone(
-    name: StrategyName, tmp_path: Path
+@pytest.mark.parametrize("algorithm", TAKING_MEANS, ids=lambda algorithm: algorithm.name)
+def test_what_the_server_remembers_comes_from_the_sums_alone(
+    algorithm: Algorithm, tmp_path: Path
 ) -> None:
     def run(label: str, targets: Mapping[str, float]) -> RoundRecord:
         class SameShares(LocalNoiseRounds):
@@ -379,14 +374,11 @@ def test_what_a_strategy_remembers_comes_from_the_sums_alone(
 
             def release(
                 self, round_num: int, before: AdapterState, updates: Sequence[Any]
-            ) -> Message:
-                same = Recorded(source=fixed(round_num)).messages
-                shares = [m for m in same if m.metadata.reply_to_message_id and m.has_content()]
+            ) -> AdapterState:
                 return super().release(
-                    round_num, before, [m for m in shares if m.content.array_records]
+                    round_num, before, Recorded(source=fixed(round_num)).adapters()
                 )
 
-        controls = scaffold_controls(tmp_path / label, targets) if name == "scaffold" else None
         seen: list[RoundRecord] = []
         federate(
             trainer=QuadraticClients(targets),
@@ -396,8 +388,8 @@ def test_what_a_strategy_remembers_comes_from_the_sums_alone(
             cohort_size=9,
             seed=0,
             learning_rate=lambda round_num: 0.1,
-            strategy=make_strategy(name, STRATEGIES[name], clients=list(targets)),
-            controls=controls,
+            algorithm=algorithm,
+            states=ClientStates(tmp_path / label),
             min_updates=4,
             on_round=seen.append,
             noise=ClientNoise(SETTINGS, source=secure(), trained=KEYS),
@@ -408,15 +400,14 @@ def test_what_a_strategy_remembers_comes_from_the_sums_alone(
     one = run("one", CLIENTS)
     other = run("other", {client: -7.0 * value for client, value in CLIENTS.items()})
     assert same_bytes(one.adapter, other.adapter)
-    assert one.strategy_state.keys() == other.strategy_state.keys()
-    for key, value in one.strategy_state.items():
-        assert torch.equal(value, other.strategy_state[key]), key
+    assert one.state.keys() == other.state.keys()
+    for key, value in one.state.items():
+        assert torch.equal(value, other.state[key]), key
 
 
 def test_scaffold_keeps_control_variates_and_sends_shares(tmp_path: Path) -> None:
     run = Recorded(
-        strategy="scaffold",
-        parameters={"server_learning_rate": 1.0},
+        algorithm=Scaffold(),
         folder=tmp_path,
         num_rounds=2,
     )

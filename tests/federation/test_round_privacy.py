@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -14,38 +13,23 @@ from helpers.noisy_rounds import (
     CLIENTS,
     KEYS,
     SIZE,
-    STRATEGIES,
+    TAKING_MEANS,
     big_adapter,
     clipped,
     fits,
-    scaffold_controls,
     values,
 )
+from helpers.one_process import federate
 from helpers.quadratic_clients import QuadraticClients, same_bytes
 from pkgllm.errors import PrivacyError
-from pkgllm.federation.algorithms.strategies import StrategyName, make_strategy
-from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
-from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
+from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed
-
-
-def cohort_app(targets: Mapping[str, float], strategy: StrategyName) -> CohortApp:
-    controls = None
-    if strategy == "scaffold":
-        # The file stays open, and goes with its folder.
-        with TemporaryDirectory() as folder:
-            controls = scaffold_controls(Path(folder) / "controls", targets)
-    return CohortApp(
-        QuadraticClients(targets),
-        weighting="uniform",
-        report_private_metrics=False,
-        controls=controls,
-    )
 
 
 def train(
@@ -54,8 +38,8 @@ def train(
     clip_norm: float = 2.0,
     cohort_size: int = 5,
     num_rounds: int = 1,
-    strategy: StrategyName = "fedavg",
-    parameters: Mapping[str, float] | None = None,
+    algorithm: Algorithm | None = None,
+    states: ClientStates | None = None,
     trained: Sequence[str] = KEYS,
     adaptive: bool = False,
     charge: Callable[[int, Mechanism], None] = lambda round_num, mechanism: None,
@@ -75,20 +59,18 @@ def train(
         noise=noise or fixed(1),
         trained=trained,
     )
-    app = cohort_app(CLIENTS, strategy)
-    adapter = run_rounds(
-        LocalGrid(app, clients),
-        Rounds(
-            strategy=make_strategy(strategy, parameters, clients=clients),
-            initial=big_adapter(),
-            num_rounds=num_rounds,
-            cohort_size=cohort_size,
-            seed=0,
-            learning_rate=lambda round_num: 0.1,
-            timeout=60,
-            on_round=None if seen is None else seen.append,
-            privacy=privacy,
-        ),
+    adapter = federate(
+        trainer=QuadraticClients(CLIENTS),
+        clients=clients,
+        algorithm=algorithm,
+        states=states,
+        initial=big_adapter(),
+        num_rounds=num_rounds,
+        cohort_size=cohort_size,
+        seed=0,
+        learning_rate=lambda round_num: 0.1,
+        on_round=None if seen is None else seen.append,
+        privacy=privacy,
     )
     return adapter, privacy
 
@@ -130,30 +112,27 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
     connected = [client for client in CLIENTS if CLIENTS[client] >= 10]
 
     def run(num_rounds: int, noise_multiplier: float) -> AdapterState:
-        return run_rounds(
-            LocalGrid(cohort_app(CLIENTS, "fedavg"), connected),
-            Rounds(
-                strategy=make_strategy("fedavg"),
-                initial=big_adapter(),
-                num_rounds=num_rounds,
-                cohort_size=10,
-                seed=0,
-                learning_rate=lambda round_num: 0.1,
-                timeout=60,
-                min_updates=10,
-                on_round=seen.append,
-                privacy=ClientLevelRounds(
-                    noise_multiplier=noise_multiplier,
-                    clip=AdaptiveClip(0.5),
-                    adaptive=False,
-                    num_clients=len(CLIENTS),
-                    expected_cohort=10,
-                    charge=lambda round_num, mechanism: charged.append(mechanism),
-                    affordable=lambda mechanism: True,
-                    noise=fixed(6),
-                    trained=KEYS,
-                ),
-                clients=list(CLIENTS),
+        return federate(
+            trainer=QuadraticClients(CLIENTS),
+            clients=list(CLIENTS),
+            connected=connected,
+            initial=big_adapter(),
+            num_rounds=num_rounds,
+            cohort_size=10,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            min_updates=10,
+            on_round=seen.append,
+            privacy=ClientLevelRounds(
+                noise_multiplier=noise_multiplier,
+                clip=AdaptiveClip(0.5),
+                adaptive=False,
+                num_clients=len(CLIENTS),
+                expected_cohort=10,
+                charge=lambda round_num, mechanism: charged.append(mechanism),
+                affordable=lambda mechanism: True,
+                noise=fixed(6),
+                trained=KEYS,
             ),
         )
 
@@ -172,14 +151,14 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
     assert abs(len(drawn) - 300) < 5 * math.sqrt(150)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_server_optimiser_takes_the_noisy_mean_also_of_empty_cohorts(
-    name: StrategyName,
+@pytest.mark.parametrize("algorithm", TAKING_MEANS, ids=lambda algorithm: algorithm.name)
+def test_every_algorithm_that_is_linear_takes_the_noisy_mean_also_of_empty_cohorts(
+    algorithm: Algorithm, tmp_path: Path
 ) -> None:
     seen: list[RoundRecord] = []
     train(
-        strategy=name,
-        parameters=STRATEGIES[name],
+        algorithm=algorithm,
+        states=ClientStates(tmp_path),
         cohort_size=1,
         num_rounds=12,
         noise=fixed(4),
@@ -190,8 +169,10 @@ def test_every_server_optimiser_takes_the_noisy_mean_also_of_empty_cohorts(
     assert all(math.isfinite(record.update_norm) and record.update_norm > 0 for record in seen)
 
 
-@pytest.mark.parametrize("name", ["scaffold", "fedadam"])
-def test_what_is_released_depends_on_the_noisy_means_alone(name: StrategyName) -> None:
+@pytest.mark.parametrize("algorithm", TAKING_MEANS, ids=lambda algorithm: algorithm.name)
+def test_what_is_released_depends_on_the_noisy_means_alone(
+    algorithm: Algorithm, tmp_path: Path
+) -> None:
     class Loud(ClientLevelRounds):
         """Releases the same mean whatever came."""
 
@@ -200,36 +181,35 @@ def test_what_is_released_depends_on_the_noisy_means_alone(name: StrategyName) -
 
     def run(targets: Mapping[str, float]) -> RoundRecord:
         seen: list[RoundRecord] = []
-        run_rounds(
-            LocalGrid(cohort_app(targets, name), list(targets)),
-            Rounds(
-                strategy=make_strategy(name, STRATEGIES[name], clients=list(targets)),
-                initial=big_adapter(),
-                num_rounds=4,
-                cohort_size=3,
-                seed=0,
-                learning_rate=lambda round_num: 0.1,
-                timeout=60,
-                on_round=seen.append,
-                privacy=Loud(
-                    noise_multiplier=1.0,
-                    clip=AdaptiveClip(1.0),
-                    adaptive=False,
-                    num_clients=len(targets),
-                    expected_cohort=3,
-                    charge=lambda round_num, mechanism: None,
-                    affordable=lambda mechanism: True,
-                    noise=fixed(9),
-                    trained=KEYS,
-                ),
+        federate(
+            trainer=QuadraticClients(targets),
+            clients=list(targets),
+            algorithm=algorithm,
+            states=ClientStates(tmp_path / str(targets["p01"])),
+            initial=big_adapter(),
+            num_rounds=4,
+            cohort_size=3,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            on_round=seen.append,
+            privacy=Loud(
+                noise_multiplier=1.0,
+                clip=AdaptiveClip(1.0),
+                adaptive=False,
+                num_clients=len(targets),
+                expected_cohort=3,
+                charge=lambda round_num, mechanism: None,
+                affordable=lambda mechanism: True,
+                noise=fixed(9),
+                trained=KEYS,
             ),
         )
         return seen[-1]
 
     one, other = run(CLIENTS), run({client: -7.0 * value for client, value in CLIENTS.items()})
     assert same_bytes(one.adapter, other.adapter)
-    for key, value in one.strategy_state.items():
-        assert torch.equal(value, other.strategy_state[key]), key
+    for key, value in one.state.items():
+        assert torch.equal(value, other.state[key]), key
 
 
 def test_a_round_that_cannot_be_charged_releases_nothing() -> None:
@@ -282,20 +262,15 @@ def test_the_unit_example_charges_the_whole_cohort_before_it_is_asked_also_who_f
             raise PrivacyError("the ledger is full")
 
     with pytest.raises(PrivacyError, match="the ledger is full"):
-        run_rounds(
-            LocalGrid(
-                CohortApp(clients, weighting="uniform", report_private_metrics=False), list("abc")
-            ),
-            Rounds(
-                strategy=make_strategy("fedavg"),
-                initial=big_adapter(),
-                num_rounds=4,
-                cohort_size=3,
-                seed=0,
-                learning_rate=lambda round_num: 0.1,
-                timeout=60,
-                privacy=ExampleLevelRounds(lambda cohort: True, charge),
-            ),
+        federate(
+            trainer=clients,
+            clients=list("abc"),
+            initial=big_adapter(),
+            num_rounds=4,
+            cohort_size=3,
+            seed=0,
+            learning_rate=lambda round_num: 0.1,
+            privacy=ExampleLevelRounds(lambda cohort: True, charge),
         )
     whole = ("a", "b", "c")
     assert charged == [(1, whole, 0), (2, whole, 1), (3, whole, 2)]

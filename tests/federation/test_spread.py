@@ -6,32 +6,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from pkgllm.federation.spread import ReadArray, Spread, UpdateSpread, update_spread
-
-Sent = dict[str, NDArray[np.float32]]
+from pkgllm.federation.spread import Spread, UpdateSpread, update_spread
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 tiny = st.integers(-9, 9).map(lambda n: n * 2.0**-149)
 """The smallest subnormal numbers of single precision."""
 
 
-def array(values: Sequence[float]) -> NDArray[np.float32]:
-    return np.array(values, np.float32)
-
-
-def readers(clients: Sequence[Sent]) -> list[ReadArray]:
-    return [client.__getitem__ for client in clients]
-
-
 def spread(clients: Sequence[Sequence[float]], start: Sequence[float]) -> UpdateSpread:
     """Cut every vector into two keys, so that sums go over more than one."""
     cut = len(start) // 2
     before = {"a": torch.tensor(start[:cut]), "b": torch.tensor(start[cut:])}
-    return update_spread(
-        before, readers([{"a": array(c[:cut]), "b": array(c[cut:])} for c in clients])
-    )
+    sent = [{"a": torch.tensor(c[:cut]), "b": torch.tensor(c[cut:])} for c in clients]
+    return update_spread(before, sent)
 
 
 def test_lengths_and_cosines_by_hand() -> None:
@@ -94,8 +82,8 @@ def test_equals_the_formula_in_longer_precision(
 
 
 def test_the_order_of_the_keys_of_a_client_changes_nothing() -> None:
-    generator = np.random.default_rng(3)
-    clients = [{k: generator.normal(size=7).astype(np.float32) for k in "ab"} for _ in range(3)]
+    generator = torch.Generator().manual_seed(3)
+    clients = [{k: torch.randn(7, generator=generator) for k in "ab"} for _ in range(3)]
     turned = [dict(reversed(client.items())) for client in clients]
     before = {key: torch.zeros(7) for key in "ab"}
-    assert update_spread(before, readers(clients)) == update_spread(before, readers(turned))
+    assert update_spread(before, clients) == update_spread(before, turned)

@@ -11,7 +11,7 @@ from pkgllm.config.schema import kind_of
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What takes long to import is there before the process that will be killed begins.
-_CONTEXT.set_forkserver_preload(["pkgllm.pipeline.train", "pkgllm.federation.flower.server_app"])
+_CONTEXT.set_forkserver_preload(["pkgllm.pipeline.train", "pkgllm.federation.flower.transport"])
 
 
 def run_until_killed(

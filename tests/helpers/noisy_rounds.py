@@ -1,16 +1,12 @@
 """Clients, an adapter of many values, and what tells whether noise has its standard deviation."""
 
 import math
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import chi2  # type: ignore[import-untyped]
 
-from pkgllm.federation.algorithms.client_controls import ClientControls
-from pkgllm.federation.algorithms.strategies import StrategyName
-from pkgllm.federation.control_store import ControlStore
+from pkgllm.federation.algorithms import ALGORITHMS
 from pkgllm.lm.adapter import AdapterState
 
 CLIENTS = {f"p{index:02}": float(index) for index in range(20)}
@@ -19,15 +15,7 @@ SIZE = (60, 50)
 KEYS = ("layer.lora_A", "layer.lora_B")
 NUM_VALUES = len(KEYS) * math.prod(SIZE)
 
-STRATEGIES: dict[StrategyName, dict[str, float]] = {
-    "fedavg": {},
-    "fedprox": {"proximal_mu": 0.1},
-    "scaffold": {"server_learning_rate": 1.0},
-    "fedavgm": {"server_learning_rate": 0.1, "server_momentum": 0.9},
-    "fedadagrad": {"server_learning_rate": 1e-3, "tau": 1e-3},
-    "fedyogi": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
-    "fedadam": {"server_learning_rate": 1e-3, "tau": 1e-3, "beta_1": 0.9, "beta_2": 0.99},
-}
+TAKING_MEANS = [algorithm() for algorithm in ALGORITHMS.own() if algorithm.linear]
 
 
 def big_adapter(value: float = 0.0) -> AdapterState:
@@ -49,8 +37,3 @@ def fits(residuals: np.ndarray, std: float) -> bool:
 def clipped(client: str, clip_norm: float) -> float:
     """Each value of a client's update: a tenth of the way to its point, or the clip norm."""
     return min(0.1 * CLIENTS[client], clip_norm / math.sqrt(NUM_VALUES))
-
-
-def scaffold_controls(path: Path, clients: Iterable[str]) -> ClientControls:
-    """Control variates of clients that take one step, in a file."""
-    return ClientControls(ControlStore(path, list(clients), big_adapter()), local_steps=1)

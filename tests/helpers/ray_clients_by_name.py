@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.quadratic_clients import SECRET, QuadraticClients, adapter_at
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.clients import LocalClients
 from pkgllm.federation.flower.ray.clients import ActorClients
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
@@ -52,21 +54,20 @@ class MakeNamed:
         (self.notes / f"built-{os.getpid()}").touch()
         # In any order: a partition is a position in the sorted order.
         clients = tuple(client for client, _ in reversed(self.targets))
-        return ActorClients(NamedClients(dict(self.targets), self.notes), clients)
+        trainer = NamedClients(dict(self.targets), self.notes)
+        return ActorClients(LocalClients(trainer, FedAvg()), clients)
 
 
 def run_named(
     targets: Mapping[str, float], notes: Path, *, building_fails: bool = False, **changes: Any
 ) -> AdapterState:
     """Run two rounds of all of them on Ray."""
-    from pkgllm.federation.algorithms.strategies import make_strategy
     from pkgllm.federation.flower.ray.runtime import RayResources, run_on_ray
-    from pkgllm.federation.flower.server_app import make_server_app
     from pkgllm.federation.rounds import Rounds
 
     resources = changes.pop("resources", RayResources(cpus=2))
     server: dict[str, Any] = {
-        "strategy": make_strategy("fedavg"),
+        "algorithm": FedAvg(),
         "initial": adapter_at(0.0),
         "num_rounds": 2,
         "cohort_size": len(targets),
@@ -75,16 +76,10 @@ def run_named(
         "timeout": 300.0,
     }
     return run_on_ray(
-        make_server_app(
-            Rounds(
-                **(server | changes),
-            )
-        ),
+        Rounds(**(server | changes)),
         MakeNamed(tuple(targets.items()), notes, building_fails),
         num_clients=len(targets),
         resources=resources,
-        weighting="uniform",
-        report_private_metrics=False,
         log=notes / "clients.log",
     )
 

@@ -77,11 +77,11 @@ main()
 # A server that is killed when the answers of a round have come, and nothing is made of them.
 FALLING_SERVER = """
 import os, signal, sys
-from pkgllm.federation.flower.deployment.retrying_grid import PatientGrid
+from pkgllm.federation.flower.deployment.retrying_grid import RetryingGrid
 
 last_round = int(sys.argv.pop(1))
 rounds = 0
-send_and_receive = PatientGrid.send_and_receive
+send_and_receive = RetryingGrid.send_and_receive
 
 def fall(self, messages, **named):
     global rounds
@@ -91,7 +91,7 @@ def fall(self, messages, **named):
         os.kill(os.getpid(), signal.SIGKILL)
     return replies
 
-PatientGrid.send_and_receive = fall
+RetryingGrid.send_and_receive = fall
 from pkgllm.cli.app import main
 main()
 """

@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.config_loader import get_federation_manager, get_objectstore_linkstate_factories
 from flwr.superlink.grid import InMemoryGrid
 
-from pkgllm.federation.flower.deployment.retrying_grid import Node, PatientGrid
+from pkgllm.federation.flower.deployment.retrying_grid import Node, RetryingGrid
 from pkgllm.federation.flower.deployment.superlink import connected_nodes
 from pkgllm.federation.flower.internals import become_server
 from pkgllm.federation.flower.records import ARRAYS, METRICS, WEIGHT, to_record
@@ -37,7 +37,7 @@ class SuperLinkState:
         self._script: list[Sequence[Callable[[], object]]] = []
         self.given: list[tuple[str, int]] = []
         """Which client was given which node's message."""
-        self.grid = PatientGrid(self.flower_grid, self._look, poll_seconds=0.01)
+        self.grid = RetryingGrid(self.flower_grid, self._look, poll_seconds=0.01)
 
     def _look(self) -> tuple[Node, ...]:
         for event in self._script.pop(0) if self._script else ():
@@ -96,7 +96,7 @@ class SuperLinkState:
                 self.answer(client, message)
 
     def ask(self, *clients: str, timeout: float = 5.0) -> list[Message]:
-        """Ask clients one thing, through the patient grid."""
+        """Ask clients one thing, through the retrying grid."""
         first_ids = [self.node_ids[client] for client in clients]
         messages = [
             self.grid.create_message(RecordDict(), "train", node_id, "1") for node_id in first_ids

@@ -73,8 +73,8 @@ def test_two_rounds_of_a_run(name: str, data: Path, tiny_base_folder: Path, tmp_
     rounds = read_metrics(tmp_path / "run")
     assert [each["failed"] for each in rounds] == [{}, {}]
     assert all(each["update_norm"] > 0 for each in rounds)
-    # Control variates are private and only training needs them.
-    assert not (tmp_path / "run" / "controls").exists()
+    # What clients keep is private and only training needs it.
+    assert not (tmp_path / "run" / "client_states").exists()
     assert load_config(str(tmp_path / "run" / "config.yaml")).mode.name == "federated"
     if name != "fedavg":
         plain = run(mode_of("fedavg"), "plain")

@@ -14,18 +14,18 @@ from scipy.stats import chi2  # type: ignore[import-untyped]
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import ConfigError, DataError, FederationError
-from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.algorithms.scaffold import Scaffold
+from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.internals import RUN_ID, become_server
 from pkgllm.federation.flower.records import (
     ARRAYS,
     CLIENT_ID,
-    CONFIG,
-    instruction_config,
+    instruction_content,
     to_adapter,
-    to_record,
 )
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.messages import Instruction
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
@@ -144,11 +144,13 @@ class Device:
 
     def answer(self, round_num: int = 1, counted: LocalNoise | None = COUNTED) -> Message:
         become_server()
-        content = RecordDict(
-            {
-                ARRAYS: to_record(self.initial),
-                CONFIG: instruction_config(round_num, 0.01, local_noise=counted),
-            }
+        content = instruction_content(
+            Instruction(
+                adapter=self.initial,
+                round_num=round_num,
+                learning_rate=0.01,
+                local_noise=counted,
+            )
         )
         context = Context(RUN_ID, 2, {CLIENT_ID: self.own.client}, RecordDict(), {})
         return self.app(Message(content, 2, "train"), context)
@@ -252,11 +254,11 @@ def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_pat
         app = own.make_app(Silent())
         seen: list[RoundRecord] = []
         policy = make_policy(own.config, load_base(own.config))
-        server = make_server_app(
+        run_rounds(
+            FlowerTransport(LocalGrid(app, ["00"])),
             Rounds(
-                strategy=make_strategy(
-                    "scaffold", {"server_learning_rate": 1.0}, clients=["00"], local_steps=1
-                ),
+                algorithm=Scaffold(),
+                local_steps=own.config.training.local_steps,
                 initial=start.adapter if start else adapter_state(policy),
                 num_rounds=last,
                 cohort_size=1,
@@ -265,10 +267,9 @@ def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_pat
                 timeout=60,
                 on_round=seen.append,
                 first_round=first,
-                strategy_state=start.strategy_state if start else None,
-            )
+                state=start.state if start else None,
+            ),
         )
-        run_in_process(server, app, ["00"])
         return seen[-1]
 
     shutil.copytree(folders / "00", tmp_path / "restarted")
@@ -277,10 +278,11 @@ def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_pat
     after = rounds(tmp_path / "restarted", 3, 3, before)
     for key, value in alive.adapter.items():
         assert torch.equal(after.adapter[key], value), key
-    for key, value in alive.strategy_state.items():
-        assert torch.equal(after.strategy_state[key], value), key
-    assert (tmp_path / "restarted" / "private" / "controls").stat().st_mode & 0o077 == 0
+    for key, value in alive.state.items():
+        assert torch.equal(after.state[key], value), key
+    states = tmp_path / "restarted" / "private" / "client_states"
+    assert states.stat().st_mode & 0o077 == 0
     # Without its control variate the client says so, instead of starting from another one.
-    (tmp_path / "restarted" / "private" / "controls").unlink()
+    shutil.rmtree(states)
     with pytest.raises(FederationError, match="0 did; failed are 00"):
         rounds(tmp_path / "restarted", 3, 3, before)

@@ -10,9 +10,10 @@ import pytest
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import ExamplePrivacy
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
-from pkgllm.federation.algorithms.strategies import make_strategy
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import adapter_state
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.deployment.client_folder import ClientFolder
@@ -176,19 +177,20 @@ def rounds(folder: Path) -> list[RoundRecord]:
     """Train with one client, which begins a new life, until its budget is spent."""
     own = ClientFolder(folder)
     seen: list[RoundRecord] = []
-    server = make_server_app(
+    initial = adapter_state(make_policy(own.config, load_base(own.config)))
+    run_rounds(
+        FlowerTransport(LocalGrid(own.make_app(Silent()), ["00"])),
         Rounds(
-            strategy=make_strategy("fedavg"),
-            initial=adapter_state(make_policy(own.config, load_base(own.config))),
+            algorithm=FedAvg(),
+            initial=initial,
             num_rounds=4,
             cohort_size=1,
             seed=0,
             learning_rate=lambda round_num: 0.1,
             timeout=60,
             on_round=seen.append,
-        )
+        ),
     )
-    run_in_process(server, own.make_app(Silent()), ["00"])
     return seen
 
 

@@ -9,19 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, Message, MessageType, RecordDict
+from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from helpers.command_line import RunCommand
 from helpers.private_things import found_in, private_texts
 from helpers.tiny_corpus import FILMS, tiny_experiment
 from pkgllm.config.schema import Experiment
-from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.algorithms.fedavg import FedAvg
 from pkgllm.federation.flower.grid import LocalGrid
-from pkgllm.federation.flower.internals import RUN_ID, SUPERLINK_NODE_ID
 from pkgllm.federation.flower.records import ARRAYS, CLIENT_ID, num_bytes, to_adapter
-from pkgllm.federation.flower.server_app import make_server_app
-from pkgllm.federation.rounds import Rounds
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.rounds import Rounds, run_rounds
 from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.pipeline.build import make_policy
@@ -130,9 +129,10 @@ def train_round(devices: Devices, start: AdapterState, number: int) -> Round:
     messages: list[Message] = []
     clients = sorted(devices.apps)
     grid = LocalGrid(devices, clients, on_message=messages.append)
-    server = make_server_app(
+    adapter = run_rounds(
+        FlowerTransport(grid),
         Rounds(
-            strategy=make_strategy("fedavg", {}, clients=clients, local_steps=1),
+            algorithm=FedAvg(),
             initial=start,
             num_rounds=number,
             cohort_size=len(clients),
@@ -140,11 +140,9 @@ def train_round(devices: Devices, start: AdapterState, number: int) -> Round:
             learning_rate=lambda round_num: 0.02,
             timeout=600,
             first_round=number,
-        )
+        ),
     )
-    context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
-    server(grid, context)
-    return Round(messages, to_adapter(context.state.array_records[ARRAYS]), grid.node_ids)
+    return Round(messages, adapter, grid.node_ids)
 
 
 def liked_in(groups: Sequence[Group]) -> set[str]:

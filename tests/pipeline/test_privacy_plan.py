@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PrivacyError
-from pkgllm.federation.rounds import sample_cohort
+from pkgllm.federation.cohort import sample_cohort
 from pkgllm.pipeline.privacy.plan import (
     check_privacy,
     plan_privacy,

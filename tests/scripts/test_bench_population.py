@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pkgllm.federation.rounds import sample_cohort
+from pkgllm.federation.cohort import sample_cohort
 from pkgllm.objectives.kto import Kto
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.batches import branches_of, draw_batches

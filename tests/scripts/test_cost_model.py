@@ -19,7 +19,7 @@ from torch.utils.flop_counter import (
 
 from helpers.tiny_decoders import tiny_decoder
 from pkgllm.config.schema import Adapter
-from pkgllm.federation.rounds import sample_cohort
+from pkgllm.federation.cohort import sample_cohort
 from pkgllm.lm import projection
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model

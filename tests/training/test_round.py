@@ -19,7 +19,7 @@ from helpers.tiny_cohorts import (
     some_steps,
 )
 from helpers.tiny_groups import a_policy
-from pkgllm.federation.flower.records import Weighting
+from pkgllm.federation.clients import Weighting
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.lm.base_model import load_base_model

@@ -1,13 +1,26 @@
-"""Local noise on the clients' side: an update is clipped and noised before it is a message."""
+"""Local noise on the clients' side: an update is clipped and noised before it is a message.
 
+A server asks again where an answer was lost: a SuperNode died, or the server did and does the round
+again. Fresh noise on the same update would be a second release, of which the server's ledger knows
+nothing if the first answer was seen on its way. So a client may keep its last share. It is sent
+again only to an instruction that is the same to the bit, adapter included: the same noise on
+another update would give away how the two differ.
+"""
+
+import hashlib
 from collections.abc import Callable, Collection
 
+import torch
+
 from pkgllm.errors import FederationError
-from pkgllm.federation.flower.records import Instruction
-from pkgllm.federation.share_store import ShareStore
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.messages import Instruction
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise, noise_share
 from pkgllm.privacy.noise import NoiseSource
+
+_ASKED = "asked"
+"""Beside the share: the digest of the instruction that it answers."""
 
 
 class ClientNoise:
@@ -21,7 +34,7 @@ class ClientNoise:
         trained: Keys of the tensors that are trained; of the others nothing is sent.
         charge: Writes a client's release down before it is made, where clients keep a ledger;
             raises where it cannot.
-        store: Keeps the last share, where a server may ask again for what it has been sent.
+        shares: Keeps the last share, where a server may ask again for what it has been sent.
     """
 
     def __init__(
@@ -31,13 +44,13 @@ class ClientNoise:
         source: NoiseSource,
         trained: Collection[str],
         charge: Callable[[str, int], None] = lambda client, round_num: None,
-        store: ShareStore | None = None,
+        shares: ClientStates | None = None,
     ) -> None:
         self._settings = settings
         self._source = source
         self._trained = trained
         self._charge = charge
-        self._store = store
+        self._shares = shares
 
     def check(self, asked: Instruction) -> None:
         """Refuse before training what the server would not account for as it is made.
@@ -59,8 +72,11 @@ class ClientNoise:
             client: Whose.
             asked: What the client received.
             trained: The adapter after its local steps.
+
+        Raises:
+            RunError: If the share before cannot be read, or the new one cannot be kept.
         """
-        kept = self._store.read(asked) if self._store else None
+        kept = self._kept(client, asked)
         if kept is not None:
             return kept
         self._charge(client, asked.round_num)
@@ -71,6 +87,27 @@ class ClientNoise:
             self._source.generator("share", client, asked.round_num),
             trained=self._trained,
         )
-        if self._store:
-            self._store.write(asked, share)
+        if self._shares:
+            state = {**share, _ASKED: _digest(asked)}
+            self._shares.write(client, state, round_num=asked.round_num, accepted_round=0)
         return share
+
+    def _kept(self, client: str, asked: Instruction) -> AdapterState | None:
+        """Return the share that was made for the same instruction; None where there is none."""
+        if not self._shares or asked.round_num not in self._shares.rounds(client):
+            return None
+        state = self._shares.read(client, asked.round_num)
+        same = torch.equal(state.pop(_ASKED), _digest(asked))
+        return dict(sorted(state.items())) if same else None
+
+
+def _digest(asked: Instruction) -> torch.Tensor:
+    digest = hashlib.sha256()
+    for name, tensors in sorted({"": asked.adapter, **asked.broadcast.tensors}.items()):
+        for key, tensor in tensors.items():
+            digest.update(f"{name} {key} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+    numbers = sorted(asked.broadcast.numbers.items())
+    scalars = asked.round_num, asked.learning_rate, asked.kl_baseline, asked.accepted_round
+    digest.update(repr((numbers, scalars, asked.local_noise)).encode())
+    return torch.frombuffer(bytearray(digest.digest()), dtype=torch.uint8)

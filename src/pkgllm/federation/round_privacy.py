@@ -1,13 +1,8 @@
 """Where privacy has its say in a round: who is drawn, whether it may be, what is aggregated."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from flwr.app import Message, MetricRecord, RecordDict
-from torch import Tensor
-
-from pkgllm.federation.flower.internals import SUPERLINK_NODE_ID
-from pkgllm.federation.flower.records import ARRAYS, METRICS, WEIGHT, to_adapter, to_record
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
@@ -37,14 +32,14 @@ class RoundPrivacy(Protocol):
         ...
 
     def release(
-        self, round_num: int, before: AdapterState, updates: Sequence[Message]
-    ) -> Message | None:
-        """Return the one update that may be aggregated; None where each of them may be.
+        self, round_num: int, before: AdapterState, updates: Sequence[AdapterState]
+    ) -> AdapterState | None:
+        """Return the one adapter that may be aggregated; None where each update may be.
 
         Args:
             round_num: The round.
             before: What the cohort received.
-            updates: What came back and can be read.
+            updates: The adapters that came back and can be used.
         """
         ...
 
@@ -111,13 +106,14 @@ class ClientLevelRounds:
     def begin(self, round_num: int, cohort: Sequence[str]) -> None:
         """Do nothing yet: the sum is what is charged."""
 
-    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> Message:
+    def release(
+        self, round_num: int, before: AdapterState, updates: Sequence[AdapterState]
+    ) -> AdapterState:
         """Charge the round, then clip, sum, noise, and divide by the expected cohort."""
         self._charge(round_num, self._mechanism)
-        adapters = (to_adapter(message.content.array_records[ARRAYS]) for message in updates)
         mean = privatise_updates(
             before,
-            adapters,
+            updates,
             GaussianSettings(
                 self._clip.clip_norm, self._update_noise_multiplier, self._expected_cohort
             ),
@@ -131,7 +127,7 @@ class ClientLevelRounds:
                 expected_cohort=self._expected_cohort,
                 noise=self._noise.generator("count", round_num),
             )
-        return _as_update(mean.adapter)
+        return mean.adapter
 
 
 class LocalNoiseRounds:
@@ -175,21 +171,20 @@ class LocalNoiseRounds:
         self._charge(round_num, cohort)
         return self._settings
 
-    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> Message:
+    def release(
+        self, round_num: int, before: AdapterState, updates: Sequence[AdapterState]
+    ) -> AdapterState:
         """Sum the shares and divide by the expected cohort.
 
         Raises:
             FederationError: If too few came to make up the noise.
         """
-        adapters = (to_adapter(message.content.array_records[ARRAYS]) for message in updates)
-        return _as_update(
-            sum_shares(
-                before,
-                adapters,
-                expected_cohort=self._expected_cohort,
-                min_shares=self._settings.min_shares,
-                trained=self._trained,
-            )
+        return sum_shares(
+            before,
+            updates,
+            expected_cohort=self._expected_cohort,
+            min_shares=self._settings.min_shares,
+            trained=self._trained,
         )
 
 
@@ -223,10 +218,7 @@ class ExampleLevelRounds:
         if self._charge is not None:
             self._charge(round_num, cohort)
 
-    def release(self, round_num: int, before: AdapterState, updates: Sequence[Message]) -> None:
+    def release(
+        self, round_num: int, before: AdapterState, updates: Sequence[AdapterState]
+    ) -> None:
         """Let the updates pass, which were private when they left the clients."""
-
-
-def _as_update(adapter: Mapping[str, Tensor]) -> Message:
-    content = RecordDict({ARRAYS: to_record(adapter), METRICS: MetricRecord({WEIGHT: 1.0})})
-    return Message(content, SUPERLINK_NODE_ID, "train")

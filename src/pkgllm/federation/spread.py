@@ -4,18 +4,14 @@ The server computes both from the updates that it received anyway, so nothing mo
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 _BLOCK = 1 << 12
 """Values of a key that are taken at once; of a cohort they fit into a processor's cache."""
-
-ReadArray = Callable[[str], NDArray[np.float32]]
-"""Decodes the array of a key of one client's adapter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +41,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class UpdateSpread:
-    """The spread of a cohort's updates; whose a smallest or largest value is, it does not tell."""
+    """The spread of a cohort's updates; not whose the smallest and largest values are."""
 
     norms: Spread
     """Of the Euclidean lengths."""
@@ -53,33 +49,35 @@ class UpdateSpread:
     """Of the cosine of each update to the mean update."""
 
 
-def update_spread(before: Mapping[str, Tensor], clients: Sequence[ReadArray]) -> UpdateSpread:
+def update_spread(
+    before: Mapping[str, Tensor], clients: Sequence[Mapping[str, Tensor]]
+) -> UpdateSpread:
     r"""Return how long the updates of a cohort are and how far they agree.
 
     With :math:`u_i` what client :math:`i` changed and :math:`m = \frac{1}{n} \sum_i u_i`, the plain
     mean, the cosine is :math:`u_i \cdot m / (\lVert u_i \rVert \lVert m \rVert)`. An update of
     length zero has no direction, so its client has no cosine, and nobody has one where the mean is
     zero. Sums are in double precision, which holds the square of every single-precision number,
-    subnormal ones too. One key of all clients is in memory at a time.
+    subnormal ones too.
 
     Args:
         before: The adapter that the cohort received.
-        clients: Reads what each client sent, in order of client id: finite float32 arrays of the
-            shapes in ``before``.
+        clients: What each client sent, in order of client id: finite float32 tensors of the shapes
+            in ``before``.
 
     Example:
         >>> import torch
         >>> start = {"a": torch.zeros(2)}
-        >>> sent = [np.array([3.0, 0.0], np.float32), np.array([0.0, 3.0], np.float32)]
-        >>> found = update_spread(start, [lambda key, array=array: array for array in sent])
-        >>> found.norms.mean, round(found.cosines.mean, 4)
+        >>> sent = [{"a": torch.tensor([3.0, 0.0])}, {"a": torch.tensor([0.0, 3.0])}]
+        >>> spread = update_spread(start, sent)
+        >>> spread.norms.mean, round(spread.cosines.mean, 4)
         (3.0, 0.7071)
     """
     squares, products = np.zeros(len(clients)), np.zeros(len(clients))
     mean_square = 0.0
     for key, tensor in before.items():
         start = tensor.numpy().reshape(-1)
-        sent = [read(key).reshape(-1) for read in clients]
+        sent = [client[key].numpy().reshape(-1) for client in clients]
         for begin in range(0, start.size if clients else 0, _BLOCK):
             part = slice(begin, begin + _BLOCK)
             updates = np.array([array[part] for array in sent], np.float64) - start[part]

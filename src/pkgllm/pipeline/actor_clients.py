@@ -13,7 +13,7 @@ from pkgllm.federation.flower.ray.clients import ActorClients
 from pkgllm.federation.flower.ray.runtime import RayResources
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import make_policy
-from pkgllm.pipeline.client_state import make_controls
+from pkgllm.pipeline.local_clients import make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
 from pkgllm.pipeline.privacy.run import LEDGER, RunPrivacy, noise_source
 from pkgllm.pipeline.trainers import GPU_SHARE, ExampleRelease, make_trainer
@@ -108,12 +108,12 @@ class ActorClientsFactory:
             local_steps=config.training.local_steps,
             release=self._release(config),
         )
-        clients = tuple(sorted(groups))
-        controls = make_controls(config, policy, clients, self.config.parent)
         source = noise_source(config, insecure_fixed_noise=self.insecure_fixed_noise)
         charged = ChargedBefore(self.config.parent / LEDGER)
         noise = make_noise(config, policy, self.noise_multiplier, source, charged=charged)
-        return ActorClients(trainer, clients, controls, noise)
+        assert isinstance(config.mode, schema.Federated), "only federated runs have actors"
+        clients = make_clients(config, config.mode, trainer, self.config.parent, noise)
+        return ActorClients(clients, tuple(groups))
 
     def _release(self, config: schema.Experiment) -> ExampleRelease | None:
         """Return how an actor draws noise, and sees that the run's process has charged for it."""

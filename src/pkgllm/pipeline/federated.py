@@ -2,131 +2,106 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from pkgllm.config import schema
-from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.aggregation import AGGREGATIONS
 from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.server_app import make_server_app, run_in_process
+from pkgllm.federation.flower.grid import LocalGrid
+from pkgllm.federation.flower.transport import FlowerTransport
 from pkgllm.federation.round_privacy import (
     ClientLevelRounds,
     ExampleLevelRounds,
     LocalNoiseRounds,
     RoundPrivacy,
 )
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState, trained_keys
 from pkgllm.pipeline.actor_clients import actor_clients, ray_resources
-from pkgllm.pipeline.client_state import make_controls
+from pkgllm.pipeline.local_clients import algorithm_of, make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
 from pkgllm.pipeline.privacy.run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, Training, detail
 from pkgllm.privacy.ledger import RUN
 from pkgllm.progress import Advance
 
-if TYPE_CHECKING:
-    from flwr.serverapp import ServerApp
-
 
 def train_federated(training: Training, mode: schema.Federated) -> None:
     """Train round by round, and leave metrics, checkpoints and the adapter in the run folder."""
     clients = sorted(training.groups)
-    run_clients = _in_actors if mode.runtime.name == "ray" else _in_this_process
+    run = _in_actors if mode.runtime.name == "ray" else _in_this_process
     with training.progress.track("rounds", mode.rounds) as advance:
         for _ in range(training.done):
             advance()
-        app = federated_server(training, mode, clients, advance)
-        trained = run_clients(training, mode, app, clients)
+        trained = run(training, mode, rounds_of(training, mode, clients, advance))
     training.keep(trained)
 
 
-def federated_server(
+def rounds_of(
     training: Training, mode: schema.Federated, clients: Sequence[str], advance: Advance
-) -> "ServerApp":
-    """Return the server of a run, which goes on from the run's checkpoint.
+) -> Rounds:
+    """Return the rounds of a run, which goes on from its checkpoint.
 
     Args:
         training: The run.
         mode: How clients are drawn and their updates aggregated.
         clients: Ids of all training clients.
-        advance: Told of each round.
+        advance: Called after each round.
     """
-    config = training.config
     privacy = round_privacy(training, mode)
 
     def on_round(record: RoundRecord) -> None:
-        _tell(training, record)
+        _write_down(training, record)
         advance(detail(record.metrics.get("loss"), record.update_norm))
-        sections = {ADAPTER: record.adapter, STRATEGY: record.strategy_state}
+        sections = {ADAPTER: record.adapter, STRATEGY: record.state}
         if training.privacy is not None:
             clip_norm = privacy.clip_norm if isinstance(privacy, ClientLevelRounds) else None
             sections[PRIVACY] = training.privacy.section(clip_norm)
         training.checkpoint(record.round_num, sections, last=record.round_num == mode.rounds)
 
-    return make_server_app(
-        Rounds(
-            strategy=make_strategy(
-                mode.strategy.name,
-                mode.strategy.model_dump(exclude={"name"}),
-                aggregation=mode.aggregation,
-                clients=clients,
-                local_steps=config.training.local_steps,
-            ),
-            initial=training.state(),
-            num_rounds=mode.rounds,
-            cohort_size=mode.cohort_size,
-            seed=config.seed,
-            learning_rate=training.learning_rate,
-            timeout=mode.round_timeout,
-            min_updates=mode.min_updates,
-            on_round=on_round,
-            first_round=training.done + 1,
-            strategy_state=training.start.section(STRATEGY) if training.start else None,
-            privacy=privacy,
-            kl_baseline=training.kl_baseline,
-            # What a run promises is computed from all of them, so they are whom cohorts are of.
-            clients=clients if privacy is not None else None,
-        )
+    return Rounds(
+        algorithm=algorithm_of(mode),
+        aggregate=AGGREGATIONS[mode.aggregation],
+        initial=training.state(),
+        num_rounds=mode.rounds,
+        cohort_size=mode.cohort_size,
+        seed=training.config.seed,
+        learning_rate=training.learning_rate,
+        local_steps=training.config.training.local_steps,
+        timeout=mode.round_timeout,
+        min_updates=mode.min_updates,
+        on_round=on_round,
+        first_round=training.done + 1,
+        state=training.start.section(STRATEGY) if training.start else None,
+        privacy=privacy,
+        kl_baseline=training.kl_baseline,
+        clients=clients,
     )
 
 
-def _in_this_process(
-    training: Training, mode: schema.Federated, app: "ServerApp", clients: Sequence[str]
-) -> AdapterState:
-    steps = training.config.training.local_steps
-    promised = training.privacy
-    cohort_app = CohortApp(
-        training.trainer(training.groups, local_steps=steps),
-        weighting=mode.weighting,
-        report_private_metrics=training.config.privacy.report_private_metrics,
-        controls=make_controls(training.config, training.policy, clients, training.run.path),
-        noise=make_noise(
-            training.config, training.policy, promised.noise_multiplier, promised.noise
-        )
-        if promised
-        else None,
-    )
-    return run_in_process(app, cohort_app, clients)
+def _in_this_process(training: Training, mode: schema.Federated, rounds: Rounds) -> AdapterState:
+    config, privacy = training.config, training.privacy
+    noise = None
+    if privacy:
+        noise = make_noise(config, training.policy, privacy.noise_multiplier, privacy.noise)
+    trainer = training.trainer(training.groups, local_steps=config.training.local_steps)
+    app = CohortApp(make_clients(config, mode, trainer, training.run.path, noise))
+    return run_rounds(FlowerTransport(LocalGrid(app, sorted(training.groups))), rounds)
 
 
-def _in_actors(
-    training: Training, mode: schema.Federated, app: "ServerApp", clients: Sequence[str]
-) -> AdapterState:
+def _in_actors(training: Training, mode: schema.Federated, rounds: Rounds) -> AdapterState:
     from pkgllm.federation.flower.ray.runtime import run_on_ray
 
     assert isinstance(mode.runtime, schema.RayRuntime)
     return run_on_ray(
-        app,
+        rounds,
         actor_clients(training.run, training.groups, mode.runtime, training.privacy),
-        num_clients=len(clients),
+        num_clients=len(training.groups),
         resources=ray_resources(mode.runtime),
-        weighting=mode.weighting,
-        report_private_metrics=training.config.privacy.report_private_metrics,
         log=training.run.path.resolve() / "clients.log",
     )
 
 
-def _tell(training: Training, record: RoundRecord) -> None:
+def _write_down(training: Training, record: RoundRecord) -> None:
     metrics: dict[str, object] = {
         "learning_rate": training.learning_rate(record.round_num),
         **record.metrics,

@@ -1,6 +1,7 @@
 """What the commands do: train, go on with a run, build the data."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,6 @@ from pkgllm.pipeline.build import (
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.client_state import CONTROLS
 from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
 from pkgllm.pipeline.deployment.server import is_deployed
 from pkgllm.pipeline.deployment.setup import graph_file
@@ -46,6 +46,7 @@ from pkgllm.pipeline.evaluation.ranking import (
 )
 from pkgllm.pipeline.evaluation.scorers import Ranked
 from pkgllm.pipeline.evaluation.validation import check_observation
+from pkgllm.pipeline.local_clients import STATES
 from pkgllm.pipeline.modes import check_cohort, check_runtime, train_policy
 from pkgllm.pipeline.partition import LAYOUT, lay_out_groups, layout_notes
 from pkgllm.pipeline.privacy.plan import check_privacy
@@ -276,9 +277,10 @@ def _go_on(
             job.config, job.policy, job.base, groups, traces, kl_baseline=baseline
         ) as training:
             train_policy(training)
-    for private in (GROUPS, REFERENCE, CONTROLS):
-        # What only training needs; nobody's examples are left lying about.
+    # What only training needs; nobody's examples are left lying about.
+    for private in (GROUPS, REFERENCE):
         (run.path / private).unlink(missing_ok=True)
+    shutil.rmtree(run.path / STATES, ignore_errors=True)
     task = language_model_task(
         job.config,
         job.ranked,

@@ -10,52 +10,58 @@ adapters in single precision, as a difference of squares; between adapters that 
 step that is mostly rounding, and it takes one more copy of every adapter.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid, strategy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pkgllm.federation.algorithms.resumable import WHOLE_COHORT, ResumableStrategy
-from pkgllm.federation.flower.records import ARRAYS
+from pkgllm.bounds import NotNegative
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.messages import Update
+from pkgllm.registry import RunSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pkgllm.lm.adapter import AdapterState
 
 _CHUNK = 1 << 16
 """Values of each client that are compared at once."""
 
 
-class Krum(strategy.FedAvg, ResumableStrategy):
-    """Selects one update.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Krum(Algorithm):
+    """The one update that is closest to the others (Blanchard et al. 2017). Needs equal weights."""
 
-    Args:
-        num_malicious: Updates of a cohort that may be anything; the promise needs a cohort of at
-            least ``2 * num_malicious + 3``.
-    """
+    citation: ClassVar[str] = "Blanchard et al. 2017, arXiv:1703.02757, section 4"
+    linear: ClassVar[bool] = False
+    equal_weights: ClassVar[bool] = True
+    compares_values: ClassVar[bool] = True
 
-    def __init__(self, *, num_malicious: int) -> None:
-        super().__init__(**WHOLE_COHORT)
-        self.num_malicious = num_malicious
-        self._sent = ArrayRecord()
+    name: Literal["krum"] = "krum"
+    num_malicious: NotNegative
+    """Clients of a cohort that may send anything; ``mode.cohort_size`` must be at least twice as
+    many and 3 more."""
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Address the cohort, and remember what it is sent."""
-        self._sent = arrays
-        return super().configure_train(server_round, arrays, config, grid)
+    def aggregate(self, updates: Sequence[Update], adapter: AdapterState) -> AdapterState:
+        """Return the selected update; its distances to others are those of steps."""
+        distances = squared_distances([update.adapter for update in updates], adapter)
+        return updates[closest_to_most(distances, self.num_malicious)].adapter
 
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the selected update, and its metrics."""
-        valid, _ = self._check_and_log_replies(replies, is_train=True)
-        if not valid:
-            return None, None
-        updates = [message.content.array_records[ARRAYS] for message in valid]
-        chosen = closest_to_most(squared_distances(updates, self._sent), self.num_malicious)
-        return super().aggregate_train(server_round, [valid[chosen]])
+    def problems(self, run: RunSettings) -> Iterator[str]:
+        """Yield a cohort that is too small for the number of malicious clients."""
+        yield from Algorithm.problems(self, run)
+        least = 2 * self.num_malicious + 3
+        if run.mode.cohort_size < least:
+            yield (
+                "mode.strategy krum needs a mode.cohort_size of at least 2 * num_malicious + 3 = "
+                f"{least}, got {run.mode.cohort_size}; raise it, or lower "
+                "mode.strategy.num_malicious"
+            )
 
 
-def squared_distances(updates: Sequence[ArrayRecord], sent: ArrayRecord) -> np.ndarray:
+def squared_distances(updates: Sequence[AdapterState], sent: AdapterState) -> Tensor:
     """Return the squared distances between updates. Shape ``(updates, updates)``, float64.
 
     Args:
@@ -63,29 +69,30 @@ def squared_distances(updates: Sequence[ArrayRecord], sent: ArrayRecord) -> np.n
         sent: The adapter from which they started; what they have in common is left out, so that
             it cannot round the differences away.
     """
-    products = np.zeros((len(updates), len(updates)))
-    for key in sent:
-        start = sent[key].numpy().ravel()
-        values = [update[key].numpy().ravel() for update in updates]
-        for begin in range(0, start.size, _CHUNK):
+    import torch
+
+    products = torch.zeros(len(updates), len(updates), dtype=torch.float64)
+    for key, start in sent.items():
+        for begin in range(0, start.numel(), _CHUNK):
             part = slice(begin, begin + _CHUNK)
-            steps = np.stack([value[part] for value in values]).astype(np.float64) - start[part]
+            values = torch.stack([update[key].reshape(-1)[part] for update in updates])
+            steps = values.double() - start.reshape(-1)[part]
             products += steps @ steps.T
     norms = products.diagonal()
-    return np.maximum(norms[:, None] + norms - 2 * products, 0)
+    return (norms[:, None] + norms - 2 * products).clamp(min=0)
 
 
-def closest_to_most(distances: np.ndarray, num_malicious: int) -> int:
+def closest_to_most(distances: Tensor, num_malicious: int) -> int:
     """Return the index of the lowest score, the first of equals.
 
     Example:
-        >>> far = np.array([0.0, 1.0, 2.0, 90.0])
+        >>> import torch
+        >>> far = torch.tensor([0.0, 1.0, 2.0, 90.0])
         >>> closest_to_most((far[:, None] - far) ** 2, num_malicious=1)
         0
     """
     num_closest = max(1, len(distances) - num_malicious - 2)
-    others = distances.copy()
-    np.fill_diagonal(others, -1)
+    others = distances.clone().fill_diagonal_(-1)
     # Each update is its own closest, which does not count.
-    scores = np.sort(others, axis=1)[:, 1 : num_closest + 1].sum(axis=1)
-    return int(scores.argmin())
+    scores = others.sort(dim=1).values[:, 1 : num_closest + 1].sum(dim=1).tolist()
+    return scores.index(min(scores))

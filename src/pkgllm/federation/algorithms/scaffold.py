@@ -18,149 +18,91 @@ is known from what was sent anyway.
 Source: Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from __future__ import annotations
 
-import numpy as np
-from flwr.app import (
-    Array,
-    ArrayRecord,
-    ConfigRecord,
-    Message,
-    MessageType,
-    MetricRecord,
-    RecordDict,
-)
-from flwr.serverapp import Grid, strategy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pkgllm.federation.algorithms.resumable import (
-    WHOLE_COHORT,
-    ResumableStrategy,
-    StrategyState,
-    pack,
-    unpack,
-)
-from pkgllm.federation.flower.grid import CohortGrid
-from pkgllm.federation.flower.records import ACCEPTED_ROUND, ARRAYS, CONFIG, CONTROL
+from pkgllm.bounds import PositiveFloat
+from pkgllm.federation.algorithm import Algorithm, LocalTerms, RoundFacts
+from pkgllm.federation.messages import Broadcast, Instruction
+from pkgllm.registry import RunSettings
 
-_ACCEPTED = "accepted_rounds"
+if TYPE_CHECKING:
+    from pkgllm.federation.algorithm import State
+    from pkgllm.lm.adapter import AdapterState
+
+_CONTROL = "control"
 
 
-class Scaffold(strategy.FedAvg, ResumableStrategy):
-    r"""The server's side. Updates must have equal weights.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scaffold(Algorithm):
+    """Averaging of clients whose drift control variates correct (Karimireddy et al. 2020).
 
-    Args:
-        clients: Ids of all training clients.
-        local_steps: :math:`K`, of every client in every round.
-        server_learning_rate: :math:`\eta_g`.
+    Needs ``training.optimizer`` sgd, no weight decay and equal weights; sends twice as much down
+    as ``fedavg``, and as much up.
     """
 
-    def __init__(
-        self, *, clients: Sequence[str], local_steps: int, server_learning_rate: float
-    ) -> None:
-        super().__init__(**WHOLE_COHORT)
-        self._local_steps = local_steps
-        self._server_learning_rate = server_learning_rate
-        self._accepted = dict.fromkeys(sorted(clients), 0)
-        self._control: ArrayRecord | None = None
-        self._sent = ArrayRecord()
-        self._learning_rate = 0.0
-        self._cohort: Mapping[int, str] = {}
+    citation: ClassVar[str] = "Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1"
+    equal_weights: ClassVar[bool] = True
+    compares_values: ClassVar[bool] = True
+    client_state: ClassVar[bool] = True
+    sends: ClassVar[tuple[str, ...]] = (_CONTROL,)
 
-    @property
-    def accepted_rounds(self) -> Mapping[str, int]:
-        """The last round in which each client's update was averaged; 0 for none."""
-        return self._accepted
+    name: Literal["scaffold"] = "scaffold"
+    server_learning_rate: PositiveFloat = 1.0
+    """Factor of the mean step."""
 
-    @property
-    def control(self) -> ArrayRecord | None:
-        """The mean of all clients' control variates; None before the first round."""
-        return self._control
+    def init(self, adapter: AdapterState) -> State:
+        """Return :math:`c = 0` as ``control``."""
+        return {_CONTROL: {key: value.new_zeros(value.shape) for key, value in adapter.items()}}
 
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Send the adapter and the mean control variate, and each client its accepted round.
+    def broadcast(self, state: State) -> Broadcast:
+        """Return :math:`c`."""
+        return Broadcast(tensors={_CONTROL: dict(state[_CONTROL])})
 
-        Raises:
-            TypeError: If the grid does not know which client a node is.
-        """
-        if not isinstance(grid, CohortGrid):
-            raise TypeError(f"Scaffold needs a CohortGrid, got {type(grid).__name__}")
-        if self._control is None:
-            self._control = ArrayRecord(
-                {k: Array(np.zeros(tuple(v.shape), np.float32)) for k, v in arrays.items()}
-            )
-        self._sent, self._cohort = arrays, dict(grid.clients)
-        self._learning_rate = float(config["learning_rate"])  # type: ignore[arg-type]
-        return [
-            Message(
-                RecordDict(
-                    {
-                        ARRAYS: arrays,
-                        CONTROL: self._control,
-                        CONFIG: ConfigRecord(
-                            {**config, ACCEPTED_ROUND: self._accepted.get(client, 0)}
-                        ),
-                    }
-                ),
-                node_id,
-                MessageType.TRAIN,
-            )
-            for node_id, client in self._cohort.items()
-        ]
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+    def step(
+        self, state: State, adapter: AdapterState, mean: AdapterState, facts: RoundFacts
+    ) -> tuple[State, AdapterState]:
         """Take the server's step on the adapter and on the mean control variate."""
-        replies = list(replies)
-        mean, metrics = super().aggregate_train(server_round, replies)
-        if mean is None:
-            return None, metrics
-        accepted = [self._cohort[reply.metadata.src_node_id] for reply in replies]
-        return self._step(server_round, mean, accepted, len(accepted)), metrics
+        share = facts.cohort_size / facts.num_clients
+        per_step = 1 / (facts.local_steps * facts.learning_rate)
+        control, after = {}, {}
+        for key, before in adapter.items():
+            step, old = mean[key] - before, state[_CONTROL][key]
+            control[key] = old - share * (old + per_step * step)
+            after[key] = before + self.server_learning_rate * step
+        return {_CONTROL: control}, after
 
-    def aggregate_noisy_mean(
-        self, server_round: int, mean: Message, cohort: Sequence[str], expected_cohort: int
-    ) -> ArrayRecord | None:
-        """Take both steps from the noisy mean alone, as if the cohort had its expected size."""
-        arrays, _ = super().aggregate_train(server_round, [mean])
-        assert arrays is not None
-        return self._step(server_round, arrays, cohort, expected_cohort)
+    def terms(self, sent: Instruction, own: AdapterState) -> LocalTerms:
+        """Return :math:`c - c_i`, which is added to each gradient."""
+        control = sent.broadcast.tensors[_CONTROL]
+        return LocalTerms(correction={key: value - own[key] for key, value in control.items()})
 
-    def _step(
-        self, server_round: int, mean: ArrayRecord, accepted: Sequence[str], cohort_size: int
-    ) -> ArrayRecord:
-        assert self._control is not None
-        share = cohort_size / len(self._accepted)
-        per_step = 1 / (self._local_steps * self._learning_rate)
-        after: dict[str, Array] = {}
-        control: dict[str, Array] = {}
-        for key in list(mean):
-            before, old = self._sent[key].numpy(), self._control[key].numpy()
-            step = mean.pop(key).numpy() - before
-            control[key] = Array(np.asarray(old - share * (old + per_step * step)))
-            after[key] = Array(np.asarray(before + self._server_learning_rate * step))
-        self._control = ArrayRecord(control)
-        self._accepted.update(dict.fromkeys(accepted, server_round))
-        return ArrayRecord(after)
+    def renew(
+        self, sent: Instruction, own: AdapterState, trained: AdapterState, local_steps: int
+    ) -> AdapterState:
+        """Return :math:`c_i^+`."""
+        per_step = 1 / (local_steps * sent.learning_rate)
+        control = sent.broadcast.tensors[_CONTROL]
+        return {
+            key: (sent.adapter[key] - value) * per_step - (control[key] - own[key])
+            for key, value in trained.items()
+        }
 
-    def state_dict(self) -> StrategyState:
-        """Return :math:`c` as ``control``, and ``accepted_rounds`` in order of client id."""
-        state: StrategyState = {}
-        if self._control is not None:
-            state = pack(control={key: array.numpy() for key, array in self._control.items()})
-        return state | {_ACCEPTED: np.array(list(self._accepted.values()), np.int64)}
-
-    def load_state_dict(self, state: Mapping[str, np.ndarray], arrays: ArrayRecord) -> None:
-        """See :class:`~pkgllm.federation.algorithms.resumable.ResumableStrategy`."""
-        rounds = state.get(_ACCEPTED, np.zeros(0))
-        if rounds.shape != (len(self._accepted),):
-            raise ValueError(
-                f"the state must hold {_ACCEPTED} of {len(self._accepted)} clients, got "
-                f"{rounds.size}; resume with the same clients"
+    def problems(self, run: RunSettings) -> Iterator[str]:
+        """Yield what local training must be for control variates to be mean gradients."""
+        # Without arguments, super() does not work in a dataclass with slots.
+        yield from Algorithm.problems(self, run)
+        if run.training.optimizer != "sgd":
+            yield (
+                "mode.strategy scaffold takes a client's mean gradient from the length of its "
+                "steps, which holds for plain gradient descent only; set training.optimizer to "
+                f"sgd, and a training.learning_rate that fits it, got {run.training.optimizer}"
             )
-        rest = {name: value for name, value in state.items() if name != _ACCEPTED}
-        (mean,) = unpack(rest, ("control",), arrays)
-        self._control = ArrayRecord({k: Array(v) for k, v in mean.items()}) if mean else None
-        self._accepted = dict(zip(self._accepted, map(int, rounds), strict=True))
+        if run.training.weight_decay:
+            yield (
+                "mode.strategy scaffold would take weight decay for a gradient; set "
+                f"training.weight_decay to 0, got {run.training.weight_decay:g}"
+            )

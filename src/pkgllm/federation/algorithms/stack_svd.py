@@ -11,65 +11,55 @@ product of the stacked factors
 between; the product itself is never formed.
 """
 
-from collections.abc import Iterable, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord
 
-from pkgllm.federation.flower.records import ARRAYS, METRICS, WEIGHT
+from pkgllm.federation.messages import Update
 
-_FIRST, _SECOND = "lora_A", "lora_B"
+if TYPE_CHECKING:
+    from pkgllm.lm.adapter import AdapterState
 
-
-class StackSvd:
-    """Makes a strategy that averages take the mean of products; stands before its class."""
-
-    def aggregate_train(
-        self, server_round: int, replies: Iterable[Message]
-    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the mean adapter, and the weighted means of the metrics."""
-        valid, _ = self._check_and_log_replies(replies, is_train=True)  # type: ignore[attr-defined]
-        if not valid:
-            return None, None
-        contents = [message.content for message in valid]
-        weights = np.array([float(c.metric_records[METRICS][WEIGHT]) for c in contents])
-        arrays = mean_of_products(
-            [content.array_records[ARRAYS] for content in contents], weights / weights.sum()
-        )
-        metrics = self.train_metrics_aggr_fn(contents, WEIGHT)  # type: ignore[attr-defined]
-        return arrays, metrics
+_LORA_A, _LORA_B = "lora_A", "lora_B"
 
 
-def mean_of_products(updates: Sequence[ArrayRecord], weights: np.ndarray) -> ArrayRecord:
+def mean_of_products(updates: Sequence[Update], adapter: AdapterState) -> AdapterState:
     """Return the adapter whose products are closest to the weighted means of the updates' products.
 
     Args:
-        updates: Adapters with the same keys, read layer by layer.
-        weights: Of the updates; they sum to 1.
+        updates: In order of client id.
+        adapter: What the cohort received: its keys come in pairs of factors.
 
     Raises:
         ValueError: If a key belongs to no pair of factors.
     """
+    import torch
+
+    weights = np.array([update.weight for update in updates])
+    weights = weights / weights.sum()
     after = {}
-    for first_key in (key for key in updates[0] if _FIRST in key):
-        second_key = first_key.replace(_FIRST, _SECOND)
-        firsts = [update[first_key].numpy() for update in updates]
-        seconds = [update[second_key].numpy() for update in updates]
-        second, first = refactor(
-            np.concatenate([w * b for w, b in zip(weights, seconds, strict=True)], axis=1),
-            np.concatenate(firsts).astype(np.float64),
-            lora_rank=len(firsts[0]),
+    for a_key in (key for key in adapter if _LORA_A in key):
+        b_key = a_key.replace(_LORA_A, _LORA_B)
+        lora_as = [update.adapter[a_key].numpy() for update in updates]
+        lora_bs = [update.adapter[b_key].numpy() for update in updates]
+        lora_b, lora_a = refactor(
+            np.concatenate([w * b for w, b in zip(weights, lora_bs, strict=True)], axis=1),
+            np.concatenate(lora_as).astype(np.float64),
+            lora_rank=len(lora_as[0]),
         )
-        after[first_key] = Array(first.astype(np.float32))
-        after[second_key] = Array(second.astype(np.float32))
-    if after.keys() != updates[0].keys():
-        foreign = sorted(updates[0].keys() - after.keys())
-        raise ValueError(f"an adapter must hold pairs of {_FIRST} and {_SECOND}, got {foreign}")
-    return ArrayRecord({key: after[key] for key in updates[0]})
+        after[a_key] = torch.from_numpy(lora_a.astype(np.float32))
+        after[b_key] = torch.from_numpy(lora_b.astype(np.float32))
+    if after.keys() != adapter.keys():
+        foreign = sorted(adapter.keys() - after.keys())
+        raise ValueError(f"an adapter must hold pairs of {_LORA_A} and {_LORA_B}, got {foreign}")
+    return {key: after[key] for key in adapter}
 
 
 def refactor(
-    second: np.ndarray, first: np.ndarray, *, lora_rank: int
+    lora_b: np.ndarray, lora_a: np.ndarray, *, lora_rank: int
 ) -> tuple[np.ndarray, np.ndarray]:
     r"""Return factors of rank ``lora_rank`` whose product is closest to that of the given ones.
 
@@ -80,23 +70,24 @@ def refactor(
     equal factors.
 
     Args:
-        second: :math:`B`. Shape ``(out, ranks)``.
-        first: :math:`A`. Shape ``(ranks, in)``.
+        lora_b: :math:`B`. Shape ``(out, ranks)``.
+        lora_a: :math:`A`. Shape ``(ranks, in)``.
         lora_rank: Inner dimension of the result.
 
     Example:
-        >>> second, first = refactor(np.array([[2.0], [0.0]]), np.array([[0.0, -3.0]]), lora_rank=1)
-        >>> (second @ first).round(12).tolist(), first.round(12).tolist()
+        >>> b, a = np.array([[2.0], [0.0]]), np.array([[0.0, -3.0]])
+        >>> lora_b, lora_a = refactor(b, a, lora_rank=1)
+        >>> (lora_b @ lora_a).round(12).tolist(), lora_a.round(12).tolist()
         ([[0.0, -6.0], [0.0, 0.0]], [[0.0, 1.0]])
     """
-    left, inner_left = np.linalg.qr(second)
-    right, inner_right = np.linalg.qr(first.T)
+    left, inner_left = np.linalg.qr(lora_b)
+    right, inner_right = np.linalg.qr(lora_a.T)
     u, s, vt = np.linalg.svd(inner_left @ inner_right.T, full_matrices=False)
     kept = min(lora_rank, len(s))
-    new_second = np.zeros((len(second), lora_rank))
-    new_first = np.zeros((lora_rank, first.shape[1]))
-    new_second[:, :kept] = left @ (u[:, :kept] * s[:kept])
-    new_first[:kept] = vt[:kept] @ right.T
-    largest = new_first[np.arange(lora_rank), np.abs(new_first).argmax(axis=1)]
+    new_b = np.zeros((len(lora_b), lora_rank))
+    new_a = np.zeros((lora_rank, lora_a.shape[1]))
+    new_b[:, :kept] = left @ (u[:, :kept] * s[:kept])
+    new_a[:kept] = vt[:kept] @ right.T
+    largest = new_a[np.arange(lora_rank), np.abs(new_a).argmax(axis=1)]
     signs = np.where(largest < 0, -1.0, 1.0)
-    return new_second * signs + 0.0, new_first * signs[:, None] + 0.0
+    return new_b * signs + 0.0, new_a * signs[:, None] + 0.0

@@ -1,7 +1,7 @@
 """Flower's grid inside one process: no Ray, no network; a round's clients train together."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from flwr.app import Context, Message, MessageType, RecordDict
@@ -123,8 +123,8 @@ class LocalGrid(Grid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies to these messages, each of them once."""
-        found = (self._replies.pop(message_id, None) for message_id in message_ids)
-        return [reply for reply, _ in filter(None, found)]
+        replies = (self._replies.pop(message_id, None) for message_id in message_ids)
+        return [reply for reply, _ in filter(None, replies)]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -171,54 +171,3 @@ class LocalGrid(Grid):
         for message, reply in zip(messages, replies, strict=True):
             self._on_message(reply)
             self._replies[message.metadata.message_id] = (reply, seconds)
-
-
-class CohortGrid(Grid):
-    """A view of a grid in which only the cohort is connected, so that a strategy draws no other.
-
-    Args:
-        grid: The grid behind.
-        clients: The client of each node of the cohort, by node id.
-    """
-
-    def __init__(self, grid: Grid, clients: Mapping[int, str]) -> None:
-        self._grid = grid
-        self.clients = clients
-
-    @property
-    def run(self) -> Run:
-        """Flower's description of the run."""
-        return self._grid.run
-
-    def set_run(self, run: Run) -> None:
-        """Take Flower's description of the run."""
-        self._grid.set_run(run)
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        """Return a message from the server to one client."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Sequence[int]:
-        """Return the node ids of the cohort."""
-        return list(self.clients)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send messages through the grid behind."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Return replies from the grid behind."""
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Send through the grid behind and return the replies."""
-        return self._grid.send_and_receive(messages, timeout=timeout)

@@ -1,11 +1,12 @@
 """What messages hold, and nothing else does: the one place to read what leaves a device.
 
 down  arrays   the adapter, float32, by PEFT's key names
-      control  SCAFFOLD alone: the mean of the clients' control variates, as arrays
-      config   round_num, learning_rate, and kl_baseline where the objective takes one (Flower's
-               strategies add server-round, FedProx proximal-mu, SCAFFOLD accepted_round, the last
-               round in which it averaged this client's update); where clients add their share of
-               the noise, clip_norm, noise_multiplier, min_shares
+      NAME     tensors that an algorithm sends beside it, such as SCAFFOLD's control, as arrays
+      config   round_num, the same as server-round, by which Flower's own parts know it,
+               learning_rate, and kl_baseline where the objective takes one; numbers of the
+               algorithm, such as FedProx's proximal-mu; accepted_round, the last round whose update
+               of this client was averaged, where clients keep a state; where clients add their
+               share of the noise, clip_norm, noise_multiplier, min_shares
 up    arrays   the client's adapter after its local steps: the update, clipped and noised where
                clients add their share of the noise
       metrics  weight; with ``report_private_metrics`` also num_groups and loss
@@ -13,52 +14,26 @@ up    error    the client's id and the type of the exception, never its text
 up    config   client-id, once per run, in answer to the question which client a node is
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, cast
+from dataclasses import asdict
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from numpy.typing import NDArray
 
 from pkgllm.federation.flower.internals import app_error
+from pkgllm.federation.messages import Broadcast, Fault, Instruction, Update, failure_reason
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
-from pkgllm.training.local import TrainedClient
-
-Weighting = Literal["uniform", "examples"]
 
 ARRAYS = "arrays"
-CONTROL = "control"
 CONFIG = "config"
 METRICS = "metrics"
 WEIGHT = "weight"
 CLIENT_ID = "client-id"
-PROXIMAL_MU = "proximal-mu"
-ACCEPTED_ROUND = "accepted_round"
-KL_BASELINE = "kl_baseline"
-MIN_SHARES = "min_shares"
 
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """What the server asks of one client in one round."""
-
-    adapter: AdapterState
-    round_num: int
-    learning_rate: float
-    proximal_mu: float = 0.0
-    """Weight of FedProx's pull towards the adapter."""
-    kl_baseline: float | None = None
-    """KTO's, computed on public prompts, nats; None but for an objective that takes it."""
-    control: AdapterState | None = None
-    """The mean control variate; None but for SCAFFOLD."""
-    accepted_round: int = 0
-    """The last round in which SCAFFOLD's server averaged this client's update; 0 for none."""
-    local_noise: LocalNoise | None = None
-    """How the server counts on the update being protected; None where it adds the noise itself."""
+_NOISE = frozenset({"clip_norm", "noise_multiplier", "min_shares"})
+_OWN = frozenset({"round_num", "server-round", "learning_rate", "kl_baseline", "accepted_round"})
 
 
 def to_record(adapter: Mapping[str, torch.Tensor]) -> ArrayRecord:
@@ -82,19 +57,36 @@ def to_adapter(record: ArrayRecord) -> AdapterState:
     }
 
 
-def instruction_config(
-    round_num: int,
-    learning_rate: float,
-    *,
-    kl_baseline: float | None = None,
-    local_noise: LocalNoise | None = None,
-) -> ConfigRecord:
-    """Return what travels down beside the adapter; what is None does not."""
-    noise = asdict(local_noise) if local_noise is not None else {}
-    config = ConfigRecord({"round_num": round_num, "learning_rate": learning_rate, **noise})
-    if kl_baseline is not None:
-        config[KL_BASELINE] = kl_baseline
-    return config
+def instruction_content(
+    instruction: Instruction, record: Callable[[AdapterState], ArrayRecord] = to_record
+) -> RecordDict:
+    """Return what travels down to one client; what is None does not.
+
+    Args:
+        instruction: For the client.
+        record: Encodes tensors, those that several clients receive only once.
+    """
+    config = ConfigRecord(
+        {
+            "round_num": instruction.round_num,
+            "server-round": instruction.round_num,
+            "learning_rate": instruction.learning_rate,
+            **instruction.broadcast.numbers,
+        }
+    )
+    for name in ("kl_baseline", "accepted_round"):
+        if (value := getattr(instruction, name)) is not None:
+            config[name] = value
+    if instruction.local_noise is not None:
+        config.update(asdict(instruction.local_noise))
+    tensors = instruction.broadcast.tensors
+    return RecordDict(
+        {
+            ARRAYS: record(instruction.adapter),
+            **{name: record(value) for name, value in tensors.items()},
+            CONFIG: config,
+        }
+    )
 
 
 def read_instructions(messages: Sequence[Message]) -> list[Instruction | Exception]:
@@ -104,13 +96,13 @@ def read_instructions(messages: Sequence[Message]) -> list[Instruction | Excepti
     one adapter holds it in memory once.
     """
     decoded: list[tuple[ArrayRecord, AdapterState]] = []
-    found: list[Instruction | Exception] = []
+    instructions: list[Instruction | Exception] = []
     for message in messages:
         try:
-            found.append(_read_instruction(message, decoded))
+            instructions.append(_read_instruction(message, decoded))
         except Exception as error:  # damaged messages raise whatever their readers stumble over
-            found.append(error)
-    return found
+            instructions.append(error)
+    return instructions
 
 
 def _read_instruction(
@@ -118,15 +110,21 @@ def _read_instruction(
 ) -> Instruction:
     config = message.content.config_records[CONFIG]
     arrays = message.content.array_records
+    noise = _NOISE if config.keys() >= _NOISE else frozenset[str]()
+    numbers = {name: _number(config, name) for name in sorted(config.keys() - _OWN - noise)}
     return Instruction(
-        _decode(arrays[ARRAYS], decoded),
-        _whole(config, "round_num"),
-        _number(config, "learning_rate"),
-        proximal_mu=_number(config, PROXIMAL_MU) if PROXIMAL_MU in config else 0.0,
-        kl_baseline=_number(config, KL_BASELINE) if KL_BASELINE in config else None,
-        control=_decode(arrays[CONTROL], decoded) if CONTROL in arrays else None,
-        accepted_round=_whole(config, ACCEPTED_ROUND) if CONTROL in arrays else 0,
-        local_noise=_read_local_noise(config) if MIN_SHARES in config else None,
+        adapter=_decode(arrays[ARRAYS], decoded),
+        round_num=_whole(config, "round_num"),
+        learning_rate=_number(config, "learning_rate"),
+        broadcast=Broadcast(
+            numbers=numbers,
+            tensors={
+                name: _decode(arrays[name], decoded) for name in sorted(arrays) if name != ARRAYS
+            },
+        ),
+        kl_baseline=_number(config, "kl_baseline") if "kl_baseline" in config else None,
+        accepted_round=_whole(config, "accepted_round") if "accepted_round" in config else None,
+        local_noise=_read_local_noise(config) if noise else None,
     )
 
 
@@ -134,7 +132,7 @@ def _read_local_noise(config: ConfigRecord) -> LocalNoise:
     return LocalNoise(
         _number(config, "clip_norm"),
         _number(config, "noise_multiplier"),
-        _whole(config, MIN_SHARES),
+        _whole(config, "min_shares"),
     )
 
 
@@ -161,21 +159,38 @@ def _number(config: ConfigRecord, name: str) -> float:
     return value
 
 
-def update_reply(
-    message: Message,
-    trained: TrainedClient,
-    *,
-    weighting: Weighting,
-    report_private_metrics: bool,
-) -> Message:
+def update_reply(message: Message, update: Update) -> Message:
     """Return the message with which a client answers a round."""
-    weight = 1.0 if weighting == "uniform" else float(trained.num_groups)
-    metrics = MetricRecord({WEIGHT: weight})
-    if report_private_metrics:
-        metrics["num_groups"] = trained.num_groups
-        metrics["loss"] = trained.loss
-    content = RecordDict({ARRAYS: to_record(trained.adapter), METRICS: metrics})
+    metrics = MetricRecord({WEIGHT: update.weight, **update.metrics})
+    content = RecordDict({ARRAYS: to_record(update.adapter), METRICS: metrics})
     return Message(content, reply_to=message)
+
+
+def read_update(message: Message) -> Update | Fault:
+    """Return what a client sent in answer to an instruction, or why it cannot be read.
+
+    Whether the update may be aggregated is another question; see
+    :func:`~pkgllm.federation.updates.update_fault`.
+    """
+    if message.has_error():
+        return Fault(message.error.reason or f"error {message.error.code}")
+    arrays, metrics = message.content.array_records, message.content.metric_records
+    if list(arrays) != [ARRAYS] or list(metrics) != [METRICS]:
+        return Fault(f"sent the records {sorted(message.content)}, not {ARRAYS} and {METRICS}")
+    numbers: dict[str, float] = {}
+    for name, value in metrics[METRICS].items():
+        if isinstance(value, list):
+            return Fault(f"metric {name} must be one finite number, got {value}")
+        numbers[name] = value
+    if WEIGHT not in numbers:
+        return Fault(f"metric {WEIGHT} is missing")
+    adapter: AdapterState = {}
+    for key in sorted(arrays[ARRAYS]):
+        try:
+            adapter[key] = torch.from_numpy(np.array(arrays[ARRAYS][key].numpy()))
+        except (TypeError, ValueError, EOFError, OSError):
+            return Fault(f"{key} cannot be read")
+    return Update(adapter=adapter, weight=numbers.pop(WEIGHT), metrics=numbers)
 
 
 def failure_reply(message: Message, client: str, error: Exception) -> Message:
@@ -184,16 +199,6 @@ def failure_reply(message: Message, client: str, error: Exception) -> Message:
     The text may quote a fact or a prompt. Flower's own runtimes would send it.
     """
     return Message(app_error(failure_reason(client, type(error))), reply_to=message)
-
-
-def failure_reason(client: str, kind: type[Exception]) -> str:
-    """Return what a server learns of an exception.
-
-    Example:
-        >>> failure_reason("anna", ValueError)
-        'client anna raised ValueError'
-    """
-    return f"client {client} raised {kind.__name__}"
 
 
 def client_reply(message: Message, client: str) -> Message:
@@ -224,61 +229,3 @@ def num_bytes(message: Message) -> int:
         + sum(record.count_bytes() for record in content.metric_records.values())
         + sum(record.count_bytes() for record in content.config_records.values())
     )
-
-
-def to_metrics(record: MetricRecord) -> dict[str, float]:
-    """Return what a record of single numbers holds."""
-    return {name: float(cast(float, value)) for name, value in record.items()}
-
-
-def array_reader(message: Message) -> Callable[[str], NDArray[np.float32]]:
-    """Return what decodes one array at a time of an update without :func:`update_fault`."""
-    arrays = message.content.array_records[ARRAYS]
-    return lambda key: arrays[key].numpy()
-
-
-def metric_names(message: Message) -> tuple[str, ...]:
-    """Return the names of what an update without :func:`update_fault` reports, sorted."""
-    return tuple(sorted(message.content.metric_records[METRICS]))
-
-
-def update_fault(message: Message, expected: Mapping[str, torch.Tensor]) -> str | None:
-    """Return why an update must not be aggregated, or None.
-
-    Args:
-        message: A client's reply.
-        expected: An adapter with the keys and shapes that the update must have.
-    """
-    if message.has_error():
-        return message.error.reason or f"error {message.error.code}"
-    arrays, metrics = message.content.array_records, message.content.metric_records
-    if list(arrays) != [ARRAYS] or list(metrics) != [METRICS]:
-        return f"sent the records {sorted(message.content)}, not {ARRAYS} and {METRICS}"
-    return _metrics_fault(metrics[METRICS]) or _arrays_fault(arrays[ARRAYS], expected)
-
-
-def _metrics_fault(metrics: MetricRecord) -> str | None:
-    for name, value in metrics.items():
-        if isinstance(value, list) or not math.isfinite(value):
-            return f"metric {name} must be one finite number, got {value}"
-    weight = metrics.get(WEIGHT)
-    if isinstance(weight, list) or weight is None or weight <= 0:
-        return f"metric {WEIGHT} must be positive, got {weight}"
-    return None
-
-
-def _arrays_fault(arrays: ArrayRecord, expected: Mapping[str, torch.Tensor]) -> str | None:
-    missing, foreign = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
-    if missing or foreign:
-        return f"adapter has {len(missing)} keys missing and {len(foreign)} foreign"
-    for key, tensor in expected.items():
-        try:
-            value = arrays[key].numpy()
-        except (TypeError, ValueError, EOFError, OSError):
-            return f"{key} cannot be read"
-        if value.dtype != np.float32 or value.shape != tuple(tensor.shape):
-            wanted = f"float32 of shape {tuple(tensor.shape)}"
-            return f"{key} must be {wanted}, got {value.dtype} of shape {value.shape}"
-        if not np.isfinite(value).all():
-            return f"{key} holds NaN or infinity"
-    return None

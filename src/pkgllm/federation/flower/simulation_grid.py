@@ -11,7 +11,6 @@ from pathlib import Path
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from pkgllm.federation.flower.grid import CohortGrid
 from pkgllm.federation.flower.internals import app_error, is_app_error
 
 logger = logging.getLogger(__name__)
@@ -23,7 +22,7 @@ class Stopped(Exception):  # noqa: N818 - nothing is wrong: the run was asked to
     """The server was asked to stop while it waited for clients."""
 
 
-class SimulationGrid(CohortGrid):
+class SimulationGrid:
     """Waits until all clients are connected, and for replies only until it is stopped.
 
     Flower starts the server before it connects the clients, and its own waiting ends with the
@@ -33,13 +32,13 @@ class SimulationGrid(CohortGrid):
         grid: Flower's.
         num_clients: How many nodes the engine connects.
         stopped: Set from another thread to end any waiting.
-        log: File to which the clients' processes add why they failed; told here, after each
-            sending, as the local runtime tells it.
+        log: File to which the clients' processes add why they failed; its lines are logged here
+            after each sending, as the local runtime logs them.
     """
 
     def __init__(self, grid: Grid, num_clients: int, stopped: threading.Event, log: Path) -> None:
-        super().__init__(grid, {})
-        self._log, self._told = log, 0
+        self._grid = grid
+        self._log, self._log_read = log, 0
         self._num_clients = num_clients
         self._stopped = stopped
 
@@ -66,27 +65,27 @@ class SimulationGrid(CohortGrid):
         Raises:
             Stopped: If the run ends first.
         """
-        waiting = set(self.push_messages(messages))
+        waiting = set(self._grid.push_messages(messages))
         end = None if timeout is None else time.monotonic() + timeout
         replies: list[Message] = []
         while waiting and (end is None or time.monotonic() < end):
-            arrived = list(self.pull_messages(waiting))
+            arrived = list(self._grid.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
             replies += arrived
             if waiting:
                 self._pause()
-        self._tell()
+        self._repeat_log()
         for reply in replies:
             if reply.has_error() and not is_app_error(reply.error):
                 reply.error = app_error(_in_short(reply.error.reason or ""))
         return replies
 
-    def _tell(self) -> None:
+    def _repeat_log(self) -> None:
         with contextlib.suppress(FileNotFoundError), self._log.open("rb") as file:
-            file.seek(self._told)
+            file.seek(self._log_read)
             for line in file.readlines():
                 logger.warning("%s", line.decode(errors="replace").rstrip())
-            self._told = file.tell()
+            self._log_read = file.tell()
 
     def _pause(self) -> None:
         if self._stopped.wait(_PAUSE_SECONDS):

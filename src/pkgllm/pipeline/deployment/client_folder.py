@@ -90,7 +90,7 @@ class ClientFolder:
             PkgllmError: If anything that is needed cannot be used.
         """
         from pkgllm.federation.flower.client_app import CohortApp
-        from pkgllm.pipeline.client_state import make_controls
+        from pkgllm.pipeline.local_clients import make_clients
         from pkgllm.pipeline.privacy.client_noise import make_device_noise
 
         config = self.config
@@ -125,13 +125,8 @@ class ClientFolder:
             local_steps=config.training.local_steps,
             release=release,
         )
-        return CohortApp(
-            trainer,
-            weighting=mode.weighting,
-            report_private_metrics=config.privacy.report_private_metrics,
-            controls=make_controls(config, policy, [self.client], self.private),
-            noise=make_device_noise(shares, policy, self.private / SHARE) if shares else None,
-        )
+        noise = make_device_noise(shares, policy, self.private / SHARE) if shares else None
+        return CohortApp(make_clients(config, mode, trainer, self.private, noise))
 
     def _shares(self, tell: Callable[[str], None]) -> DeviceShares | None:
         """Return what sees to the client's share of the noise; None where it adds none."""

@@ -85,10 +85,11 @@ def train_deployed(
         EXECUTOR_SECRET,
         read_roster,
     )
-    from pkgllm.federation.flower.deployment.retrying_grid import PatientGrid
+    from pkgllm.federation.flower.deployment.retrying_grid import RetryingGrid
     from pkgllm.federation.flower.deployment.superlink import SuperLink, connected_nodes
-    from pkgllm.federation.flower.records import ARRAYS, to_adapter
-    from pkgllm.pipeline.federated import federated_server
+    from pkgllm.federation.flower.transport import FlowerTransport
+    from pkgllm.federation.rounds import run_rounds
+    from pkgllm.pipeline.federated import rounds_of
 
     mode, runtime = _deployed(config)
     _check_noise(config, insecure_fixed_noise=insecure_fixed_noise)
@@ -117,7 +118,7 @@ def train_deployed(
     kl_baseline = _kl_baseline(config, policy, base, keys)
     link = SuperLink(runtime.superlink, keys / AUTHORITY_CERTIFICATE)
     link.wait(_CONNECT_SECONDS)
-    with link.server_side(secret) as (grid, context):
+    with link.server_side(secret) as grid:
         nodes = partial(connected_nodes, grid, roster)
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
@@ -129,9 +130,10 @@ def train_deployed(
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):
                     advance()
-                server_app = federated_server(training, mode, sorted(roster), advance)
-                server_app(PatientGrid(grid, nodes, poll_seconds=_POLL_SECONDS), context)
-            training.keep(to_adapter(context.state.array_records[ARRAYS]))
+                own_grid = RetryingGrid(grid, nodes, poll_seconds=_POLL_SECONDS)
+                rounds = rounds_of(training, mode, sorted(roster), advance)
+                adapter = run_rounds(FlowerTransport(own_grid), rounds)
+            training.keep(adapter)
 
 
 def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: Path) -> KlBaseline:

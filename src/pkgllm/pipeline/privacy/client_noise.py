@@ -7,7 +7,7 @@ from peft import PeftModel
 
 from pkgllm.config import schema
 from pkgllm.federation.client_noise import ClientNoise
-from pkgllm.federation.share_store import ShareStore
+from pkgllm.federation.client_state import ClientStates
 from pkgllm.lm.adapter import trained_keys
 from pkgllm.pipeline.privacy.devices import DeviceShares
 from pkgllm.pipeline.privacy.run import local_noise, share_mechanism
@@ -44,20 +44,20 @@ def make_noise(
     )
 
 
-def make_device_noise(shares: DeviceShares, policy: PeftModel, store: Path) -> ClientNoise:
+def make_device_noise(shares: DeviceShares, policy: PeftModel, folder: Path) -> ClientNoise:
     """Return what adds a client's share on its own device.
 
     Args:
         shares: How, and what pays for it.
         policy: Says which tensors are trained.
-        store: File of the share that was sent last.
+        folder: Keeps the share that was sent last.
     """
     return ClientNoise(
         shares.settings,
         source=secure(),
         trained=trained_keys(policy),
         charge=shares.charge,
-        store=ShareStore(store),
+        shares=ClientStates(folder),
     )
 
 

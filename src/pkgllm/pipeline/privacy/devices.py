@@ -34,8 +34,8 @@ from pkgllm.privacy.statements import written
 HEAD = "privacy_head.json"
 """How far the ledger reached, in the folder of what is private to the process."""
 
-SHARE = "share.safetensors"
-"""What a device sent last, its share of the noise included; in the same folder."""
+SHARE = "share"
+"""Folder of what a device sent last, its share of the noise included; in the same folder."""
 
 logger = logging.getLogger(__name__)
 

@@ -144,7 +144,7 @@ def _times_drawn(
     seed: int, mode: schema.Federated, clients: Iterable[str], rounds: int
 ) -> Mapping[str, int]:
     # Flower takes over a second to import, which the other units need not wait for.
-    from pkgllm.federation.rounds import sample_cohort
+    from pkgllm.federation.cohort import sample_cohort
 
     population = sorted(clients)
     return Counter(

@@ -34,11 +34,11 @@ class Node:
     """Differs each time that it connects anew."""
 
 
-class PatientGrid(Grid):
+class RetryingGrid(Grid):
     """Sends a message again when its client was away and is back, until time is over.
 
     A client is asked once in each life of its node, and never again after an answer, be it a
-    failure of its own. Towards a strategy a client keeps the id of the first node that it had.
+    failure of its own. Towards the server a client keeps the id of the first node that it had.
 
     Args:
         grid: The grid behind.

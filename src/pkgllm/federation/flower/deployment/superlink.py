@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
-from flwr.app import Context
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
-from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto
+from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest, StartRunRequest
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
@@ -114,7 +113,7 @@ class SuperLink:
             raise self._unreachable(error) from error
 
     @contextlib.contextmanager
-    def server_side(self, secret: bytes) -> Iterator[tuple[HttpGrid, Context]]:
+    def server_side(self, secret: bytes) -> Iterator[HttpGrid]:
         """Start a run and be its server until the block is left.
 
         Left by an exception, the run counts as failed, by Ctrl-C as stopped.
@@ -123,7 +122,7 @@ class SuperLink:
             secret: What the SuperLink shares with those who may run the server's side.
 
         Yields:
-            Flower's grid, and the server's context.
+            Flower's grid.
 
         Raises:
             FederationError: If the SuperLink cannot be reached or refuses.
@@ -149,7 +148,7 @@ class SuperLink:
             TaskIdentity.run_id = task.run.run_id
             TaskIdentity.node_id = task.context.node_id
             grid.set_run(run_from_proto(task.run))
-            yield grid, context_from_proto(task.context)
+            yield grid
             status = SubStatus.COMPLETED
         except KeyboardInterrupt:
             status = SubStatus.STOPPED

@@ -11,11 +11,9 @@ import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from pkgllm.federation.algorithms.client_controls import ClientControls
-from pkgllm.federation.client_noise import ClientNoise
+from pkgllm.federation.clients import LocalClients
 from pkgllm.federation.flower.client_app import CohortApp, logged_failure
-from pkgllm.federation.flower.records import CLIENT_ID, Weighting
-from pkgllm.training.local import CohortTrainer
+from pkgllm.federation.flower.records import CLIENT_ID
 
 PARTITION_ID = "partition-id"
 """Flower's number of a simulated client, from 0."""
@@ -25,13 +23,9 @@ PARTITION_ID = "partition-id"
 class ActorClients:
     """What an actor needs to be any of the clients."""
 
-    trainer: CohortTrainer
-    clients: Sequence[str]
+    clients: LocalClients
+    names: Sequence[str]
     """All clients' ids; the position of each in their sorted order is its partition id."""
-    controls: ClientControls | None = None
-    """Their control variates, for SCAFFOLD, in a file that every actor must see."""
-    noise: ClientNoise | None = None
-    """What protects their updates before they leave the actor, where the server counts on it."""
 
 
 MakeClients = Callable[[], ActorClients]
@@ -40,23 +34,14 @@ MakeClients = Callable[[], ActorClients]
 
 @dataclass(frozen=True, slots=True)
 class ActorSettings:
-    """How an actor trains and what it sends.
-
-    See :class:`~pkgllm.federation.flower.client_app.CohortApp`.
-
-    Args:
-        make_clients: Called once in each process.
-        weighting: Weight of a client's update.
-        report_private_metrics: Whether the number of groups and the loss are sent as well.
-        threads: Threads of torch on the CPU.
-        log: File to which an actor adds why a client failed. Private: it may quote facts.
-    """
+    """How an actor comes to its clients, and where it says what failed."""
 
     make_clients: MakeClients
-    weighting: Weighting
-    report_private_metrics: bool
+    """Called once in each process."""
     threads: int
+    """Threads of torch on the CPU."""
     log: Path
+    """File to which an actor adds why a client failed. Private: it may quote facts."""
 
 
 class ActorApp(ClientApp):
@@ -99,11 +84,4 @@ def _log_to(path: Path) -> None:
 def _built(settings: ActorSettings) -> tuple[CohortApp, tuple[str, ...]]:
     torch.set_num_threads(settings.threads)
     made = settings.make_clients()
-    app = CohortApp(
-        made.trainer,
-        weighting=settings.weighting,
-        report_private_metrics=settings.report_private_metrics,
-        controls=made.controls,
-        noise=made.noise,
-    )
-    return app, tuple(sorted(made.clients))
+    return CohortApp(made.clients), tuple(sorted(made.names))

@@ -28,8 +28,9 @@ from pkgllm.errors import ConfigError, FederationError
 from pkgllm.federation.flower.environment import QUIET_ENVIRONMENT
 from pkgllm.federation.flower.ray.clients import ActorApp, ActorSettings, MakeClients
 from pkgllm.federation.flower.ray.signals import RaySignals
-from pkgllm.federation.flower.records import ARRAYS, Weighting, to_adapter
 from pkgllm.federation.flower.simulation_grid import SimulationGrid, Stopped
+from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.rounds import Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState
 
 logger = logging.getLogger(__name__)
@@ -67,28 +68,24 @@ def check_ray() -> None:
 
 
 def run_on_ray(
-    server_app: ServerApp,
+    rounds: Rounds,
     make_clients: MakeClients,
     *,
     num_clients: int,
     resources: RayResources,
-    weighting: Weighting,
-    report_private_metrics: bool,
     log: Path,
 ) -> AdapterState:
-    """Run a server in this process and its clients on Ray; return the last adapter.
+    """Run rounds in this process with clients on Ray; return the last adapter.
 
     The server runs in a thread of its own, and so do its callbacks. Whatever it raises is raised
     here, when Ray is shut down; so are Ctrl-C and SIGTERM. A client whose actor dies has failed in
     that round, when it dies a second time with the same client, and the actor is started anew.
 
     Args:
-        server_app: Made by :func:`~pkgllm.federation.flower.server_app.make_server_app`.
+        rounds: What is done.
         make_clients: Builds the clients' side in every actor.
         num_clients: How many clients it knows.
         resources: What Ray has and what a client takes.
-        weighting: Weight of a client's update: equal, or its number of groups.
-        report_private_metrics: Whether the clients send their number of groups and loss.
         log: File, seen by all machines, for why clients failed; removed in the end.
 
     Raises:
@@ -96,14 +93,9 @@ def run_on_ray(
         FederationError: If the engine breaks down, or what the server raises.
     """
     check_ray()
-    server = _Server(server_app, num_clients, log)
-    settings = ActorSettings(
-        make_clients,
-        weighting,
-        report_private_metrics,
-        threads=max(1, math.floor(resources.cpus_per_client)),
-        log=log,
-    )
+    server = _Server(rounds, num_clients, log)
+    threads = max(1, math.floor(resources.cpus_per_client))
+    settings = ActorSettings(make_clients, threads=threads, log=log)
     with (
         RaySignals() as signals,
         _removed(log),
@@ -132,9 +124,9 @@ class _DebugLog(io.TextIOBase):
 
 
 class _Server:
-    """A server app that keeps what came of it; Flower would print and rename its exceptions."""
+    """A server app that keeps its outcome; Flower would print and rename its exceptions."""
 
-    def __init__(self, server_app: ServerApp, num_clients: int, log: Path) -> None:
+    def __init__(self, rounds: Rounds, num_clients: int, log: Path) -> None:
         self.flower_app = ServerApp()
         self._stopped = threading.Event()
         self._outcome: AdapterState | BaseException | None = None
@@ -142,8 +134,8 @@ class _Server:
         @self.flower_app.main()
         def main(grid: Grid, context: Context) -> None:
             try:
-                server_app(SimulationGrid(grid, num_clients, self._stopped, log), context)
-                self._outcome = to_adapter(context.state.array_records[ARRAYS])
+                own = SimulationGrid(grid, num_clients, self._stopped, log)
+                self._outcome = run_rounds(FlowerTransport(own), rounds)
             except Stopped:
                 pass
             except BaseException as error:

@@ -6,33 +6,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.algorithm_steps import Server, some_adapter
 from helpers.quadratic_clients import same_bytes
-from helpers.reply_lists import some_adapter, step
+from pkgllm.federation.algorithms.fedavg import FedAvg
 from pkgllm.federation.algorithms.stack_svd import mean_of_products, refactor
-from pkgllm.federation.algorithms.strategies import make_strategy
-from pkgllm.federation.flower import records
+from pkgllm.federation.messages import Update
 from pkgllm.lm.adapter import AdapterState
 
 
 def stacked(updates: list[AdapterState], weights: list[float] | None = None) -> AdapterState:
-    strategy = make_strategy("fedavg", aggregation="stack_svd")
-    return step(strategy, 1, some_adapter(0), updates, weights)
+    return Server(FedAvg(), some_adapter(0), mean_of_products).take(updates, weights)
 
 
 def product(adapter: AdapterState) -> np.ndarray:
-    found = adapter["layer.lora_B"].double() @ adapter["layer.lora_A"].double()
-    return np.asarray(found.numpy())
+    return np.asarray((adapter["layer.lora_B"].double() @ adapter["layer.lora_A"].double()).numpy())
 
 
 def test_the_mean_of_factors_is_not_the_mean_of_products() -> None:
     # Two clients found the same product 1 with opposite signs of both factors.
     one = {"layer.lora_A": torch.ones(1, 1), "layer.lora_B": torch.ones(1, 1)}
     other = {key: -value for key, value in one.items()}
-    means = step(make_strategy("fedavg"), 1, one, [one, other])
-    assert product(means).tolist() == [[0.0]]
-    assert product(
-        step(make_strategy("fedavg", aggregation="stack_svd"), 1, one, [one, other])
-    ) == (pytest.approx(1.0))
+    assert product(Server(FedAvg(), one).take([one, other])).tolist() == [[0.0]]
+    products = Server(FedAvg(), one, mean_of_products)
+    assert product(products.take([one, other])) == pytest.approx(1.0)
 
 
 def test_one_clients_product_stays() -> None:
@@ -95,6 +91,6 @@ def test_it_is_the_same_to_the_bit_each_time() -> None:
 
 
 def test_keys_that_are_no_factors_are_refused() -> None:
-    record = records.to_record({**some_adapter(0), "bias": torch.zeros(1)})
+    adapter = {**some_adapter(0), "bias": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"pairs of lora_A and lora_B, got \['bias'\]"):
-        mean_of_products([record], np.ones(1))
+        mean_of_products([Update(adapter=adapter)], adapter)

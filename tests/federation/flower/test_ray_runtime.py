@@ -25,7 +25,7 @@ pytestmark = [
     ),
 ]
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

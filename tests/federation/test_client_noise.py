@@ -7,23 +7,23 @@ import torch
 from helpers.quadratic_clients import adapter_at, same_bytes
 from pkgllm.errors import PrivacyError, RunError
 from pkgllm.federation.client_noise import ClientNoise
-from pkgllm.federation.flower.records import Instruction
-from pkgllm.federation.share_store import ShareStore
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.messages import Broadcast, Instruction
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import secure
 
 SETTINGS = LocalNoise(clip_norm=2.0, noise_multiplier=1.5, min_shares=4)
-ASKED = Instruction(adapter_at(0.5), 3, 0.1, local_noise=SETTINGS)
+ASKED = Instruction(adapter=adapter_at(0.5), round_num=3, learning_rate=0.1, local_noise=SETTINGS)
 TRAINED = adapter_at(0.75)
 
 OTHERS = {
     "adapter": replace(ASKED, adapter=adapter_at(0.5000001)),
     "round": replace(ASKED, round_num=4),
     "rate": replace(ASKED, learning_rate=0.2),
-    "pull": replace(ASKED, proximal_mu=0.2),
+    "number": replace(ASKED, broadcast=Broadcast(numbers={"proximal-mu": 0.2})),
     "baseline": replace(ASKED, kl_baseline=0.5),
-    "control": replace(ASKED, control=adapter_at(0.0)),
-    "accepted": replace(ASKED, control=adapter_at(0.0), accepted_round=2),
+    "tensors": replace(ASKED, broadcast=Broadcast(tensors={"control": adapter_at(0.0)})),
+    "accepted": replace(ASKED, accepted_round=2),
     "noise": replace(ASKED, local_noise=replace(SETTINGS, min_shares=5)),
 }
 
@@ -41,13 +41,13 @@ class Device:
             source=secure(),
             trained=list(TRAINED),
             charge=lambda client, round_num: self.charged.append((client, round_num)),
-            store=ShareStore(self.path),
+            shares=ClientStates(self.path),
         )
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> Device:
-    return Device(tmp_path / "share.safetensors")
+    return Device(tmp_path / "share")
 
 
 def test_who_asks_again_gets_the_same_share_and_it_is_charged_once(device: Device) -> None:
@@ -86,7 +86,7 @@ def test_what_cannot_be_charged_is_neither_made_nor_kept(device: Device) -> None
         source=secure(),
         trained=list(TRAINED),
         charge=refuse,
-        store=ShareStore(device.path),
+        shares=ClientStates(device.path),
     )
     with pytest.raises(PrivacyError, match="the budget is spent"):
         noise.protect("ann", ASKED, TRAINED)
@@ -94,12 +94,13 @@ def test_what_cannot_be_charged_is_neither_made_nor_kept(device: Device) -> None
 
 
 def test_a_share_that_cannot_be_kept_is_not_sent(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot write"):
-        Device(tmp_path / "nowhere" / "share.safetensors").start().protect("ann", ASKED, TRAINED)
+    with pytest.raises(RunError, match="cannot make"):
+        Device(tmp_path / "nowhere" / "share").start().protect("ann", ASKED, TRAINED)
 
 
-def test_a_damaged_share_is_told(device: Device) -> None:
+def test_a_damaged_share_is_an_error(device: Device) -> None:
     device.start().protect("ann", ASKED, TRAINED)
-    device.path.write_bytes(device.path.read_bytes()[:40])
-    with pytest.raises(RunError, match=r"must hold the share that was sent last.*remove it"):
+    (path,) = device.path.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(RunError, match=r"must hold a client's state.*remove the folder"):
         device.start().protect("ann", ASKED, TRAINED)

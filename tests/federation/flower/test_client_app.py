@@ -17,9 +17,13 @@ from helpers.quadratic_clients import (
     same_bytes,
     serialised,
 )
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.algorithms.scaffold import Scaffold
+from pkgllm.federation.clients import LocalClients, Weighting
 from pkgllm.federation.flower import records
 from pkgllm.federation.flower.client_app import CohortApp
 from pkgllm.federation.flower.internals import RUN_ID, become_server
+from pkgllm.federation.messages import Broadcast, Instruction
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import CohortTrainer, TrainedClient
 
@@ -27,7 +31,7 @@ TARGETS = {"p1": 8.0, "p2": 16.0, "p3": 24.0}
 
 
 def app_of(trainer: CohortTrainer) -> CohortApp:
-    return CohortApp(trainer, weighting="uniform", report_private_metrics=False)
+    return CohortApp(LocalClients(trainer, FedAvg()))
 
 
 def context_of(client: str) -> Context:
@@ -45,15 +49,17 @@ def train_message(
     round_num: int = 4,
     learning_rate: float = 0.5,
     kl_baseline: float | None = None,
+    **more: Any,
 ) -> Message:
     become_server()
-    content = RecordDict(
-        {
-            records.ARRAYS: records.to_record(adapter_at(start)),
-            records.CONFIG: records.instruction_config(
-                round_num, learning_rate, kl_baseline=kl_baseline
-            ),
-        }
+    content = records.instruction_content(
+        Instruction(
+            adapter=adapter_at(start),
+            round_num=round_num,
+            learning_rate=learning_rate,
+            kl_baseline=kl_baseline,
+            **more,
+        )
     )
     return Message(content, int(client[1:]), MessageType.TRAIN)
 
@@ -117,7 +123,7 @@ def test_a_node_says_which_client_it_is() -> None:
     st.sampled_from([("uniform", False), ("uniform", True), ("examples", True)]),
 )
 def test_a_cohort_sends_the_bytes_that_its_clients_would_send_alone(
-    parts: list[tuple[float, float, int, float]], sent: tuple[records.Weighting, bool]
+    parts: list[tuple[float, float, int, float]], sent: tuple[Weighting, bool]
 ) -> None:
     names = [f"p{number}" for number in range(1, len(parts) + 1)]
     trainer = QuadraticClients(
@@ -125,7 +131,9 @@ def test_a_cohort_sends_the_bytes_that_its_clients_would_send_alone(
         num_groups={name: number for number, name in enumerate(names, start=1)},
         faults={"p3": ValueError(), "p4": adapter_at(float("nan"))},
     )
-    app = CohortApp(trainer, weighting=sent[0], report_private_metrics=sent[1])
+    app = CohortApp(
+        LocalClients(trainer, FedAvg(), weighting=sent[0], report_private_metrics=sent[1])
+    )
     messages = [
         train_message(name, start=start, round_num=round_num, learning_rate=learning_rate)
         for name, (_, start, round_num, learning_rate) in zip(names, parts, strict=True)
@@ -281,4 +289,27 @@ def test_a_trainer_that_leaves_a_client_out_is_refused() -> None:
 
 def test_weights_that_tell_a_private_count_need_consent() -> None:
     with pytest.raises(ValueError, match="set report_private_metrics or use weighting 'uniform'"):
-        CohortApp(QuadraticClients(TARGETS), weighting="examples", report_private_metrics=False)
+        LocalClients(QuadraticClients(TARGETS), FedAvg(), weighting="examples")
+
+
+def test_an_algorithm_that_keeps_states_needs_a_place_for_them() -> None:
+    with pytest.raises(ValueError, match="scaffold needs a place for the clients' states"):
+        LocalClients(QuadraticClients(TARGETS), Scaffold())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"broadcast": Broadcast(numbers={"proximal-mu": 1.0})},
+        {"broadcast": Broadcast(tensors={"control": adapter_at(0.0)}), "accepted_round": 0},
+        {"accepted_round": 0},
+    ],
+)
+def test_a_server_with_another_algorithm_is_refused(
+    other: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    clients = QuadraticClients(TARGETS)
+    replies = app_of(clients).answer([train_message("p1", **other)], contexts_of("p1"))
+    assert reasons(replies) == {1: "client p1 raised FederationError"}
+    assert "give both sides the same mode.strategy" in caplog.text
+    assert clients.calls == []

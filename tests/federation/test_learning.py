@@ -4,91 +4,51 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from flwr.app import Message
 
-from helpers.one_process import federate
+from helpers.one_process import quadratic_rounds
 from helpers.quadratic_clients import (
     SECRET,
     QuadraticClients,
     adapter_at,
     entries,
-    same_bytes,
     serialised,
 )
 from pkgllm.errors import FederationError
-from pkgllm.federation.algorithms.strategies import make_strategy
-from pkgllm.federation.flower.client_app import CohortApp
-from pkgllm.federation.flower.grid import LocalGrid
-from pkgllm.federation.flower.internals import RUN_ID, SUPERLINK_NODE_ID
-from pkgllm.federation.flower.records import num_bytes, to_adapter
-from pkgllm.federation.flower.server_app import make_server_app
-from pkgllm.federation.rounds import RoundRecord, Rounds
+from pkgllm.federation.flower.internals import SUPERLINK_NODE_ID
+from pkgllm.federation.flower.records import num_bytes
+from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.training.local import TrainedClient
-
-
-def train(clients: QuadraticClients, **changes: Any) -> AdapterState:
-    arguments: dict[str, Any] = {
-        "trainer": clients,
-        "clients": list(clients.targets),
-        "initial": adapter_at(0.0),
-        "num_rounds": 1,
-        "cohort_size": len(clients.targets),
-        "seed": 0,
-        "learning_rate": lambda _: 0.5,
-    }
-    return federate(**(arguments | changes))
 
 
 def test_equal_weights_give_the_mean() -> None:
     # From 0 half way to 2, 4 and 12: 1, 2 and 6; the mean is 3.
     clients = QuadraticClients({"a": 2.0, "b": 4.0, "c": 12.0}, num_groups={"a": 1, "b": 9})
-    torch.testing.assert_close(train(clients), adapter_at(3.0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(quadratic_rounds(clients), adapter_at(3.0), rtol=1e-6, atol=0)
 
 
 def test_weights_by_examples_give_the_weighted_mean() -> None:
     # From 0 half way to 4 and 12: 2 and 6; (1 * 2 + 3 * 6) / 4 = 5.
     clients = QuadraticClients({"a": 4.0, "b": 12.0}, num_groups={"a": 1, "b": 3})
     seen: list[RoundRecord] = []
-    after = train(clients, weighting="examples", report_private_metrics=True, on_round=seen.append)
+    after = quadratic_rounds(
+        clients, weighting="examples", report_private_metrics=True, on_round=seen.append
+    )
     assert entries(after) == {5.0}
     # Loss is the target: (1 * 4 + 3 * 12) / 4 = 10; groups: (1 * 1 + 3 * 3) / 4 = 2.5.
     assert seen[0].metrics == {"num_groups": 2.5, "loss": 10.0}
-
-
-def test_one_client_gets_its_own_adapter_to_the_bit() -> None:
-    clients = QuadraticClients({"a": 0.7})
-    own = clients.train("a", adapter_at(0.1), 0.3)
-    assert isinstance(own, TrainedClient)
-    after = train(clients, initial=adapter_at(0.1), learning_rate=lambda _: 0.3)
-    assert same_bytes(after, own.adapter)
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.tuples(st.floats(-9, 9, width=32), st.integers(1, 50)), min_size=1, max_size=5))
-def test_equals_the_weighted_mean_in_double_precision(parts: list[tuple[float, int]]) -> None:
-    names = [f"p{index}" for index in range(len(parts))]
-    clients = QuadraticClients(
-        dict(zip(names, (target for target, _ in parts), strict=True)),
-        num_groups=dict(zip(names, (groups for _, groups in parts), strict=True)),
-    )
-    after = train(clients, weighting="examples", report_private_metrics=True)
-    mean = np.average(
-        [0.5 * target for target, _ in parts], weights=[groups for _, groups in parts]
-    )
-    torch.testing.assert_close(after, adapter_at(float(mean)), rtol=1e-5, atol=1e-5)
 
 
 def test_rounds_follow_the_mean_and_the_learning_rate() -> None:
     clients = QuadraticClients({"a": 0.0, "b": 16.0})
     seen: list[RoundRecord] = []
     # Towards the mean target 8: 0 -> 4 with step .5, 4 -> 5 with step .25.
-    after = train(clients, num_rounds=2, learning_rate=lambda r: 0.5 / r, on_round=seen.append)
+    after = quadratic_rounds(
+        clients, num_rounds=2, learning_rate=lambda r: 0.5 / r, on_round=seen.append
+    )
     assert entries(after) == {5.0}
     assert [entries(record.adapter) for record in seen] == [{4.0}, {5.0}]
     assert clients.calls == [(1, ("a", "b"), 0.5), (2, ("a", "b"), 0.25)]
@@ -114,7 +74,7 @@ def test_rounds_follow_the_mean_and_the_learning_rate() -> None:
 def test_bytes_of_a_round_are_those_of_its_messages() -> None:
     messages: list[Message] = []
     seen: list[RoundRecord] = []
-    train(
+    quadratic_rounds(
         QuadraticClients({"a": 1.0, "b": 2.0, "c": 3.0}),
         on_message=messages.append,
         on_round=seen.append,
@@ -150,7 +110,7 @@ def test_no_message_of_a_run_holds_a_fact_a_count_or_a_loss() -> None:
         faults={"d": ValueError(f"cannot tokenise: {SECRET}")},
     )
     messages: list[Message] = []
-    train(clients, num_rounds=3, cohort_size=3, on_message=messages.append)
+    quadratic_rounds(clients, num_rounds=3, cohort_size=3, on_message=messages.append)
     assert len(messages) == 2 * (4 + 3 * 3)
     errors = 0
     for message in messages:
@@ -173,7 +133,7 @@ def test_the_search_through_a_message_would_find_a_fact() -> None:
 
     messages: list[Message] = []
     with pytest.raises(FederationError):
-        train(Leaky({"a": 1.0}), on_message=messages.append)
+        quadratic_rounds(Leaky({"a": 1.0}), on_message=messages.append)
     assert any(SECRET.encode() in serialised(message) for message in messages)
     assert any(
         content_names(message) not in ALLOWED[message.metadata.message_type] for message in messages
@@ -194,7 +154,7 @@ def test_faulty_clients_are_left_out_and_named(caplog: pytest.LogCaptureFixture)
     clients = QuadraticClients({"a": 4.0, "b": 12.0} | dict.fromkeys(FAULTS, 99.0), faults=FAULTS)
     seen: list[RoundRecord] = []
     # Only a and b count: (2 + 6) / 2.
-    assert entries(train(clients, on_round=seen.append)) == {4.0}
+    assert entries(quadratic_rounds(clients, on_round=seen.append)) == {4.0}
     assert seen[0].cohort == tuple(sorted(clients.targets))
     assert seen[0].failed == {
         "empty": "adapter has 2 keys missing and 0 foreign",
@@ -224,7 +184,7 @@ def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
             )
 
     with pytest.raises(FederationError, match=r"failed are a, b; .* no reply within 0\.1 s"):
-        train(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
+        quadratic_rounds(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
 
 
 def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
@@ -245,7 +205,7 @@ def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
 
     seen: list[RoundRecord] = []
     with pytest.raises(FederationError) as caught:
-        train(FailsInRoundTwo({"b": 1.0, "a": 2.0}), num_rounds=5, on_round=seen.append)
+        quadratic_rounds(FailsInRoundTwo({"b": 1.0, "a": 2.0}), num_rounds=5, on_round=seen.append)
     assert str(caught.value) == (
         "round 2: at least 1 of 2 clients must send a usable update, 0 did; failed are a, b; the "
         "first reason: client a raised ZeroDivisionError; what went wrong is in the log of the "
@@ -272,7 +232,9 @@ def test_ctrl_c_ends_the_run_in_the_middle_of_a_round() -> None:
 
     seen: list[RoundRecord] = []
     with pytest.raises(KeyboardInterrupt):
-        train(StoppedInRoundTwo({"a": 1.0, "b": 2.0}), num_rounds=5, on_round=seen.append)
+        quadratic_rounds(
+            StoppedInRoundTwo({"a": 1.0, "b": 2.0}), num_rounds=5, on_round=seen.append
+        )
     assert [record.round_num for record in seen] == [1]
 
 
@@ -282,12 +244,12 @@ def test_a_large_failed_cohort_is_named_in_part() -> None:
         dict.fromkeys(names, 0.0), faults={name: ValueError() for name in names}
     )
     with pytest.raises(FederationError, match=r"failed are p00, p01, .* p09 and 4 more; the first"):
-        train(clients)
+        quadratic_rounds(clients)
 
 
 def test_too_large_a_cohort_is_an_error() -> None:
     with pytest.raises(FederationError, match="training clients, 1, got 2"):
-        train(QuadraticClients({"a": 1.0}), cohort_size=2)
+        quadratic_rounds(QuadraticClients({"a": 1.0}), cohort_size=2)
 
 
 def test_nothing_phones_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,23 +259,4 @@ def test_nothing_phones_out(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("connect", "connect_ex", "sendto"):
         monkeypatch.setattr(socket.socket, name, refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert entries(train(QuadraticClients({"a": 4.0}), num_rounds=2)) == {3.0}
-
-
-def test_the_server_app_leaves_the_last_adapter_in_its_context() -> None:
-    app = make_server_app(
-        Rounds(
-            strategy=make_strategy("fedavg"),
-            initial=adapter_at(0.0),
-            num_rounds=1,
-            cohort_size=1,
-            seed=0,
-            learning_rate=lambda _: 0.5,
-            timeout=60,
-        )
-    )
-    clients = QuadraticClients({"a": 4.0})
-    cohort_app = CohortApp(clients, weighting="uniform", report_private_metrics=False)
-    context = Context(RUN_ID, SUPERLINK_NODE_ID, {}, RecordDict(), {})
-    app(LocalGrid(cohort_app, ["a"]), context)
-    assert entries(to_adapter(context.state.array_records["arrays"])) == {2.0}
+    assert entries(quadratic_rounds(QuadraticClients({"a": 4.0}), num_rounds=2)) == {3.0}

@@ -7,7 +7,8 @@ from flwr.app import RecordDict
 
 from helpers.superlink_state import SuperLinkState
 from pkgllm.errors import FederationError
-from pkgllm.federation.algorithms.strategies import make_strategy
+from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.flower.transport import FlowerTransport
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 
 
@@ -152,9 +153,9 @@ def test_a_round_names_the_client_that_stayed_away(link: SuperLinkState) -> None
     link.then()
     link.then(lambda: link.serve("1", "3"), lambda: link.take("2"), lambda: link.go("2"))
     run_rounds(
-        link.grid,
+        FlowerTransport(link.grid),
         Rounds(
-            strategy=make_strategy("fedavg"),
+            algorithm=FedAvg(),
             initial={"a": torch.zeros(1)},
             num_rounds=1,
             cohort_size=3,

@@ -7,8 +7,7 @@ from flwr.app import ConfigRecord, Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from helpers.quadratic_clients import SECRET, serialised
-from pkgllm.federation.flower.grid import CohortGrid, LocalGrid
-from pkgllm.federation.flower.internals import Run
+from pkgllm.federation.flower.grid import LocalGrid
 
 
 class CountingClients:
@@ -172,14 +171,3 @@ def test_clients_that_train_together_share_their_seconds_equally() -> None:
 def test_no_client_or_one_twice_is_refused(clients: list[str]) -> None:
     with pytest.raises(ValueError, match=f"got {len(clients)} ids, {len(set(clients))} of them"):
         LocalGrid(CountingClients(), clients)
-
-
-def test_a_cohorts_view_shows_the_cohort_and_reaches_the_clients() -> None:
-    grid = LocalGrid(CountingClients(), ["a", "b", "c"])
-    view = CohortGrid(grid, {grid.node_ids["b"]: "b"})
-    view.set_run(Run.create_empty(5))
-    assert grid.run.run_id == view.run.run_id == 5
-    assert [node.node_id for node in view.get_nodes()] == [grid.node_ids["b"]]
-    asked = view.create_message(RecordDict(), MessageType.TRAIN, grid.node_ids["b"], "1")
-    (reply,) = view.pull_messages(view.push_messages([asked]))
-    assert count(reply) == 1

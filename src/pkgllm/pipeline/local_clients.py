@@ -1,0 +1,46 @@
+"""The clients' side of a run, as its configuration says."""
+
+from pathlib import Path
+
+from pkgllm.config import schema
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithms import ALGORITHMS
+from pkgllm.federation.client_noise import ClientNoise
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.clients import LocalClients
+from pkgllm.training.local import CohortTrainer
+
+STATES = "client_states"
+"""Folder of what clients keep between rounds. Private, and gone when training is done."""
+
+
+def algorithm_of(mode: schema.Federated) -> Algorithm:
+    """Return the mode's algorithm with its settings."""
+    return ALGORITHMS[mode.strategy.name](**mode.strategy.model_dump())
+
+
+def make_clients(
+    config: schema.Experiment,
+    mode: schema.Federated,
+    trainer: CohortTrainer,
+    folder: Path,
+    noise: ClientNoise | None,
+) -> LocalClients:
+    """Return what trains the clients of a run.
+
+    Args:
+        config: The run's configuration.
+        mode: Its mode.
+        trainer: Trains them.
+        folder: In which the clients' states have a folder.
+        noise: What protects their updates, where the server counts on it.
+    """
+    return LocalClients(
+        trainer,
+        algorithm_of(mode),
+        local_steps=config.training.local_steps,
+        weighting=mode.weighting,
+        report_private_metrics=config.privacy.report_private_metrics,
+        states=ClientStates(folder / STATES),
+        noise=noise,
+    )

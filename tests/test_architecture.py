@@ -40,7 +40,7 @@ DOORS = {
     },
     "pyshacl": {"pkgllm.graph.validation"},
     "rapidfuzz": {"pkgllm.assistant.linking"},
-    "flwr": {"pkgllm.federation"},
+    "flwr": {"pkgllm.federation.flower"},
     "ray": {"pkgllm.federation.flower.ray.runtime", "pkgllm.federation.flower.ray.signals"},
     "opacus": {"pkgllm.privacy"},
     "pykeen": {"pkgllm.kge"},

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from pkgllm.config.privacy_rules import NOT_LINEAR, strategy_problem
+from helpers.algorithm_steps import with_defaults
+from pkgllm.config.choices import plain
 from pkgllm.config.schema import (
     ClientPrivacy,
     ExamplePrivacy,
@@ -11,6 +12,8 @@ from pkgllm.config.schema import (
     NoPrivacy,
     has_local_noise,
 )
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithms import ALGORITHMS
 
 FEDERATED = {"name": "federated", "rounds": 2, "cohort_size": 2}
 CLIENT = {"name": "client", "delta": 1e-3, "clip_norm": 0.1, "noise_multiplier": 1.0}
@@ -149,16 +152,16 @@ def test_the_sequential_engine_has_no_gradient_of_an_example() -> None:
     experiment(CLIENT, training={"engine": "sequential"})
 
 
-@pytest.mark.parametrize("strategy", sorted(NOT_LINEAR))
-def test_strategies_that_look_at_single_updates(strategy: str) -> None:
-    problem = strategy_problem(strategy)
-    assert problem is not None
-    assert f"mode.strategy {strategy} does not go with privacy.name client" in problem
-
-
-@pytest.mark.parametrize("strategy", ["fedavg", "fedavgm", "fedadam", "fedyogi", "scaffold"])
-def test_strategies_that_take_a_mean(strategy: str) -> None:
-    assert strategy_problem(strategy) is None
+@pytest.mark.parametrize("kind", list(ALGORITHMS.own()), ids=lambda kind: kind.__name__)
+def test_the_unit_client_goes_with_algorithms_that_take_a_mean(kind: type[Algorithm]) -> None:
+    strategy = plain(with_defaults(kind))
+    mode = {**FEDERATED, "cohort_size": 5, "strategy": strategy}
+    sections: dict[str, Any] = {"mode": mode, "training": {"optimizer": "sgd"}}
+    if kind.linear:
+        experiment(CLIENT, **sections)
+    else:
+        message = f"mode.strategy {strategy['name']} does not go with privacy.name client"
+        assert message in refused(CLIENT, **sections)
 
 
 def test_local_noise_has_no_noisy_count() -> None:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pkgllm.config.choices import ChosenFrom
 from pkgllm.config.section import (
     NotNegative,
     NotNegativeFloat,
@@ -11,7 +12,9 @@ from pkgllm.config.section import (
     PositiveFloat,
     Section,
 )
-from pkgllm.config.strategy_sections import FedAvg, Strategy
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithms import ALGORITHMS
+from pkgllm.federation.algorithms.fedavg import FedAvg
 
 
 class LocalRuntime(Section):
@@ -63,7 +66,7 @@ class Federated(Section):
     """Clients drawn in each round."""
     weighting: Literal["uniform", "examples"] = "uniform"
     """Weight of a client's update: equal, or its number of groups (a private count)."""
-    strategy: Strategy = FedAvg(name="fedavg")
+    strategy: Annotated[Algorithm, ChosenFrom(ALGORITHMS)] = FedAvg()
     """How updates become the next adapter."""
     aggregation: Literal["factor_mean", "stack_svd"] = "factor_mean"
     """What ``fedavg`` and ``fedprox`` average: each factor of the adapter, or the products of the

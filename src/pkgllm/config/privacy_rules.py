@@ -13,11 +13,6 @@ from pkgllm.config.observation_sections import Observation
 from pkgllm.config.privacy_sections import ClientPrivacy, ExamplePrivacy, NoPrivacy, Privacy
 from pkgllm.objectives.objective import Objective
 
-NOT_LINEAR = frozenset(
-    {"fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan", "qfedavg"},
-)
-"""Strategies in which one update does not enter as one term of a sum of equal weights."""
-
 
 def privacy_problems(
     privacy: Privacy, objective: Objective, mode: Mode, engine: Literal["lanes", "sequential"]
@@ -93,22 +88,6 @@ def exposure_problems(privacy: Privacy, layout: Layout, observation: Observation
         )
 
 
-def strategy_problem(strategy: str) -> str | None:
-    """Return why a strategy does not go with the unit client, or None.
-
-    Example:
-        >>> strategy_problem("fedavg") is None
-        True
-    """
-    if strategy not in NOT_LINEAR:
-        return None
-    return (
-        f"mode.strategy {strategy} does not go with privacy.name client: it chooses or weights "
-        "updates by their values, so the clip norm does not bound what one client does; use fedavg "
-        "or another strategy that takes a mean"
-    )
-
-
 def _client_problems(privacy: ClientPrivacy, mode: Mode) -> Iterator[str]:
     if mode.name != "federated":
         instead = "example or none" if mode.name == "centralized" else "none"
@@ -116,8 +95,12 @@ def _client_problems(privacy: ClientPrivacy, mode: Mode) -> Iterator[str]:
             f"mode.name must be federated with privacy.name client, got {mode.name}, in which no "
             f"sum of updates is made; set privacy.name to {instead}"
         )
-    elif problem := strategy_problem(mode.strategy.name):
-        yield problem
+    elif not mode.strategy.linear:
+        yield (
+            f"mode.strategy {mode.strategy.name} does not go with privacy.name client: it chooses "
+            "or weights updates by their values, so the clip norm does not bound what one client "
+            "does; use fedavg or another strategy that takes a mean"
+        )
     clipping = privacy.adaptive_clipping
     if clipping is not None and privacy.mechanism == "local":
         yield (

@@ -54,14 +54,13 @@ from pkgllm.config.privacy_sections import (
 )
 from pkgllm.config.runtime_rules import runtime_problems
 from pkgllm.config.section import NotNegative, Section
-from pkgllm.config.strategy_rules import strategy_problems
-from pkgllm.config.strategy_sections import FedAvg
 from pkgllm.config.training_sections import (
     Adapter,
     BaseModelChoice,
     EmbeddingTraining,
     Training,
 )
+from pkgllm.federation.aggregation import aggregation_problems
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.embeddings import EMBEDDINGS
 from pkgllm.kge.settings import EMBEDDING_MODES, EmbeddingMode, FoldIn, PooledGraph
@@ -86,7 +85,6 @@ __all__ = [
     "Evaluation",
     "ExamplePrivacy",
     "Experiment",
-    "FedAvg",
     "Federated",
     "Groups",
     "Layout",
@@ -151,7 +149,7 @@ class Experiment(Section):
             problems += runtime_problems(
                 self.mode, self.base_model, self.layout, self.observation, self.privacy
             )
-            problems += strategy_problems(self.mode, self.training, self.adapter)
+            problems += aggregation_problems(self)
         problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
         problems += exposure_problems(self.privacy, self.layout, self.observation)
         problems += synthetic_problems(self.privacy, self.synthetic)

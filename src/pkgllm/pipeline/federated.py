@@ -17,7 +17,7 @@ from pkgllm.federation.round_privacy import (
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState, trained_keys
 from pkgllm.pipeline.actor_clients import actor_clients, ray_resources
-from pkgllm.pipeline.local_clients import algorithm_of, make_clients
+from pkgllm.pipeline.local_clients import make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
 from pkgllm.pipeline.privacy.run import PRIVACY, budgeted, clients_budget, clip_of
 from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, Training, detail
@@ -59,7 +59,7 @@ def rounds_of(
         training.checkpoint(record.round_num, sections, last=record.round_num == mode.rounds)
 
     return Rounds(
-        algorithm=algorithm_of(mode),
+        algorithm=mode.strategy,
         aggregate=AGGREGATIONS[mode.aggregation],
         initial=training.state(),
         num_rounds=mode.rounds,

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 from pkgllm.config import schema
-from pkgllm.federation.algorithm import Algorithm
-from pkgllm.federation.algorithms import ALGORITHMS
 from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.clients import LocalClients
@@ -12,11 +10,6 @@ from pkgllm.training.local import CohortTrainer
 
 STATES = "client_states"
 """Folder of what clients keep between rounds. Private, and gone when training is done."""
-
-
-def algorithm_of(mode: schema.Federated) -> Algorithm:
-    """Return the mode's algorithm with its settings."""
-    return ALGORITHMS[mode.strategy.name](**mode.strategy.model_dump())
 
 
 def make_clients(
@@ -37,7 +30,7 @@ def make_clients(
     """
     return LocalClients(
         trainer,
-        algorithm_of(mode),
+        mode.strategy,
         local_steps=config.training.local_steps,
         weighting=mode.weighting,
         report_private_metrics=config.privacy.report_private_metrics,

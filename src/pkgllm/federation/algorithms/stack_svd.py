@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pkgllm.federation.messages import Update
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from pkgllm.lm.adapter import AdapterState
 
 _LORA_A, _LORA_B = "lora_A", "lora_B"
@@ -36,6 +36,7 @@ def mean_of_products(updates: Sequence[Update], adapter: AdapterState) -> Adapte
     Raises:
         ValueError: If a key belongs to no pair of factors.
     """
+    import numpy as np
     import torch
 
     weights = np.array([update.weight for update in updates])
@@ -75,11 +76,14 @@ def refactor(
         lora_rank: Inner dimension of the result.
 
     Example:
+        >>> import numpy as np
         >>> b, a = np.array([[2.0], [0.0]]), np.array([[0.0, -3.0]])
         >>> lora_b, lora_a = refactor(b, a, lora_rank=1)
         >>> (lora_b @ lora_a).round(12).tolist(), lora_a.round(12).tolist()
         ([[0.0, -6.0], [0.0, 0.0]], [[0.0, 1.0]])
     """
+    import numpy as np
+
     left, inner_left = np.linalg.qr(lora_b)
     right, inner_right = np.linalg.qr(lora_a.T)
     u, s, vt = np.linalg.svd(inner_left @ inner_right.T, full_matrices=False)

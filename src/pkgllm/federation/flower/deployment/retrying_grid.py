@@ -4,7 +4,7 @@ Flower forgets a message once a SuperNode has taken it: where the SuperNode dies
 an error that says the node is unavailable. What a client answers depends on the message alone, so
 asking twice is safe, and the second answer is the first one; but for the noise of DP-SGD, which is
 fresh, and which the client charges to its ledger again. A share of local noise is kept and sent
-again (:mod:`~pkgllm.federation.share_store`).
+again (:mod:`~pkgllm.federation.client_noise`).
 """
 
 import logging

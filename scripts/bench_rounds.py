@@ -76,8 +76,8 @@ TRAINING_BYTES = 2 << 30
 
 def make(kind: type[Algorithm]) -> Algorithm:
     """Return an algorithm with its defaults, and 1 where a setting has none."""
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.name != "name"]
-    return kind(**dict.fromkeys(required, 1))
+    required: dict[str, Any] = {f.name: 1 for f in fields(kind) if f.default is MISSING}
+    return kind(**required)
 
 
 WAYS: Mapping[str, tuple[Algorithm, Aggregate | None]] = {

@@ -7,7 +7,6 @@ from typing import Literal
 import pytest
 
 from helpers.plugins import write_plugin
-from pkgllm.config.choices import keys, tag
 from pkgllm.errors import ConfigError
 from pkgllm.registry import Choice, Registry, UnknownChoiceError
 
@@ -45,6 +44,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Choice]:
                 "broom": "brooms:Broom",
                 "brush": "brooms:Broom",
                 "stick": "brooms:stick",
+                "mop": "brooms:Broom",
                 "ruin": "ruined:Ruin",
             }
         },
@@ -54,15 +54,15 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry[Choice]:
 
 
 def test_a_package_adds_choices_and_replaces_none(tools: Registry[Choice]) -> None:
-    assert list(tools) == ["brush", "broom", "stick", "ruin"]
-    assert keys(tools["broom"])["name"].default == "broom"
+    assert list(tools) == ["brush", "broom", "stick", "mop", "ruin"]
+    assert tools["broom"]().name == "broom"
     assert tools["brush"] is Brush
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tools: Registry[Choice]) -> None:
     with pytest.raises(
         UnknownChoiceError,
-        match=r'^tool must be one of brush, broom, stick, ruin, got "broon" \(did you mean broom\?',
+        match=r'^tool must be one of brush, broom, stick, mop, ruin, got "broon" \(did you mean',
     ):
         tools["broon"]
 
@@ -71,7 +71,7 @@ def test_a_broken_package_is_named_and_ignored_where_it_is_not_used(
     tools: Registry[Choice],
 ) -> None:
     assert "ruin" in tools
-    assert [tag(choice) for choice in tools.usable()] == ["brush", "broom"]
+    assert [choice().name for choice in tools.usable()] == ["brush", "broom"]
     with pytest.raises(
         ConfigError,
         match=r"^tool ruin: the package tiny-plugin that provides it cannot be imported: "
@@ -80,6 +80,8 @@ def test_a_broken_package_is_named_and_ignored_where_it_is_not_used(
         tools["ruin"]
     with pytest.raises(ConfigError, match=r"^tool stick: the package tiny-plugin must provide a "):
         tools["stick"]
+    with pytest.raises(ConfigError, match=r"^tool mop: .* must give Broom this name, got 'broom'"):
+        tools["mop"]
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -26,10 +26,11 @@ class Choice:
 
     A field's type says what a configuration may give (bounds by ``annotated_types``, see
     :mod:`pkgllm.bounds`), its default what is taken otherwise, and the string under it is its
-    documentation with its unit. A subclass gives ``name`` the type ``Literal["..."]``.
+    documentation with its unit. A subclass gives ``name`` the type ``Literal["..."]`` and the same
+    default; a registry refuses one whose name is another than the one it is registered by.
     """
 
-    name: str
+    name: str = ""
     """By which a configuration chooses it."""
 
     citation: ClassVar[str] = ""
@@ -137,5 +138,10 @@ class Registry(Generic[C]):
             raise ConfigError(
                 f"{self.kind} {point.name}: the package {package} must provide a subclass of "
                 f"pkgllm.registry.Choice, got {choice!r}; repair or remove the package"
+            )
+        if (default := choice.__dataclass_fields__["name"].default) != point.name:
+            raise ConfigError(
+                f"{self.kind} {point.name}: the package {package} must give {choice.__name__} this "
+                f"name, got {default!r}; repair or remove the package"
             )
         return choice  # type: ignore[return-value]  # of the kind that its group is for

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,8 @@ from pkgllm.lm.adapter import AdapterState
 
 def with_defaults(kind: type[Algorithm]) -> Algorithm:
     """An algorithm with its defaults, and 1 where a setting has none."""
-    required = [f.name for f in fields(kind) if f.default is MISSING and f.name != "name"]
-    return kind(**dict.fromkeys(required, 1))
+    required: dict[str, Any] = {f.name: 1 for f in fields(kind) if f.default is MISSING}
+    return kind(**required)
 
 
 class Server:

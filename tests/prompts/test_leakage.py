@@ -91,7 +91,7 @@ def test_every_planted_trace_is_found(
     split: tuple[list[str], list[str]],
     form: PromptForm,
     what: str,
-    change: type[str],
+    change: Callable[[str], str],
     data: st.DataObject,
 ) -> None:
     visible, held_out = split

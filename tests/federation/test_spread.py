@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.federation.spread import Spread, UpdateSpread, update_spread
+from pkgllm.federation.spread import CohortSpread, UpdateSpread, update_spread
 
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 tiny = st.integers(-9, 9).map(lambda n: n * 2.0**-149)
@@ -26,15 +26,15 @@ def test_lengths_and_cosines_by_hand() -> None:
     # Updates (3, 0) and (0, 4): lengths 3 and 4; their mean (1.5, 2) has length 2.5, so the
     # cosines are 4.5 / 7.5 = .6 and 8 / 10 = .8.
     found = spread([[4.0, 1.0], [1.0, 5.0]], [1.0, 1.0])
-    assert found.norms == Spread(3.5, 3.0, 4.0, 0.5)
+    assert found.norms == CohortSpread(3.5, 3.0, 4.0, 0.5)
     assert (found.cosines.mean, found.cosines.sd) == pytest.approx((0.7, 0.1))
     assert (found.cosines.min, found.cosines.max) == pytest.approx((0.6, 0.8))
 
 
 def test_a_client_that_changed_nothing_has_a_length_but_no_direction() -> None:
     found = spread([[1.0, 1.0], [1.0, 3.0]], [1.0, 1.0])
-    assert found.norms == Spread(1.0, 0.0, 2.0, 1.0)
-    assert found.cosines == Spread(1.0, 1.0, 1.0, 0.0)
+    assert found.norms == CohortSpread(1.0, 0.0, 2.0, 1.0)
+    assert found.cosines == CohortSpread(1.0, 1.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("clients", [[[1.0, 1.0]], [[3.0, 1.0], [-1.0, 1.0]]])
@@ -47,7 +47,7 @@ def test_where_the_mean_is_zero_nobody_has_a_cosine(clients: list[list[float]]) 
 def test_the_smallest_numbers_count_like_any_others() -> None:
     least = 2.0**-149
     found = spread([[3 * least, 0.0], [0.0, 4 * least]], [0.0, 0.0])
-    assert found.norms == Spread(3.5 * least, 3 * least, 4 * least, 0.5 * least)
+    assert found.norms == CohortSpread(3.5 * least, 3 * least, 4 * least, 0.5 * least)
     assert (found.cosines.min, found.cosines.max) == pytest.approx((0.6, 0.8), rel=1e-12)
 
 

@@ -24,11 +24,11 @@ class Override:
     path: KeyPath
     value: object
     problems: tuple[Problem, ...] = ()
-    """Keys that stand twice in the value."""
+    """Duplicate keys in the value."""
 
     @property
     def place(self) -> str:
-        """How the override is named in a message."""
+        """The override as messages name it."""
         return f"--set {'.'.join(self.path)}"
 
 
@@ -59,16 +59,11 @@ def apply_overrides(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Set values in a copy of a tree; later ones win.
 
-    Sections that are absent are made; one that has a default among several choices becomes that
-    choice, so that a key of it can be set alone.
-
-    Args:
-        tree: Keys and values.
-        overrides: What to set.
-        top: The section that the whole tree is.
+    Absent sections are created; one with a default among several choices becomes that choice, so
+    that a single key of it can be set.
 
     Returns:
-        The new tree, and a problem for each path that leads through something else than a section.
+        The new tree, and a problem for each path that leads through a value instead of a section.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(tree))
     problems = [problem for override in overrides if (problem := _apply(changed, override, top))]
@@ -87,16 +82,16 @@ def _apply(tree: dict[str, Any], override: Override, top: type[Any]) -> Problem 
             here[part] = _default_choice(field)
         here, choices = here[part], inner
         if not isinstance(here, dict):
-            # The schema reports what stands in the section's place.
+            # The schema reports that this is not a section.
             return None
     here[override.path[-1]] = override.value
     return None
 
 
 def _field(choices: Sequence[type[Any]], name: str, section: Mapping[str, Any]) -> FieldInfo | None:
-    """Return a field, of the choice that is made if it has one of this name."""
-    likely = sorted(choices, key=lambda choice: tag(choice) != section.get("name"))
-    fields = (keys(choice)[name] for choice in likely if name in keys(choice))
+    """Return a field of this name, of the section's choice first."""
+    ordered = sorted(choices, key=lambda choice: tag(choice) != section.get("name"))
+    fields = (keys(choice)[name] for choice in ordered if name in keys(choice))
     return next(fields, None)
 
 

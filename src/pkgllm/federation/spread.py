@@ -15,7 +15,7 @@ _BLOCK = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class CohortSpread:
     """How one number is spread over a cohort; all NaN where nobody has the number."""
 
     mean: float
@@ -25,12 +25,12 @@ class Spread:
     """Standard deviation of the cohort itself, with ``n`` below."""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
+    def of(cls, values: Sequence[float]) -> "CohortSpread":
         """Return the spread of finite values, of which there may be none.
 
         Example:
-            >>> Spread.of([1.0, 3.0])
-            Spread(mean=2.0, min=1.0, max=3.0, sd=1.0)
+            >>> CohortSpread.of([1.0, 3.0])
+            CohortSpread(mean=2.0, min=1.0, max=3.0, sd=1.0)
         """
         if not values:
             return cls(math.nan, math.nan, math.nan, math.nan)
@@ -43,9 +43,9 @@ class Spread:
 class UpdateSpread:
     """The spread of a cohort's updates; not whose the smallest and largest values are."""
 
-    norms: Spread
+    norms: CohortSpread
     """Of the Euclidean lengths."""
-    cosines: Spread
+    cosines: CohortSpread
     """Of the cosine of each update to the mean update."""
 
 
@@ -90,4 +90,6 @@ def update_spread(
     directed = norms > 0 if mean_square > 0 else np.zeros(len(clients), bool)
     cosines = products[directed] / norms[directed] / math.sqrt(mean_square)
     # Rounding may lead just past one.
-    return UpdateSpread(Spread.of(norms.tolist()), Spread.of(np.clip(cosines, -1, 1).tolist()))
+    return UpdateSpread(
+        CohortSpread.of(norms.tolist()), CohortSpread.of(np.clip(cosines, -1, 1).tolist())
+    )

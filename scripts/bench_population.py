@@ -49,14 +49,14 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.reference import ReferenceColumn, ReferenceScore
 from tools.small_world import generate_small_world
 
 SEED, WARM_UP = 0, 2
 TIMEOUT = 3600.0
 """Seconds for a round."""
 LOCAL_STEPS, GROUPS_PER_STEP = 1, 2
-PASS_BYTES, REFERENCE_BYTES = 2 << 30, 256 << 20
+PASS_BYTES = 2 << 30
 """As ``pkgllm train`` has them on a CPU."""
 
 
@@ -202,12 +202,7 @@ def measure(path: Path, *, cohort_size: int, num_rounds: int) -> Measured:
             decoder,
             store,
             config.objective,
-            ReferenceCache(
-                score,
-                base_digest=base.digest,
-                memory_bytes=REFERENCE_BYTES,
-                disk=Path(folder) / "reference.sqlite",
-            ),
+            ReferenceColumn(score, Path(folder)),
             steps=LocalSteps(local_steps=LOCAL_STEPS, groups_per_step=GROUPS_PER_STEP),
             seed=SEED,
             memory_bytes=PASS_BYTES,

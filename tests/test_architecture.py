@@ -49,12 +49,12 @@ DOORS = {
     "cryptography": {"pkgllm.federation.flower.deployment.certificates"},
     "typer": {"pkgllm.cli"},
     "rich": {"pkgllm.report.to_terminal", "pkgllm.terminal"},
-    "datasets": {"pkgllm.corpora.hub"},
+    "datasets": {"pkgllm.corpora.hub", "pkgllm.training.trl_engine"},
     "pyarrow": {"pkgllm.prompts.group_store"},
     "matplotlib": {"pkgllm.report.drawing", "pkgllm.report.plots"},
     # Our events go through torch's writer, which needs it; only tests read them.
     "tensorboard": set(),
-    "trl": set(),
+    "trl": {"pkgllm.training.trl_engine"},
 }
 
 

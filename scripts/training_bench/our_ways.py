@@ -24,7 +24,7 @@ from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
-from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
 from training_bench.measure import Clock
 from training_bench.workload import (
@@ -36,8 +36,6 @@ from training_bench.workload import (
     SEED,
     Workload,
 )
-
-_REFERENCE_BYTES = 64 << 20
 
 
 def make_policy(workload: Workload) -> PeftModel:
@@ -59,7 +57,7 @@ def sequential_trainer(
         policy,
         workload.groups,
         objective,
-        _cache(workload, sequential.reference_scorer(policy)),
+        ReferenceColumn(sequential.reference_scorer(policy)),
         steps=_local_steps(steps),
         seed=SEED,
     )
@@ -78,7 +76,7 @@ def lane_trainer(
         decoder,
         workload.groups,
         objective,
-        _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes)),
+        ReferenceColumn(lane_passes.reference_scorer(decoder, memory_bytes)),
         steps=_local_steps(steps),
         seed=SEED,
         memory_bytes=memory_bytes,
@@ -100,7 +98,7 @@ def private_trainer(
         decoder,
         workload.groups,
         objective,
-        _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes)),
+        ReferenceColumn(lane_passes.reference_scorer(decoder, memory_bytes)),
         steps=_local_steps(steps),
         settings=settings,
         noise=secure(),
@@ -112,12 +110,6 @@ def private_trainer(
 def _local_steps(steps: int) -> LocalSteps:
     return LocalSteps(
         local_steps=steps, groups_per_step=GROUPS_PER_CLIENT, max_grad_norm=MAX_GRAD_NORM
-    )
-
-
-def _cache(workload: Workload, score: ReferenceScore) -> ReferenceCache:
-    return ReferenceCache(
-        score, base_digest=workload.base.digest, memory_bytes=_REFERENCE_BYTES, disk=None
     )
 
 
@@ -142,7 +134,7 @@ def example_cost(
 
     Reference log-probabilities are there before.
     """
-    reference = _cache(workload, lane_passes.reference_scorer(decoder, memory_bytes))
+    reference = ReferenceColumn(lane_passes.reference_scorer(decoder, memory_bytes))
     values = decoder.layout.to_vector(start).to(decoder.device)
 
     def by_example(groups: Sequence[Group]) -> Tensor:
@@ -156,7 +148,8 @@ def example_cost(
     together = partial(_batch_gradient, decoder, values, APO_ZERO, reference)
     single, plain = Clock(decoder.device), Clock(decoder.device)
     difference = 0.0
-    for groups in workload.groups.values():
+    for client, own in workload.groups.items():
+        groups = reference.place(client, own)
         together(groups)  # after it the reference log-probabilities are there
         mean = single.time(partial(by_example, groups))
         of_batch = plain.time(partial(together, groups))
@@ -175,7 +168,7 @@ def _batch_gradient(
     decoder: LaneDecoder,
     values: Tensor,
     objective: Objective,
-    reference: ReferenceCache,
+    reference: ReferenceColumn,
     groups: Sequence[Group],
 ) -> Tensor:
     gradients = torch.zeros_like(values)[None]

@@ -27,7 +27,7 @@ from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 # The rows that enter the first layer are frozen, and Opacus does not need their gradient.
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook is firing")
@@ -112,9 +112,7 @@ OURS: dict[ExampleLoss, Objective] = {
 def our_gradients(
     decoder: LaneDecoder, state: dict[str, Tensor], groups: Sequence[Group], objective: Objective
 ) -> Tensor:
-    reference = ReferenceCache(
-        reference_scorer(decoder, ROOM), base_digest="base", memory_bytes=2**20, disk=None
-    )
+    reference = ReferenceColumn(reference_scorer(decoder, ROOM))
     (part,) = example_gradients(
         decoder, decoder.layout.to_vector(state), groups, objective, reference, memory_bytes=ROOM
     )

@@ -23,7 +23,7 @@ from pkgllm.objectives.objective import Objective
 from pkgllm.objectives.sdpo import Sdpo
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.prompts import Prompt
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import reference_scorer, score
 
 Ids = tuple[int, ...]
@@ -50,9 +50,7 @@ def our_loss_and_gradient(
         base.model, lora_rank=4, lora_alpha=8, target_modules="all-linear", seed=0
     )
     load_adapter_state(policy, adapter_state(theirs))
-    reference = ReferenceCache(
-        reference_scorer(policy), base_digest="base", memory_bytes=2**20, disk=None
-    )
+    reference = ReferenceColumn(reference_scorer(policy))
     loss = objective.loss(score(policy, groups, objective, reference))
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.item(), gradients(policy)

@@ -7,7 +7,7 @@ from flwr.app import Message
 from flwr.common.serde import message_to_proto
 
 from pkgllm.prompts.groups import Group
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 
 def private_texts(
@@ -33,7 +33,7 @@ def private_texts(
 
 
 def private_scores(
-    reference: ReferenceCache, groups: Iterable[Sequence[Group]]
+    reference: ReferenceColumn, groups: Iterable[Sequence[Group]]
 ) -> Iterator[tuple[str, bytes]]:
     """Log-probabilities of completions."""
     for of_client in groups:

@@ -24,7 +24,7 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.reference import ReferenceColumn, ReferenceScore
 from pkgllm.training.sequential import SequentialTrainer
 
 SEED = 3
@@ -100,8 +100,8 @@ class Tally:
         return self.score(branches)
 
 
-def cache(score: ReferenceScore) -> ReferenceCache:
-    return ReferenceCache(score, base_digest="base", memory_bytes=2**20, disk=None)
+def cache(score: ReferenceScore) -> ReferenceColumn:
+    return ReferenceColumn(score)
 
 
 def lane_trainer(
@@ -110,7 +110,7 @@ def lane_trainer(
     groups: Mapping[str, Sequence[Group]] = UNEQUAL,
     *,
     memory_bytes: int = ROOM,
-    reference: ReferenceCache | None = None,
+    reference: ReferenceColumn | None = None,
     steps: LocalSteps | None = None,
 ) -> LaneTrainer:
     decoder = LaneDecoder(policy)

@@ -28,7 +28,7 @@ from pkgllm.prompts.groups import Group
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,7 @@ class Federation:
             base.model, lora_rank=2, lora_alpha=8, target_modules="all-linear", seed=0
         )
         decoder = LaneDecoder(self.policy)
-        self.reference = ReferenceCache(
-            reference_scorer(decoder, 2**30),
-            base_digest=base.digest,
-            memory_bytes=2**20,
-            disk=None,
-        )
+        self.reference = ReferenceColumn(reference_scorer(decoder, 2**30))
         self.trainer = LaneTrainer(
             decoder,
             self.groups,

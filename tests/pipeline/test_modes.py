@@ -26,7 +26,7 @@ from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoints
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 Groups = Mapping[str, tuple[Group, ...]]
@@ -97,9 +97,7 @@ def train(
                 policy,
                 groups,
                 config.objective,
-                ReferenceCache(
-                    reference_scorer(policy), base_digest=base.digest, memory_bytes=2**20, disk=None
-                ),
+                ReferenceColumn(reference_scorer(policy)),
                 steps=LocalSteps(local_steps=local_steps, groups_per_step=2),
                 seed=config.seed,
             )

@@ -26,7 +26,7 @@ from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.local import KlBaseline, LocalSteps, TrainedClient
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 pytest_plugins = ["helpers.finished_runs"]
@@ -78,12 +78,7 @@ class ByHand:
             self.policy,
             {who: groups},
             self._config.objective,
-            ReferenceCache(
-                reference_scorer(self.policy),
-                base_digest=self._digest,
-                memory_bytes=2**20,
-                disk=None,
-            ),
+            ReferenceColumn(reference_scorer(self.policy)),
             steps=LocalSteps("sgd", local_steps, groups_per_step=2, max_grad_norm=10.0),
             seed=self._config.seed,
         )

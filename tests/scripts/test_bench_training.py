@@ -17,7 +17,7 @@ import torch
 
 from pkgllm.lm.adapter import load_adapter_state
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import reference_scorer, score
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -110,9 +110,7 @@ def test_a_round_starts_where_the_kl_baseline_counts(
     bench = script.Bench(preset, num_clients=2, steps=1, trl_settings={})
     kto = part("training_bench.workload").OBJECTIVES["kto"]
     load_adapter_state(bench.policy, bench.start)
-    cache = ReferenceCache(
-        reference_scorer(bench.policy), base_digest="", memory_bytes=2**20, disk=None
-    )
+    cache = ReferenceColumn(reference_scorer(bench.policy))
     for groups in bench.workload.groups.values():
         scored = score(bench.policy, groups, kto, cache)
         assert scored.mismatched_log_ratio.mean() > 0.1

@@ -34,7 +34,7 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import LocalSteps
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "cost_model.py"
 ROOM = 2**30
@@ -140,12 +140,7 @@ def counted_in_lanes(policy: PeftModel, work: Any, *, memory_bytes: int = ROOM) 
         decoder,
         clients_of(work),
         KTO if work.mismatched else APO_ZERO,
-        ReferenceCache(
-            reference_scorer(decoder, memory_bytes),
-            base_digest="base",
-            memory_bytes=2**24,
-            disk=None,
-        ),
+        ReferenceColumn(reference_scorer(decoder, memory_bytes)),
         steps=LocalSteps(local_steps=work.local_steps, groups_per_step=work.groups_per_step),
         seed=0,
         memory_bytes=memory_bytes,

@@ -25,7 +25,7 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import ExampleGradients, example_gradients
 from pkgllm.training.lane_memory import PassCost
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 GROUPS = some_groups(7, seed=3)
 UNCOUPLED = [name for name in OBJECTIVES if not name.startswith("kto")]
@@ -38,7 +38,7 @@ class Setting:
     decoder: LaneDecoder
     adapter: AdapterState
     policy: PeftModel
-    reference: ReferenceCache
+    reference: ReferenceColumn
 
     @property
     def values(self) -> Tensor:
@@ -50,7 +50,7 @@ class Setting:
         objective: Objective,
         *,
         memory_bytes: int = ROOM,
-        reference: ReferenceCache | None = None,
+        reference: ReferenceColumn | None = None,
     ) -> Iterator[ExampleGradients]:
         return example_gradients(
             self.decoder,

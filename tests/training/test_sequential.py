@@ -19,7 +19,7 @@ from pkgllm.objectives.sft import Sft
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import draw_batches
 from pkgllm.training.local import LocalSteps, TrainedClient
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
 SEED = 3
@@ -50,7 +50,7 @@ def make_trainer(
         policy,
         groups or {"p1": GROUPS},
         objective,
-        ReferenceCache(reference_scorer(policy), base_digest="base", memory_bytes=2**20, disk=None),
+        ReferenceColumn(reference_scorer(policy)),
         steps=steps or some_steps(),
         seed=SEED,
     )

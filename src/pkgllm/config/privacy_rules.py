@@ -15,7 +15,10 @@ from pkgllm.objectives.objective import Objective
 
 
 def privacy_problems(
-    privacy: Privacy, objective: Objective, mode: Mode, engine: Literal["lanes", "sequential"]
+    privacy: Privacy,
+    objective: Objective,
+    mode: Mode,
+    engine: Literal["lanes", "sequential", "trl"],
 ) -> Iterator[str]:
     """Yield what is wrong with the choice of privacy beside the other choices.
 
@@ -53,9 +56,9 @@ def privacy_problems(
             "and clipping does not bound what it does; use apo_zero, or set objective.kl_baseline "
             "to public"
         )
-    if engine == "sequential":
+    if engine != "lanes":
         yield (
-            "training.engine must be lanes with privacy.name example, got sequential, which has "
+            f"training.engine must be lanes with privacy.name example, got {engine}, which has "
             "no gradient of each example by itself"
         )
 

@@ -35,9 +35,10 @@ class Adapter(Section):
 class Training(Section):
     """Local training of one client."""
 
-    engine: Literal["lanes", "sequential"] = "lanes"
+    engine: Literal["lanes", "sequential", "trl"] = "lanes"
     """How clients are trained: many in one pass over the frozen base model, or one after the other
-    by PEFT, which is slower, takes any base model, and is what ``lanes`` must equal."""
+    by PEFT, which is slower, takes any base model, and is what ``lanes`` must equal, or one after
+    the other by TRL's own trainers, slowest, with the package's extra ``trl``."""
     memory_gib: PositiveFloat | None = None
     """Memory that ``lanes`` may take beside the model's parameters, GiB; sets how many clients
     train at once. When absent 2 on a CPU, and 0.8 of what is free on a GPU."""

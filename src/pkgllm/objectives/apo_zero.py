@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pkgllm.bounds import NotNegativeFloat, PositiveFloat
 from pkgllm.objectives.kto import kto_loss
-from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.objective import Objective, TrlCounterpart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,3 +46,19 @@ class ApoZero(Objective):
             undesirable_weight=self.undesirable_weight,
         )
         return groups.with_likelihood(groups.mean(losses), self.nll_weight)
+
+    @property
+    def trl(self) -> TrlCounterpart | None:
+        """KTO's trainer without a baseline, where there is no likelihood term."""
+        if self.nll_weight:
+            return None
+        return TrlCounterpart(
+            trainer="KTOTrainer",
+            examples="completions",
+            settings={
+                "loss_type": "apo_zero_unpaired",
+                "beta": self.beta,
+                "desirable_weight": self.desirable_weight,
+                "undesirable_weight": self.undesirable_weight,
+            },
+        )

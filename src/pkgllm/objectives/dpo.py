@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pkgllm.bounds import NotNegativeFloat, PositiveFloat
-from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.objective import Objective, TrlCounterpart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,3 +63,14 @@ class Dpo(Objective):
         winners, losers = pairs.nonzero(as_tuple=True)
         losses = dpo_loss(groups.log_ratio[winners], groups.log_ratio[losers], beta=self.beta)
         return groups.with_likelihood(groups.mean(losses, completions=winners), self.nll_weight)
+
+    @property
+    def trl(self) -> TrlCounterpart | None:
+        """DPO, where there is no likelihood term."""
+        if self.nll_weight:
+            return None
+        return TrlCounterpart(
+            trainer="DPOTrainer",
+            examples="pairs" if self.pairs == "all" else "matched_pairs",
+            settings={"beta": self.beta},
+        )

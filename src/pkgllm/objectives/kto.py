@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from pkgllm.bounds import NotNegativeFloat, PositiveFloat
-from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.objective import Objective, TrlCounterpart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,3 +140,19 @@ class Kto(Objective):
     def couples_examples(self) -> bool:
         """Whether one group moves the baseline of all others of its batch."""
         return not self.takes_baseline
+
+    @property
+    def trl(self) -> TrlCounterpart | None:
+        """KTO with the batch's baseline and without a likelihood term."""
+        if self.takes_baseline or self.nll_weight:
+            return None
+        return TrlCounterpart(
+            trainer="KTOTrainer",
+            examples="completions",
+            settings={
+                "loss_type": "kto",
+                "beta": self.beta,
+                "desirable_weight": self.desirable_weight,
+                "undesirable_weight": self.undesirable_weight,
+            },
+        )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from pkgllm.errors import FederationError
 from pkgllm.registry import Choice
@@ -14,6 +15,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pkgllm.objectives.scored_groups import ScoredGroups
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrlCounterpart:
+    """The trainer of TRL's that minimises the same loss."""
+
+    trainer: str
+    """Its name in ``trl``, such as ``KTOTrainer``, whose configuration is ``KTOConfig``."""
+    examples: Literal["completions", "pairs", "matched_pairs", "desirable"]
+    """What it takes as an example: a completion with its label, a desirable and an undesirable
+    completion, or a desirable completion; pairs as ``objective.pairs`` of DPO says."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of its configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +87,11 @@ class Objective(Choice, ABC):
         Clipping the gradient of each group then does not bound what one group changes.
         """
         return True
+
+    @property
+    def trl(self) -> TrlCounterpart | None:
+        """The trainer of TRL's that minimises the same loss, or None."""
+        return None
 
     def check_baseline(self, kl_baseline: float | None) -> None:
         """Check the KL baseline of a round against what the loss takes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pkgllm.objectives.objective import Objective
+from pkgllm.objectives.objective import Objective, TrlCounterpart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,3 +26,8 @@ class Sft(Objective):
     def loss(self, groups: ScoredGroups, kl_baseline: float | None = None) -> Tensor:
         r"""Return the mean of :math:`-\log \pi(y|x)` over the desirable completions, nats."""
         return groups.negative_log_likelihood()
+
+    @property
+    def trl(self) -> TrlCounterpart:
+        """Return SFT."""
+        return TrlCounterpart(trainer="SFTTrainer", examples="desirable")

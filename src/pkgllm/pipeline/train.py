@@ -61,7 +61,7 @@ from pkgllm.pipeline.run_record import (
     split_record,
     write_record,
 )
-from pkgllm.pipeline.trainers import REFERENCE, check_engine
+from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import Traces, going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
@@ -183,8 +183,6 @@ def resume(
     if run.provenance.exists():
         check_same_base(run, job.base)
         check_same_data(run, job.population, job.base)
-    # Values that were evicted to it would be computed in other company than those that were not.
-    (run.path / REFERENCE).unlink(missing_ok=True)
     # What was released with fixed noise stays unprotected, so the run keeps its mark.
     was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
     noise = noise_source(config, insecure_fixed_noise=was_fixed)
@@ -277,9 +275,8 @@ def _go_on(
             job.config, job.policy, job.base, groups, traces, kl_baseline=baseline
         ) as training:
             train_policy(training)
-    # What only training needs; nobody's examples are left lying about.
-    for private in (GROUPS, REFERENCE):
-        (run.path / private).unlink(missing_ok=True)
+    # What only training needs; nobody's examples stay on the disk.
+    (run.path / GROUPS).unlink(missing_ok=True)
     shutil.rmtree(run.path / STATES, ignore_errors=True)
     task = language_model_task(
         job.config,

@@ -17,14 +17,11 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
-from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
 from pkgllm.training.sequential import reference_scorer as sequential_reference_scorer
+from pkgllm.training.trl_engine import TrlTrainer, check_trl
 
-REFERENCE = "reference.sqlite"
-"""Reference log-probabilities that do not fit into memory. Private."""
-
-_REFERENCE_BYTES = 256 << 20
 _CPU_BYTES = 2 << 30
 
 GPU_SHARE = 0.8
@@ -39,7 +36,7 @@ class ExampleRelease:
     """Given, or computed from the target epsilon."""
     noise: NoiseSource
     charge: Charge
-    """Is told what is about to be released, before anybody has it."""
+    """Charges what is about to be released, before anybody has it."""
 
 
 def make_trainer(
@@ -59,36 +56,40 @@ def make_trainer(
         policy: The base model with an adapter.
         base: What the policy was made of.
         groups: Each client's.
-        run: Where reference log-probabilities go that do not fit into memory; when None they are
-            forgotten and computed again.
+        run: Where the column of reference log-probabilities lies; when None it is in memory.
         local_steps: Optimiser steps of a client in a round.
         release: How noise is drawn and paid for; with privacy unit ``example`` only, and then
             always.
 
     Raises:
+        ConfigError: If the engine is not installed, or cannot train for the objective.
         ValueError: If the unit is ``example`` and ``release`` is None, or the other way round.
     """
-    privacy = config.privacy
+    privacy, training = config.privacy, config.training
     if isinstance(privacy, schema.ExamplePrivacy) != (release is not None):
         raise ValueError(
             "release must be given with privacy.name example and with no other, got "
             f"{'one' if release else 'none'} with {privacy.name}"
         )
-    chosen = config.training
     objective = config.objective
     steps = LocalSteps(
-        optimizer=chosen.optimizer,
+        optimizer=training.optimizer,
         local_steps=local_steps,
-        groups_per_step=chosen.groups_per_step,
-        max_grad_norm=chosen.max_grad_norm,
-        weight_decay=chosen.weight_decay,
+        groups_per_step=training.groups_per_step,
+        max_grad_norm=training.max_grad_norm,
+        weight_decay=training.weight_decay,
     )
-    if chosen.engine == "sequential":
-        cache = _cache(sequential_reference_scorer(policy), base, run)
-        return SequentialTrainer(policy, groups, objective, cache, steps=steps, seed=config.seed)
-    decoder = LaneDecoder(policy, kernel=chosen.attention)
-    memory_bytes = _memory_bytes(chosen, base.device)
-    reference = _cache(reference_scorer(decoder, memory_bytes), base, run)
+    folder = run.path if run else None
+    if training.engine == "trl":
+        return TrlTrainer(policy, groups, objective, base.tokenizer, steps=steps, seed=config.seed)
+    if training.engine == "sequential":
+        reference = ReferenceColumn(sequential_reference_scorer(policy), folder)
+        return SequentialTrainer(
+            policy, groups, objective, reference, steps=steps, seed=config.seed
+        )
+    decoder = LaneDecoder(policy, kernel=training.attention)
+    memory_bytes = _memory_bytes(training, base.device)
+    reference = ReferenceColumn(reference_scorer(decoder, memory_bytes), folder)
     if isinstance(privacy, schema.ExamplePrivacy) and release is not None:
         return PrivateLaneTrainer(
             decoder,
@@ -118,25 +119,19 @@ def check_engine(config: schema.Experiment, policy: PeftModel) -> None:
     """Fail before any work where the engine cannot train a policy.
 
     Raises:
+        ConfigError: If it is not installed, or cannot train for the objective.
         ModelError: If it does not know the base model or the adapted layers.
     """
     if config.training.engine == "lanes":
         LaneDecoder(policy)
+    elif config.training.engine == "trl":
+        check_trl(config.objective)
 
 
-def _memory_bytes(chosen: schema.Training, device: torch.device) -> int:
-    if chosen.memory_gib is not None:
-        return int(chosen.memory_gib * 2**30)
+def _memory_bytes(training: schema.Training, device: torch.device) -> int:
+    if training.memory_gib is not None:
+        return int(training.memory_gib * 2**30)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(GPU_SHARE * free)
     return _CPU_BYTES
-
-
-def _cache(score: ReferenceScore, base: BaseModel, run: RunFolder | None) -> ReferenceCache:
-    return ReferenceCache(
-        score,
-        base_digest=base.digest,
-        memory_bytes=_REFERENCE_BYTES,
-        disk=run.path / REFERENCE if run else None,
-    )

@@ -6,7 +6,7 @@ ends before the first of them.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -43,6 +43,9 @@ class Group:
     A client with one group has its own here: private facts of others are not to be had, so the
     baseline is then that of matched pairs.
     """
+    row: int | None = field(default=None, compare=False, repr=False)
+    """Where its completions, then its mismatched ones, stand in the column of reference
+    log-probabilities; None where there is no column."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from pkgllm.training.lane_passes import (
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.local_terms import LaneTerms
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 
 @dataclass(slots=True)
@@ -91,7 +91,7 @@ class LaneTrainer:
         decoder: Of a policy, whose own adapter says what is trained and is left as it is.
         groups: Each client's groups, at least one; read when a client is drawn.
         objective: What is minimised.
-        reference: Cached log-probabilities of the frozen base.
+        reference: Log-probabilities of the frozen base.
         steps: How a client trains.
         seed: Of the order in which a client's groups are drawn.
         memory_bytes: What a pass may take beside the model's parameters. Clients that do not fit
@@ -103,7 +103,7 @@ class LaneTrainer:
         decoder: LaneDecoder,
         groups: Mapping[str, Sequence[Group]],
         objective: Objective,
-        reference: ReferenceCache,
+        reference: ReferenceColumn,
         *,
         steps: LocalSteps,
         seed: int,
@@ -139,7 +139,7 @@ class LaneTrainer:
                 # A cohort that starts from one adapter has it converted once.
                 if id(adapter) not in vectors:
                     vectors[id(adapter)] = layout.to_vector(adapter)
-                groups = self._groups[client]
+                groups = self._reference.place(client, self._groups[client])
                 drawn = draw_batches(
                     groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
                 )

@@ -18,7 +18,7 @@ from pkgllm.training.batches import branches_of
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import branch_tokens, differentiate, is_batched, score_lanes
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def example_gradients(
     values: Tensor,
     groups: Sequence[Group],
     objective: Objective,
-    reference: ReferenceCache,
+    reference: ReferenceColumn,
     *,
     memory_bytes: int,
     kl_baseline: float | None = None,
@@ -54,7 +54,7 @@ def example_gradients(
         values: The adapter, as one vector. Shape ``(values,)``.
         groups: The batch, one example each; nothing is yielded where it is empty.
         objective: What is minimised.
-        reference: Cached log-probabilities of the frozen base.
+        reference: Log-probabilities of the frozen base.
         memory_bytes: What a pass may take beside the model's parameters.
         kl_baseline: The round's, where the objective takes it from the server; nats.
 

@@ -10,14 +10,14 @@ from pkgllm.objectives.objective import Objective
 from pkgllm.training.batches import scored_groups
 from pkgllm.training.lane_passes import ScoredPass
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 
 def lane_losses(
     lanes: Sequence[Sequence[Branch]],
     scored: ScoredPass,
     objective: Objective,
-    reference: ReferenceCache,
+    reference: ReferenceColumn,
     kl_baseline: float | None = None,
 ) -> tuple[list[float | Exception], Tensor]:
     """Return each lane's loss, and the gradient of their sum by all log-probabilities.
@@ -29,7 +29,7 @@ def lane_losses(
         lanes: Each lane's groups, with the completions that were scored.
         scored: Their pass.
         objective: Of every lane.
-        reference: Cached log-probabilities of the frozen base.
+        reference: Log-probabilities of the frozen base.
         kl_baseline: The round's, where the objective takes it from the server; nats.
 
     Returns:

@@ -29,7 +29,7 @@ from pkgllm.training.example_gradients import ExampleGradients, example_gradient
 from pkgllm.training.lane_optimizers import make_lane_optimizer
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient
 from pkgllm.training.local_terms import LaneTerms
-from pkgllm.training.reference import ReferenceCache
+from pkgllm.training.reference import ReferenceColumn
 
 Charge = Callable[[int, Mapping[str, Mechanism]], None]
 """Takes a round and what each client is about to release in it, and raises where it must not."""
@@ -70,7 +70,7 @@ class PrivateLaneTrainer:
         decoder: Of a policy, whose own adapter says what is trained and is left as it is.
         groups: Each client's groups, at least one. How many there are counts as known.
         objective: What is minimised, of each group by itself.
-        reference: Cached log-probabilities of the frozen base.
+        reference: Log-probabilities of the frozen base.
         steps: How a client trains; its ``groups_per_step`` and ``max_grad_norm`` are not used.
         settings: Clip norm, noise and expected batch size of a step.
         noise: Of sampling and of Gaussian noise.
@@ -89,7 +89,7 @@ class PrivateLaneTrainer:
         decoder: LaneDecoder,
         groups: Mapping[str, Sequence[Group]],
         objective: Objective,
-        reference: ReferenceCache,
+        reference: ReferenceColumn,
         *,
         steps: LocalSteps,
         settings: GaussianSettings,
@@ -128,7 +128,7 @@ class PrivateLaneTrainer:
         released: dict[str, Mechanism] = {}
         for client, adapter in adapters.items():
             try:
-                groups = self._groups[client]
+                groups = self._reference.place(client, self._groups[client])
                 mechanism = self._mechanism(len(groups))
                 found[client] = self._train(
                     client,

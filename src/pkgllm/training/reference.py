@@ -1,16 +1,22 @@
 """Reference log-probabilities: of the frozen base model, so computed once in a run and kept."""
 
-import hashlib
-from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from pkgllm.files import cannot
+from pkgllm.prompts.groups import Group
 from pkgllm.training.log_probabilities import Branch
-from pkgllm.training.reference_disk import DiskTier
-from pkgllm.training.reference_memory import MemoryTier
 
 ReferenceScore = Callable[[Sequence[Branch]], Tensor]
 """Computes ``log reference(completion | prompt)`` for all completions, in order.
@@ -18,109 +24,120 @@ ReferenceScore = Callable[[Sequence[Branch]], Tensor]
 Nats, shape ``(completions,)``, float32.
 """
 
+_FLOAT = np.dtype("<f4")
 
-class ReferenceCache:
-    """Remembers ``log reference(completion | prompt)`` for every pair it was asked for.
 
-    A value is computed once and read from memory afterwards. When memory is full, the values that
-    were not asked for longest move to disk; without a disk they are forgotten and computed again.
-    A run that fits into memory leaves no file.
+class ReferenceColumn:
+    """A column of numbers beside the groups: ``log reference(y | x)`` of each completion.
 
-    The cache is private data of its client: whoever holds it can test which prompt the client has.
-    It stays on the client's device and never enters a message.
+    A group's row says where its values are. Its values are computed together when one of them is
+    asked for, each distinct completion once. A row that holds 0 is not computed yet.
+
+    Whoever holds the column can test which prompt a client has, so it is private and enters no
+    message. With a folder it is a file there that has no name: nobody else can open it, and it is
+    gone when the process ends, however it ends. A resumed run computes the values again.
 
     Args:
-        score: Computes what is missing, and is asked for nothing else.
-        base_digest: Identifies the base model; part of every key, so that a file of another base
-            model never answers.
-        memory_bytes: For the values in memory, at least 0.
-        disk: The file for all others, in a folder that exists, or None.
+        score: Computes what is missing.
+        folder: Of the file; None to keep the column in memory.
 
-    Raises:
-        ValueError: If ``memory_bytes`` is negative.
+    Example:
+        >>> from pkgllm.prompts.groups import Completion
+        >>> from pkgllm.prompts.prompts import Prompt
+        >>> prompt = Prompt("p1", "", "", (5, 6), frozenset(), 0)
+        >>> group = Group(prompt, (Completion("7", (3, 1), True, "liked"),))
+        >>> column = ReferenceColumn(lambda branches: torch.tensor([-1.5]))
+        >>> (placed,) = column.place("p1", [group])
+        >>> placed.row, column.log_probabilities([(placed, placed.completions)]).tolist()
+        (0, [-1.5])
     """
 
-    def __init__(
-        self, score: ReferenceScore, *, base_digest: str, memory_bytes: int, disk: Path | None
-    ) -> None:
+    def __init__(self, score: ReferenceScore, folder: Path | None = None) -> None:
         self._score = score
-        self._salt = base_digest.encode()
-        self._memory = MemoryTier(memory_bytes)
-        self._disk = None if disk is None else DiskTier(disk)
+        self._folder = folder
+        self._first_rows: dict[str, int] = {}
+        self._num_rows = 0
 
-    def __len__(self) -> int:
-        """Return the number of values in memory."""
-        return len(self._memory)
+    def place(self, client: str, groups: Sequence[Group]) -> tuple[Group, ...]:
+        """Give each group of a client its row, the same in every call.
+
+        Args:
+            client: Its id.
+            groups: All of its groups, the same in every call.
+        """
+        row = self._first_rows.setdefault(client, self._num_rows)
+        placed = []
+        for group in groups:
+            placed.append(replace(group, row=row))
+            row += len(group.completions) + len(group.mismatched)
+        self._num_rows = max(self._num_rows, row)
+        return tuple(placed)
 
     def log_probabilities(self, branches: Sequence[Branch]) -> Tensor:
         """Return the reference log-probabilities of all completions, in order.
 
         Args:
-            branches: Prompts with the completions to score.
+            branches: Groups with their completions, or with these and their mismatched ones. The
+                values of a group without a row are computed in every call.
 
         Returns:
             Nats, shape ``(completions,)``, float32, on the CPU.
 
         Raises:
-            RunError: If the file cannot be used, and a new one could not be either.
+            RunError: If the file cannot be written.
             ValueError: If ``score`` does not return one value for each completion.
         """
-        keys = [
-            [self._key(group.prompt.token_ids, c.token_ids) for c in completions]
-            for group, completions in branches
-        ]
-        values = self._remembered(list(dict.fromkeys(key for row in keys for key in row)))
-        values |= self._computed(branches, keys, values)
-        self._keep({key: values[key] for row in keys for key in row})
-        return torch.tensor([values[key] for row in keys for key in row], dtype=torch.float32)
+        columns = [self._read(group.row, len(completions)) for group, completions in branches]
+        missing = [index for index, values in enumerate(columns) if not values.all()]
+        if missing:
+            computed = self._computed([branches[index] for index in missing])
+            for index, values in zip(missing, computed, strict=True):
+                columns[index] = values
+                self._write(branches[index][0].row, values)
+        return torch.from_numpy(np.concatenate([np.empty(0, _FLOAT), *columns]))
 
-    def _remembered(self, keys: Sequence[bytes]) -> dict[bytes, float]:
-        in_memory = {key: self._memory.get(key) for key in keys}
-        values = {key: value for key, value in in_memory.items() if value is not None}
-        if self._disk is not None:
-            values |= self._disk.read([key for key in keys if key not in values])
+    def _computed(self, branches: Sequence[Branch]) -> list[NDArray[np.float32]]:
+        distinct = [{c.token_ids: c for c in completions} for _, completions in branches]
+        scores = self._score(
+            [
+                (group, tuple(own.values()))
+                for (group, _), own in zip(branches, distinct, strict=True)
+            ]
+        )
+        if scores.shape != (sum(map(len, distinct)),):
+            raise ValueError(
+                f"score must return one value for each of {sum(map(len, distinct))} completions, "
+                f"got the shape {tuple(scores.shape)}"
+            )
+        in_order = iter(scores.float().tolist())
+        values = [dict(zip(own, in_order, strict=False)) for own in distinct]
+        return [
+            np.array([own[c.token_ids] for c in completions], _FLOAT)
+            for (_, completions), own in zip(branches, values, strict=True)
+        ]
+
+    @cached_property
+    def _file(self) -> IO[bytes]:
+        return BytesIO() if self._folder is None else TemporaryFile(dir=self._folder)
+
+    def _read(self, row: int | None, count: int) -> NDArray[np.float32]:
+        values = np.zeros(count, _FLOAT)
+        if row is not None:
+            with self._at(row) as file:
+                stored = np.frombuffer(file.read(values.nbytes), _FLOAT)
+            values[: len(stored)] = stored
         return values
 
-    def _computed(
-        self,
-        branches: Sequence[Branch],
-        keys: Sequence[Sequence[bytes]],
-        known: Mapping[bytes, float],
-    ) -> dict[bytes, float]:
-        """Return the values that are not known, each computed once."""
-        missing: list[bytes] = []
-        asked: list[Branch] = []
-        seen = set(known)
-        for (group, completions), row in zip(branches, keys, strict=True):
-            new = {
-                key: completion
-                for key, completion in zip(row, completions, strict=True)
-                if key not in seen
-            }
-            if new:
-                seen.update(new)
-                missing += new
-                asked.append((group, tuple(new.values())))
-        if not missing:
-            return {}
-        found = self._score(asked)
-        if found.shape != (len(missing),):
-            raise ValueError(
-                f"score must return one value for each of {len(missing)} completions, got the "
-                f"shape {tuple(found.shape)}"
-            )
-        return dict(zip(missing, found.float().tolist(), strict=True))
+    def _write(self, row: int | None, values: NDArray[np.float32]) -> None:
+        if row is not None:
+            with self._at(row) as file:
+                file.write(values.tobytes())
 
-    def _keep(self, used: Mapping[bytes, float]) -> None:
-        leaving: dict[bytes, float] = {}
-        for key, value in used.items():
-            leaving |= self._memory.put(key, value)
-        if leaving and self._disk is not None:
-            self._disk.write(leaving)
-
-    def _key(self, prompt: Sequence[int], completion: Sequence[int]) -> bytes:
-        digest = hashlib.sha256(self._salt)
-        for ids in (prompt, completion):
-            digest.update(len(ids).to_bytes(4, "little"))
-            digest.update(array("I", ids).tobytes())
-        return digest.digest()
+    @contextmanager
+    def _at(self, row: int) -> Iterator[IO[bytes]]:
+        try:
+            self._file.seek(row * _FLOAT.itemsize)
+            yield self._file
+            self._file.flush()
+        except OSError as error:
+            raise cannot("write", self._folder or Path(), error) from error

@@ -26,7 +26,7 @@ from pkgllm.training.log_probabilities import (
     pack_branches,
     score_alone,
 )
-from pkgllm.training.reference import ReferenceCache, ReferenceScore
+from pkgllm.training.reference import ReferenceColumn, ReferenceScore
 
 
 class SequentialTrainer:
@@ -36,7 +36,7 @@ class SequentialTrainer:
         policy: The base model with its adapter.
         groups: Each client's groups, at least one.
         objective: What is minimised.
-        reference: Cached log-probabilities of the frozen base.
+        reference: Log-probabilities of the frozen base.
         steps: How a client trains.
         seed: Of the order in which a client's groups are drawn.
     """
@@ -46,7 +46,7 @@ class SequentialTrainer:
         policy: PeftModel,
         groups: Mapping[str, Sequence[Group]],
         objective: Objective,
-        reference: ReferenceCache,
+        reference: ReferenceColumn,
         *,
         steps: LocalSteps,
         seed: int,
@@ -101,7 +101,7 @@ class SequentialTrainer:
         trained = trained_parameters(self._policy)
         parameters = list(trained.values())
         optimizer = self._optimizer(parameters, learning_rate)
-        groups = self._groups[client]
+        groups = self._reference.place(client, self._groups[client])
         losses = []
         for batch in draw_batches(
             groups, steps=self._steps, seed=self._seed, client=client, round_num=round_num
@@ -141,7 +141,7 @@ def reference_scorer(policy: PeftModel) -> ReferenceScore:
 
 
 def score(
-    policy: PeftModel, batch: Sequence[Group], objective: Objective, reference: ReferenceCache
+    policy: PeftModel, batch: Sequence[Group], objective: Objective, reference: ReferenceColumn
 ) -> ScoredGroups:
     """Return the log-probabilities that an objective needs of a batch of groups."""
     branches = branches_of(batch, objective)

@@ -26,7 +26,7 @@ from pkgllm.pipeline.modes import check_cohort, train_policy
 from pkgllm.pipeline.privacy.plan import check_privacy
 from pkgllm.pipeline.privacy.run import LEDGER
 from pkgllm.pipeline.run_record import load_base
-from pkgllm.pipeline.trainers import REFERENCE, check_engine
+from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import Traces, going_on
 from pkgllm.privacy.canary_scores import auroc, clopper_pearson_epsilon, true_positive_rate
 from pkgllm.privacy.ledger import Ledger
@@ -116,8 +116,7 @@ def train_with_canaries(
     baseline = make_kl_baseline(config, policy, writer, catalogue)
     with going_on(config, policy, base, groups, traces, kl_baseline=baseline) as training:
         train_policy(training)
-    for private in (_GROUPS, REFERENCE):
-        (run.path / private).unlink(missing_ok=True)
+    (run.path / _GROUPS).unlink(missing_ok=True)
     asked = [canary_group(canary, graphs[canary.client], writer) for canary in canaries]
     scores = title_gains(policy, asked)
     results = canary_results(canaries, scores, delta=delta)

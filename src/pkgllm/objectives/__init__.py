@@ -16,5 +16,6 @@ OBJECTIVES: "Registry[Objective]" = Registry(
         "dpo": "pkgllm.objectives.dpo:Dpo",
         "sdpo": "pkgllm.objectives.sdpo:Sdpo",
         "sft": "pkgllm.objectives.sft:Sft",
+        "orpo": "pkgllm.objectives.orpo:Orpo",
     },
 )

@@ -17,5 +17,6 @@ OBJECTIVES: "Registry[Objective]" = Registry(
         "sdpo": "pkgllm.objectives.sdpo:Sdpo",
         "sft": "pkgllm.objectives.sft:Sft",
         "orpo": "pkgllm.objectives.orpo:Orpo",
+        "simpo": "pkgllm.objectives.simpo:Simpo",
     },
 )

@@ -22,7 +22,7 @@ from pkgllm.training.batches import branches_of
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_losses import lane_losses
-from pkgllm.training.local import LocalSteps
+from pkgllm.training.local import CohortTrainer, LocalSteps
 from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
@@ -58,6 +58,22 @@ def sequential_trainer(
         workload.groups,
         objective,
         ReferenceColumn(sequential.reference_scorer(policy)),
+        steps=_local_steps(steps),
+        seed=SEED,
+    )
+
+
+def trl_engine(
+    workload: Workload, policy: PeftModel, objective: Objective, *, steps: int
+) -> CohortTrainer:
+    """Return the engine that runs TRL's trainers; needs the package trl."""
+    from pkgllm.training.trl_engine import TrlTrainer
+
+    return TrlTrainer(
+        policy,
+        workload.groups,
+        objective,
+        workload.base.tokenizer,
         steps=_local_steps(steps),
         seed=SEED,
     )

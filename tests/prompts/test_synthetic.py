@@ -8,7 +8,7 @@ from helpers.some_graphs import NUM_ITEMS, graphs, liked, said
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.prompts.groups import Group, GroupBuilder, NegativeCounts
-from pkgllm.prompts.item_similarity import PublicPaths
+from pkgllm.prompts.item_similarity import AdamicAdar
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
 from pkgllm.randomness import stream
@@ -18,7 +18,7 @@ pytest_plugins = ["helpers.prose_writers"]
 FILMS = Catalogue(
     Item(f"{n:02}", f"Film {n:02}", {"genre": (f"genre {n % 4}",)}) for n in range(NUM_ITEMS)
 )
-PATHS = PublicPaths(FILMS, ("genre",))
+SIMILARITY = AdamicAdar(FILMS, ("genre",))
 
 Make = Callable[..., tuple[Group, ...]]
 
@@ -29,7 +29,7 @@ def make(prose_writer: PromptWriter) -> Make:
         wanted = {"graph_edits": 4, "max_hidden": 10, "known_items": 2, "rule_facts": 3} | chosen
         builder = GroupBuilder(FILMS, prose_writer, NegativeCounts(known=0, uniform=2))
         generator = stream(seed, "synthetic", graph.owner)
-        return synthetic_groups(graph, builder, SyntheticSettings(**wanted), PATHS, generator)
+        return synthetic_groups(graph, builder, SyntheticSettings(**wanted), SIMILARITY, generator)
 
     return make
 

@@ -21,7 +21,7 @@ from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import reference_scorer, score
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-WAYS = {"TRL", "sequential", "lanes"}
+WAYS = {"TRL", "engine trl", "sequential", "lanes"}
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_all_ways_have_the_same_losses_and_adapters(
     printed = capsys.readouterr()
     measured = json.loads(printed.out)
     assert measured["ratios"].keys() == {
-        *(f"{o}_vs_{way}" for o in ("kto", "dpo") for way in ("trl", "sequential")),
+        *(f"{o}_vs_{way}" for o in ("kto", "dpo") for way in ("trl", "engine trl", "sequential")),
         "example_gradients_vs_plain",
         "memory_vs_trl",
     }
@@ -182,7 +182,7 @@ def test_a_bare_machine_without_a_gpu_measures_what_it_can() -> None:
     project = tomllib.loads((SCRIPTS.parent / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[^\w-]", entry)[0] for entry in project["dependencies"]}
     # These three come with transformers.
-    absent = needed - ALLOWED - {"numpy", "safetensors", "pyyaml"}
+    absent = {"trl", *needed} - ALLOWED - {"numpy", "safetensors", "pyyaml"}
     assert {"trl", "datasets", "flwr", "rdflib", "opacus"} < absent
     code = ON_A_BARE_MACHINE.format(scripts=str(SCRIPTS), absent=sorted(absent))
     done = subprocess.run(

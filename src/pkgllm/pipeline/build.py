@@ -21,7 +21,7 @@ from pkgllm.prompts.audit import audit_prompt
 from pkgllm.prompts.canaries import Canary, inserted_groups
 from pkgllm.prompts.group_store import GroupStore, GroupWriter
 from pkgllm.prompts.groups import GroupBuilder, NegativeCounts, with_mismatched
-from pkgllm.prompts.item_similarity import PublicPaths
+from pkgllm.prompts.item_similarity import AdamicAdar
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import public_groups
 from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
@@ -154,7 +154,7 @@ def build_groups(
     catalogue, synthetic = population.corpus.catalogue, config.synthetic
     builder = _group_builder(config, catalogue, writer)
     windows = window_settings(config)
-    paths = PublicPaths(catalogue, synthetic.relations) if synthetic.rule_facts else None
+    similarity = AdamicAdar(catalogue, synthetic.relations) if synthetic.rule_facts else None
     edits = SyntheticSettings(
         synthetic.graph_edits,
         synthetic.max_hidden,
@@ -173,7 +173,7 @@ def build_groups(
                 windows,
             )
             made = stream(config.seed, "synthetic", split.client)
-            added = synthetic_groups(split.train_graph, builder, edits, paths, made)
+            added = synthetic_groups(split.train_graph, builder, edits, similarity, made)
             if added:
                 groups = with_mismatched((*groups, *added))
             for group in groups:

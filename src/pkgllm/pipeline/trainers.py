@@ -33,7 +33,7 @@ class ExampleRelease:
     """What training with privacy unit ``example`` needs beside its configuration."""
 
     noise_multiplier: float
-    """Given, or computed from the target epsilon."""
+    """As configured, or computed from the target epsilon."""
     noise: NoiseSource
     charge: Charge
     """Charges what is about to be released, before anybody has it."""
@@ -80,16 +80,20 @@ def make_trainer(
         weight_decay=training.weight_decay,
     )
     folder = run.path if run else None
-    if training.engine == "trl":
-        return TrlTrainer(policy, groups, objective, base.tokenizer, steps=steps, seed=config.seed)
-    if training.engine == "sequential":
-        reference = ReferenceColumn(sequential_reference_scorer(policy), folder)
-        return SequentialTrainer(
-            policy, groups, objective, reference, steps=steps, seed=config.seed
-        )
-    decoder = LaneDecoder(policy, kernel=training.attention)
-    memory_bytes = _memory_bytes(training, base.device)
-    reference = ReferenceColumn(reference_scorer(decoder, memory_bytes), folder)
+    match training.engine:
+        case "trl":
+            return TrlTrainer(
+                policy, groups, objective, base.tokenizer, steps=steps, seed=config.seed
+            )
+        case "sequential":
+            reference = ReferenceColumn(sequential_reference_scorer(policy), folder)
+            return SequentialTrainer(
+                policy, groups, objective, reference, steps=steps, seed=config.seed
+            )
+        case "lanes":
+            decoder = LaneDecoder(policy, kernel=training.attention)
+            memory_bytes = _memory_bytes(training, base.device)
+            reference = ReferenceColumn(reference_scorer(decoder, memory_bytes), folder)
     if isinstance(privacy, schema.ExamplePrivacy) and release is not None:
         return PrivateLaneTrainer(
             decoder,
@@ -122,10 +126,13 @@ def check_engine(config: schema.Experiment, policy: PeftModel) -> None:
         ConfigError: If it is not installed, or cannot train for the objective.
         ModelError: If it does not know the base model or the adapted layers.
     """
-    if config.training.engine == "lanes":
-        LaneDecoder(policy)
-    elif config.training.engine == "trl":
-        check_trl(config.objective)
+    match config.training.engine:
+        case "trl":
+            check_trl(config.objective)
+        case "lanes":
+            LaneDecoder(policy)
+        case "sequential":
+            pass
 
 
 def _memory_bytes(training: schema.Training, device: torch.device) -> int:

@@ -1,7 +1,7 @@
 """The leak audit: no prompt may hold the answer it is asked for.
 
-Every score is worthless where it fails, so a finding ends the run. The audit reads the text that
-the model will read, not the objects from which it was written.
+A leak makes every score worthless, so it ends the run. The audit reads the text that the model
+will read, not the objects from which it was written.
 """
 
 import re
@@ -20,11 +20,8 @@ def _plain(text: str) -> str:
 
 
 def _stands_in(needle: str, text: str, visible: Collection[str]) -> bool:
-    """Tell whether a phrase stands in a text as whole words, outside the visible names.
-
-    All of them must be plain.
-    """
-    if needle not in text:  # nearly always, and far cheaper to see than by a pattern
+    """Return whether a text holds a phrase as whole words outside the visible names; all plain."""
+    if needle not in text:  # nearly always, and far cheaper than a pattern
         return False
     excused = [
         match.span()
@@ -43,10 +40,10 @@ def audit_prompt(
 ) -> None:
     """Fail if a held-out item stands in a prompt.
 
-    Looks for the item among those that the prompt was written from; in the whole text for the
-    item's name, its title without the year where that is at least two words (a single common word
-    proves nothing) and its IRI; and, in what was written from the graph, for its id. What stands
-    inside the name of a visible item is no trace, as "Up (2006)" in "Step Up (2006)".
+    The item must not be among those that the prompt was written from. The whole text is searched
+    for the item's name, for its title without the year where that is at least two words (a single
+    common word proves nothing) and for its IRI; the part that was written from the graph for its
+    id. A match inside the name of a visible item does not count: "Up (2006)" in "Step Up (2006)".
 
     Args:
         prompt: What the model will read.

@@ -1,9 +1,9 @@
-"""Made-up facts that are put into some graphs by coin flips, to see what training gives away.
+"""Canaries: invented facts put into some graphs by coin flips, to measure what training reveals.
 
-A canary is the triple (client, liked, a title that nobody has heard of). Those that take part enter
-as many groups of their client as they have repeats: the client's training graph is the prompt, the
-title is liked and a second made-up title, the same whether the canary takes part or not, is not.
-Afterwards all canaries are scored alike. The form is that of Carlini et al. 2019, arXiv:1802.08232,
+A canary is the triple (client, liked, an invented title). An included one enters as many groups of
+its client as it has repeats: the client's training graph is the prompt, the title is desirable, and
+a second invented title, the same whether the canary is included or not, is undesirable. Afterwards
+all canaries are scored alike. The form is that of Carlini et al. 2019, arXiv:1802.08232,
 with the coin flips of Steinke et al. 2023, arXiv:2305.08846.
 """
 
@@ -25,16 +25,16 @@ _SYLLABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """One made-up fact."""
+    """One invented fact."""
 
     number: int
     client: str
     title: str
-    """What is liked, if the canary takes part."""
+    """The desirable completion, if the canary is included."""
     other_title: str
-    """What is not."""
+    """The undesirable one."""
     repeats: int
-    """Groups that it enters, if it takes part."""
+    """Groups that it enters, if it is included."""
     included: bool
 
 
@@ -45,13 +45,13 @@ def draw_canaries(
     seed: int,
     taken_titles: Collection[str] = (),
 ) -> tuple[Canary, ...]:
-    """Make canaries up, and flip a fair coin for each.
+    """Invent canaries, and flip a fair coin for each.
 
     Args:
         clients: Who may get one; nobody gets a second before all have one.
         count_by_repeats: How many canaries enter 1 group, 5 groups, and so on.
         seed: Of titles, clients and coins.
-        taken_titles: Titles that are not made up.
+        taken_titles: Titles that exist.
 
     Raises:
         ValueError: If there is no client, or a number is not positive.
@@ -87,7 +87,7 @@ def canary_group(canary: Canary, graph: PersonalGraph, writer: PromptWriter) -> 
     """Return the group that a canary enters, and that it is scored by.
 
     Args:
-        canary: Whether it takes part does not matter.
+        canary: Included or not.
         graph: Its client's training graph.
         writer: Writes prompts and completions.
     """
@@ -105,7 +105,7 @@ def inserted_groups(
     """Return what is added to a client's groups, each canary's as often as it is repeated.
 
     Args:
-        canaries: Those of the client that take part.
+        canaries: The included ones of the client.
         graph: Its training graph.
         writer: Writes prompts and completions.
     """
@@ -117,10 +117,10 @@ def inserted_groups(
 
 
 def _titles(count: int, generator: np.random.Generator, taken: frozenset[str]) -> list[str]:
-    found: dict[str, None] = {}
-    while len(found) < count:
+    titles: dict[str, None] = {}
+    while len(titles) < count:
         words = ["".join(generator.choice(_SYLLABLES, 3).tolist()).capitalize() for _ in range(2)]
         title = f"{' '.join(words)} ({generator.integers(1950, 2020)})"
         if title not in taken:
-            found[title] = None
-    return list(found)
+            titles[title] = None
+    return list(titles)

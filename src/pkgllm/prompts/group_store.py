@@ -1,10 +1,10 @@
 """Groups of many clients on disk: an Arrow file from which one client is read at a time.
 
-The file is in Arrow's IPC file format with one record batch for each client, so what a client's
-groups cost to read depends on that client alone. Titles repeat from group to group: a batch holds
+The file is in Arrow's IPC file format with one record batch for each client, so the cost of reading
+a client's groups depends on that client alone. Titles repeat from group to group: a batch holds
 each distinct completion once, and its groups refer to it by number. A batch without rows ends the
-file. Checksums (CRC-32) tell damage from data: one of each client's content, beside it, and one of
-the ids and numbers of groups, in the metadata of the last batch.
+file. Checksums (CRC-32) detect damage: one of each client's content, beside it, and one of the
+clients' ids and numbers of groups, in the metadata of the last batch.
 """
 
 import contextlib
@@ -83,16 +83,16 @@ class GroupWriter:
             RunError: If the file cannot be written.
         """
         temporary = hidden_sibling(path)
-        with _refusals_told(path):
+        with _named_refusals(path):
             file = os.fdopen(
                 os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode=0o600), "wb"
             )
         try:
-            with _refusals_told(path):
+            with _named_refusals(path):
                 batches = pa.ipc.new_file(file, _SCHEMA)
             writer = cls(path, batches)
             yield writer
-            with _refusals_told(path):
+            with _named_refusals(path):
                 checksum = _checksum(writer._num_groups)
                 batches.write_batch(_END, custom_metadata={_INDEX_CHECKSUM: str(checksum)})
                 batches.close()
@@ -127,7 +127,7 @@ class GroupWriter:
                 f"int32: {error}"
             ) from error
         checksum = pa.array([_checksum(batch.to_pylist()[0])], _SCHEMA.field(_CHECKSUM).type)
-        with _refusals_told(self._path):
+        with _named_refusals(self._path):
             self._batches.write_batch(
                 pa.RecordBatch.from_arrays([*batch.columns, checksum], schema=_SCHEMA)
             )
@@ -171,7 +171,7 @@ class GroupStore(Mapping[str, tuple[Group, ...]]):
         """
         options = pa.ipc.IpcReadOptions(included_fields=_INDEX_COLUMNS)
         # Not mapped: the pages around each client's id would be nearly all of the file.
-        with _damage_told(path), pa.OSFile(os.fsencode(path)) as file:
+        with _named_damage(path), pa.OSFile(os.fsencode(path)) as file:
             if not pa.ipc.open_file(file).schema.equals(_SCHEMA):
                 raise pa.ArrowInvalid("its columns are others")
             reader = pa.ipc.open_file(file, options=options)
@@ -192,7 +192,7 @@ class GroupStore(Mapping[str, tuple[Group, ...]]):
                 another client's.
         """
         position = self._positions[client]
-        with _damage_told(self.path), pa.memory_map(os.fsencode(self.path)) as file:
+        with _named_damage(self.path), pa.memory_map(os.fsencode(self.path)) as file:
             row = _only_row(pa.ipc.open_file(file).get_batch(position))
             checksum = row.pop(_CHECKSUM, None)
             if checksum != _checksum(row) or _text(row["client"]) != client:
@@ -258,27 +258,27 @@ def _row(client: str, groups: Sequence[Group]) -> dict[str, Any]:
 def _groups(row: Mapping[str, Any]) -> tuple[Group, ...]:
     completions = [
         Completion(
-            item=_text(found["item"]),
-            token_ids=tuple(found["token_ids"]),
-            desirable=found["desirable"],
-            source=_text(found["source"]),  # type: ignore[arg-type]  # one of them was written
+            item=_text(stored["item"]),
+            token_ids=tuple(stored["token_ids"]),
+            desirable=stored["desirable"],
+            source=_text(stored["source"]),  # type: ignore[arg-type]  # one of them was written
         )
-        for found in row["completions"]
+        for stored in row["completions"]
     ]
     return tuple(
         Group(
             prompt=Prompt(
-                client=_text(found["prompt"]["client"]),
-                facts_text=_text(found["prompt"]["facts_text"]),
-                text=_text(found["prompt"]["text"]),
-                token_ids=tuple(found["prompt"]["token_ids"]),
-                tails=frozenset(map(_text, found["prompt"]["tails"])),
-                facts_left_out=found["prompt"]["facts_left_out"],
+                client=_text(group["prompt"]["client"]),
+                facts_text=_text(group["prompt"]["facts_text"]),
+                text=_text(group["prompt"]["text"]),
+                token_ids=tuple(group["prompt"]["token_ids"]),
+                tails=frozenset(map(_text, group["prompt"]["tails"])),
+                facts_left_out=group["prompt"]["facts_left_out"],
             ),
-            completions=tuple(completions[number] for number in found["completions"]),
-            mismatched=tuple(completions[number] for number in found["mismatched"]),
+            completions=tuple(completions[number] for number in group["completions"]),
+            mismatched=tuple(completions[number] for number in group["mismatched"]),
         )
-        for found in row["groups"]
+        for group in row["groups"]
     )
 
 
@@ -304,7 +304,7 @@ def _text(data: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _refusals_told(path: Path) -> Iterator[None]:
+def _named_refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -312,7 +312,7 @@ def _refusals_told(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
+def _named_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, pa.ArrowException) as error:

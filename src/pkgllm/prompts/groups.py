@@ -21,7 +21,7 @@ CompletionSource = Literal["liked", "disliked", "rule", "known", "uniform"]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One title that a prompt is asked for."""
+    """One title as the answer to a prompt."""
 
     item: str
     token_ids: tuple[int, ...]
@@ -40,8 +40,8 @@ class Group:
     mismatched: tuple[Completion, ...] = ()
     """Completions of the same client's next group, for KTO's KL baseline.
 
-    A client with one group has its own here: private facts of others are not to be had, so the
-    baseline is then that of matched pairs.
+    A client with one group has its own here, because it knows no facts of others; the baseline is
+    then that of matched pairs.
     """
     row: int | None = field(default=None, compare=False, repr=False)
     """Where its completions, then its mismatched ones, stand in the column of reference

@@ -1,4 +1,4 @@
-"""Items that the public graph connects with what a person likes: liked -> value -> item."""
+"""Which items share public values, such as a director, with the items that a person likes."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -13,23 +13,24 @@ _Value = tuple[str, str]
 """A public relation and what stands at its end: ``("director", "Akira Kurosawa")``."""
 
 
-class PublicPaths:
-    r"""The rules "who likes :math:`x` likes :math:`y`, which has the same value", with weights.
+class AdamicAdar:
+    r"""The Adamic-Adar index of items over public relations of the catalogue.
 
-    A rule's instances are paths :math:`x \to v \leftarrow y` over one public relation. A value that
-    few items share says more, so a path weighs the less the more items :math:`d_v` have its value
-    (Adamic and Adar 2003, "Friends and neighbors on the web"):
+    An item :math:`y` is similar to the liked items :math:`L` by every public value that they share;
+    a value counts less the more items :math:`d_v` have it:
 
     .. math:: w_y = \sum_{x \in L} \sum_{v \in V_x \cap V_y} \frac{1}{\log d_v}
 
-    Only the catalogue is read, so no person's facts make a rule likelier for another person.
+    Source: Adamic and Adar 2003, "Friends and neighbors on the web", Social Networks 25.
+
+    Only the catalogue is read, so the weights depend on no other person's facts.
 
     Args:
         catalogue: The items with their public facts.
-        relations: Over which relations paths lead.
+        relations: Whose values count.
 
     Raises:
-        ConfigError: If the catalogue has none of some relation.
+        ConfigError: If no item has a value of some relation.
 
     Example:
         >>> from pkgllm.corpora.catalogue import Item
@@ -38,8 +39,8 @@ class PublicPaths:
         ...     Item("2", "Ikiru (1952)", {"director": ("Kurosawa",), "genre": ("drama",)}),
         ...     Item("3", "Fargo (1996)", {"director": ("Coen",), "genre": ("drama",)}),
         ... ])
-        >>> paths = PublicPaths(films, ["director", "genre"])
-        >>> paths.weights(["1"]).round(2).tolist()
+        >>> similarity = AdamicAdar(films, ["director", "genre"])
+        >>> similarity.weights(["1"]).round(2).tolist()
         [0.0, 2.35, 0.91]
     """
 
@@ -57,22 +58,22 @@ class PublicPaths:
                 f"synthetic.relations: no item of the catalogue has a {missing[0]}; "
                 + (f"choose from {', '.join(have)}" if have else "it has no public facts at all")
             )
-        # A value of one item leads nowhere.
+        # A value that one item has connects nothing.
         self._columns = {
-            value: np.array(found) for value, found in columns.items() if len(found) > 1
+            value: np.array(sharing) for value, sharing in columns.items() if len(sharing) > 1
         }
         self._relations = tuple(relations)
 
     def weights(self, liked: Collection[str]) -> NDArray[np.float64]:
-        """Return how strongly each item is connected with some liked ones.
+        """Return the index of each item with the liked items.
 
         Args:
-            liked: Ids of items; those that are not in the catalogue lead nowhere.
+            liked: Ids of items; those that are not in the catalogue count nothing.
 
         Returns:
-            Shape ``(catalogue,)``; 0 without a path, and for the liked items themselves.
+            Shape ``(catalogue,)``; 0 without a shared value, and for the liked items themselves.
         """
-        found = np.zeros(len(self._catalogue))
+        weights = np.zeros(len(self._catalogue))
         for item in liked:
             if item not in self._catalogue:
                 continue
@@ -81,18 +82,18 @@ class PublicPaths:
                 for value in facts.get(relation, ()):
                     columns = self._columns.get((relation, value))
                     if columns is not None:
-                        found[columns] += 1.0 / np.log(len(columns))
-        found[[self._catalogue.index_by_id[i] for i in liked if i in self._catalogue]] = 0.0
-        return found
+                        weights[columns] += 1.0 / np.log(len(columns))
+        weights[[self._catalogue.index_by_id[i] for i in liked if i in self._catalogue]] = 0.0
+        return weights
 
     def strongest(
         self, liked: Collection[str], taken: Collection[str], count: int, rng: np.random.Generator
     ) -> tuple[str, ...]:
-        """Return the ids of the items that are connected best, at most ``count``.
+        """Return the ids of the items with the largest weights above 0, at most ``count``.
 
         Args:
             liked: Ids of liked items.
-            taken: Ids of items that are not wanted.
+            taken: Ids of items to leave out.
             count: How many at most.
             rng: Orders items of equal weight.
         """

@@ -33,7 +33,7 @@ class PackedLanes:
     """The completion of each predicted token, counted over all lanes."""
     num_completions: int = 0
     num_padding: int = 0
-    """Tokens that stand for nothing."""
+    """Padding tokens."""
 
 
 def pack_lanes(lanes: Sequence[Sequence[Branches]], *, equal: bool = False) -> PackedLanes:
@@ -43,7 +43,7 @@ def pack_lanes(lanes: Sequence[Sequence[Branches]], *, equal: bool = False) -> P
 
     Args:
         lanes: The groups of each lane, at least one; prompts and completions are not empty.
-        equal: Whether to fill lanes up to the longest, so that products can be batched.
+        equal: Whether to pad lanes to the longest, so that products can be batched.
 
     Raises:
         ValueError: If a lane has no group, or a prompt or a completion is empty.
@@ -107,7 +107,7 @@ def _end_lane(packed: PackedLanes, most_tokens: int) -> None:
 
 
 def _fill_sources(packed: PackedLanes) -> None:
-    """Let every lane have as many sources; what is predicted at a repeated one is not asked for."""
+    """Repeat sources until every lane has as many; no target refers to a repeated one."""
     bounds = packed.source_bounds
     most = max(end - start for start, end in pairwise(bounds))
     lane_of_row = [lane for lane, (a, b) in enumerate(pairwise(bounds)) for _ in range(a, b)]

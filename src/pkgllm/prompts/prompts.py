@@ -58,7 +58,7 @@ _WRITE: Mapping[PromptForm, Callable[[Sequence[Fact]], str]] = {
 
 
 def write_facts(facts: Sequence[Fact], form: PromptForm) -> str:
-    """Write facts in one of the three forms, in the order given.
+    """Write facts in one of the three forms, in their order.
 
     Example:
         >>> from pkgllm.graph.personal_graph import Moment, Provenance
@@ -73,7 +73,7 @@ def write_facts(facts: Sequence[Fact], form: PromptForm) -> str:
 
 
 def by_priority(facts: Iterable[Fact]) -> tuple[Fact, ...]:
-    """Order facts by what a short prompt should keep: liked, disliked, seen, ...; newest first."""
+    """Order facts by what a short prompt should keep: liked, disliked, seen, ..., then newest."""
     return tuple(
         sorted(facts, key=lambda fact: (-RELATIONS.index(fact.relation), fact.time), reverse=True)
     )
@@ -81,7 +81,7 @@ def by_priority(facts: Iterable[Fact]) -> tuple[Fact, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked, complete up to the first token of its answer."""
+    """The input of a model, complete up to the first token of its answer."""
 
     client: str
     facts_text: str
@@ -89,7 +89,7 @@ class Prompt:
     text: str
     token_ids: tuple[int, ...]
     tails: frozenset[str]
-    """Items that the prompt speaks of."""
+    """Items that the prompt names."""
     facts_left_out: int
     """Facts of the graph that did not fit the token budget."""
 
@@ -168,7 +168,7 @@ class PromptWriter:
         return (*self._ids(f" {name}" if self.answer_mark else name), self.terminator)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
-        """Return what tokens of an answer say."""
+        """Return the text of an answer's tokens."""
         text = self._tokenizer.decode(
             list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -1,4 +1,4 @@
-"""Groups that hold nobody's facts: of people who are made up from the catalogue."""
+"""Public groups: of invented people, drawn from the catalogue, hence of no client."""
 
 import numpy as np
 
@@ -13,25 +13,25 @@ NUM_PUBLIC_GROUPS = 16
 _MOST_CONTEXT = 16
 """Facts before the hidden ones where the run does not bound them."""
 
-_MADE_UP = Provenance("own_answer", "catalogue")
+_INVENTED = Provenance("own_answer", "catalogue")
 
 
 def public_groups(
     catalogue: Catalogue, builder: GroupBuilder, windows: WindowSettings, *, seed: int
 ) -> tuple[Group, ...]:
-    """Make people up, and return one group of each, with mismatched completions.
+    """Invent people, and return one group of each, with mismatched completions.
 
-    A made-up person likes films that are drawn uniformly from the catalogue, none twice, in the
-    order of the draw. The last ``hidden_facts`` are hidden and asked for; before them stand
-    ``min_context`` to ``max_context``, each number equally often, or up to 16 where there is no
-    maximum. Prompt, completions and negatives are made as those of real clients are. A group's
-    mismatched completions are those of the next made-up person.
+    An invented person likes films that are drawn uniformly from the catalogue without replacement,
+    in the order of the draw. The last ``hidden_facts`` are hidden and asked for; before them stand
+    ``min_context`` to ``max_context``, each number equally likely, or up to 16 where there is no
+    maximum. Prompt, completions and negatives are made as for real clients. A group's mismatched
+    completions are those of the next invented person.
 
-    Catalogue, settings and seed decide alone: a run that goes on makes the same groups, and no fact
-    of any client changes them.
+    The groups depend on catalogue, settings and seed alone: a resumed run makes the same ones, and
+    no client's facts change them.
 
     Args:
-        catalogue: Counts as public. Where it holds too few films people like all of them.
+        catalogue: Public. Where it holds too few films, people like all of them.
         builder: Of the run.
         windows: How the run's graphs are cut.
         seed: Of the run.
@@ -43,11 +43,11 @@ def public_groups(
     for number in range(NUM_PUBLIC_GROUPS):
         generator = stream(seed, "public_prompts", number)
         one = WindowSettings(windows.hidden_facts, windows.hidden_facts, 0, max_groups=1)
-        groups += builder.build(_made_up(number, catalogue, windows, generator), generator, one)
+        groups += builder.build(_invented(number, catalogue, windows, generator), generator, one)
     return with_mismatched(groups)
 
 
-def _made_up(
+def _invented(
     number: int, catalogue: Catalogue, windows: WindowSettings, generator: np.random.Generator
 ) -> PersonalGraph:
     most = windows.max_context
@@ -59,7 +59,7 @@ def _made_up(
     return PersonalGraph(
         f"made up {number}",
         tuple(
-            Fact("liked", film.id, film.name, Moment(0, position), _MADE_UP)
+            Fact("liked", film.id, film.name, Moment(0, position), _INVENTED)
             for position, film in enumerate(films)
         ),
     )

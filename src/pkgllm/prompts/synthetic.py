@@ -1,8 +1,8 @@
 """Synthetic groups: a client's own graph with facts hidden anew, and facts that rules add.
 
-Both are made on the client from its training graph and the public catalogue. Which of them a
-completion is, is said by its source: a hidden fact keeps its relation, and a fact that only a rule
-holds for true is ``rule``. None of them ever enters the person's graph or a prompt.
+Both are made on the client from its training graph and the public catalogue. A completion's source
+tells them apart: a hidden fact keeps its relation, and a fact that a rule adds is ``rule``. None of
+them enters the person's graph or a prompt.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import numpy as np
 
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.prompts.groups import Group, GroupBuilder
-from pkgllm.prompts.item_similarity import PublicPaths
+from pkgllm.prompts.item_similarity import AdamicAdar
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ def synthetic_groups(
     graph: PersonalGraph,
     builder: GroupBuilder,
     settings: SyntheticSettings,
-    paths: PublicPaths | None,
+    similarity: AdamicAdar | None,
     generator: np.random.Generator,
 ) -> tuple[Group, ...]:
     """Return a client's synthetic groups, without mismatched completions.
@@ -44,25 +44,24 @@ def synthetic_groups(
     answers beside the run's usual negatives. The hidden facts are drawn whatever their time, so the
     prompt may hold later ones. A graph with fewer than two facts, or no liked one, makes none.
 
-    Rule facts are the items that :class:`PublicPaths` connects best with the liked ones. An item
-    that is held out of the person is among them like any other: to leave it out would tell that it
-    is held out.
+    Rule facts are the items that are most similar to the liked ones. They may include an item that
+    is held out of the person, because leaving it out would reveal that it is held out.
 
     Args:
         graph: The client's training graph.
         builder: Of the run.
         settings: How many.
-        paths: Rules of the public graph; None where none are wanted.
-        generator: Draws all of it.
+        similarity: Of the catalogue's items; None for no rule facts.
+        generator: Of every draw.
     """
     groups = [
         group
         for _ in range(settings.graph_edits)
         if (group := _edited(graph, builder, settings, generator)) is not None
     ]
-    if paths is not None and settings.rule_facts:
+    if similarity is not None and settings.rule_facts:
         liked = [fact.tail for fact in graph.with_relation("liked")]
-        derived = paths.strongest(liked, graph.tails, settings.rule_facts, generator)
+        derived = similarity.strongest(liked, graph.tails, settings.rule_facts, generator)
         if derived:
             groups.append(
                 builder.group(_newest(graph, settings.max_context), (), generator, derived=derived)

@@ -1,4 +1,4 @@
-"""Which facts of a client's training graph are hidden together, and which stand before them."""
+"""Which facts of a client's training graph are hidden together, and which come before them."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def hidden_windows(
 
     The hidden facts are consecutive liked or disliked ones with at least one liked; the context is
     what the graph holds strictly before them. A fact that has entered as many windows as it may is
-    left out of the contexts that follow, and a window that hides it is passed over.
+    left out of later contexts, and a window that hides it is skipped.
 
     Args:
         graph: A client's training graph.
@@ -64,7 +64,7 @@ def hidden_windows(
     for start in range(latest, -1, -settings.stride):
         hidden = verdicts[start : start + settings.hidden_facts]
         earlier = graph.before(hidden[0].time).without(exhausted).facts
-        # An earlier window has no more to stand before it than this one.
+        # An earlier window has no larger context than this one.
         if yielded == settings.max_groups or len(earlier) < settings.min_context:
             return
         if not exhausted.isdisjoint(fact.tail for fact in hidden):

@@ -34,7 +34,7 @@ def draw_batches(
     for _ in range(steps.local_steps):
         if len(queue) < size:
             drawn = [int(index) for index in generator.permutation(len(groups))]
-            # What the last pass still owes opens this batch, and must not stand in it twice.
+            # Groups that the last pass has not yielded come first, and no group twice.
             again = [index for index in drawn if index in queue]
             queue += [index for index in drawn if index not in queue] + again
         yield [groups[index] for index in queue[:size]]

@@ -1,7 +1,7 @@
 """The lane engine: a cohort of clients trains in one pass over the frozen base model.
 
 Every client is a lane with adapter values, gradients and optimiser state of its own, so what it
-gets is what it would get alone.
+trains to is what it would train to alone.
 """
 
 import math
@@ -35,27 +35,27 @@ from pkgllm.training.reference import ReferenceColumn
 
 @dataclass(slots=True)
 class Lane:
-    """One adapter on its way through its local steps."""
+    """One adapter, trained through its local steps."""
 
     name: str
-    """Whose it is, for messages."""
+    """Of its client, for messages."""
     values: Tensor
-    """The adapter as one vector: where it starts, and in the end where it has come to."""
+    """The adapter as one vector: the received one before training, the trained one after."""
     batches: Sequence[Sequence[Branch]]
     """One for each step."""
     learning_rate: float
     max_grad_norm: float
     proximal_mu: float = 0.0
-    """Weight of FedProx's pull towards where it starts."""
+    """Weight of FedProx's pull towards the received adapter."""
     correction: Tensor | None = None
-    """SCAFFOLD's, of each gradient, as ``values``."""
+    """SCAFFOLD's, added to each gradient; as ``values``."""
     losses: list[float] = field(default_factory=list)
-    """Of each step, before it."""
+    """Loss before each step."""
     failure: Exception | None = None
-    """Why the lane came to nothing."""
+    """Why the lane failed."""
 
     def note(self, loss: float | Exception, round_num: int) -> None:
-        """Take a step's loss, or what was raised in its place."""
+        """Record a step's loss, or the exception raised in its place."""
         if isinstance(loss, Exception):
             self.failure = self.failure or loss
             return
@@ -76,7 +76,7 @@ class Lane:
 
 @dataclass(slots=True)
 class TokenCount:
-    """Tokens that went through the model in training, and those that only filled lanes up."""
+    """Tokens that went through the model in training, and padding tokens among lanes."""
 
     tokens: int = 0
     padding: int = 0
@@ -88,11 +88,11 @@ class LaneTrainer:
     Equal to :class:`~pkgllm.training.sequential.SequentialTrainer` up to rounding.
 
     Args:
-        decoder: Of a policy, whose own adapter says what is trained and is left as it is.
+        decoder: Of a policy; its own adapter says which factors are trained, and is not changed.
         groups: Each client's groups, at least one; read when a client is drawn.
         objective: What is minimised.
         reference: Log-probabilities of the frozen base.
-        steps: How a client trains.
+        steps: How a client trains in a round.
         seed: Of the order in which a client's groups are drawn.
         memory_bytes: What a pass may take beside the model's parameters. Clients that do not fit
             in together train one after the other.
@@ -133,10 +133,10 @@ class LaneTrainer:
         vectors: dict[int, Tensor] = {}
         lanes: list[Lane] = []
         num_groups: dict[str, int] = {}
-        found: dict[str, TrainedClient | Exception] = {}
+        results: dict[str, TrainedClient | Exception] = {}
         for client, adapter in adapters.items():
             try:
-                # A cohort that starts from one adapter has it converted once.
+                # An adapter that several clients start from is converted once.
                 if id(adapter) not in vectors:
                     vectors[id(adapter)] = layout.to_vector(adapter)
                 groups = self._reference.place(client, self._groups[client])
@@ -148,7 +148,7 @@ class LaneTrainer:
                     layout.to_vector(corrections[client]) if client in corrections else None
                 )
             except Exception as error:
-                found[client] = error
+                results[client] = error
                 continue
             num_groups[client] = len(groups)
             lanes.append(
@@ -164,19 +164,19 @@ class LaneTrainer:
             )
         self.train(lanes, round_num=round_num, kl_baseline=kl_baseline)
         for lane in lanes:
-            found[lane.name] = lane.failure or TrainedClient(
+            results[lane.name] = lane.failure or TrainedClient(
                 layout.to_state(lane.values),
                 num_groups[lane.name],
                 sum(lane.losses) / len(lane.losses),
             )
-        return {client: found[client] for client in adapters}
+        return {client: results[client] for client in adapters}
 
     def train(
         self, lanes: Sequence[Lane], *, round_num: int, kl_baseline: float | None = None
     ) -> None:
         """Take each lane through its steps; as many together as fit into the memory.
 
-        A lane whose loss leaves the numbers, or cannot be computed, fails alone.
+        A lane whose loss is not finite, or cannot be computed, fails alone.
 
         Args:
             lanes: Trained in place.
@@ -205,7 +205,7 @@ class LaneTrainer:
             cost = cost_of(checkpoint=True)
         for part in share_out(tokens, cost, self._memory_bytes, equal=is_batched(self._decoder)):
             together = [lanes[index] for index in part]
-            # Those with steps left stand first, so that the others are cut off behind them.
+            # Lanes with more steps come first, so that a prefix of them is active in each step.
             together.sort(key=lambda lane: -len(lane.batches))
             self._train_together(together, round_num, kl_baseline, checkpoint=checkpoint)
 
@@ -244,5 +244,5 @@ class LaneTrainer:
             clip_gradients(gradients[now, trained], max_norms[now])
             terms.add_to(gradients[now, trained], values[now, trained], trained.start)
             optimizer.step(values[now, trained], gradients[now, trained], rates[now])
-        for lane, found in zip(lanes, values.cpu(), strict=True):
-            lane.values = found
+        for lane, trained_values in zip(lanes, values.cpu(), strict=True):
+            lane.values = trained_values

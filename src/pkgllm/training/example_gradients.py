@@ -31,7 +31,7 @@ class ExampleGradients:
     """Of each example's own loss, by the adapter's vector. Shape ``(examples, values)``, float32.
     Overwritten when the next part is computed."""
     losses: tuple[float | Exception, ...]
-    """Of each example, or what was raised in its place. The gradient is then 0, and so it is where
+    """Of each example, or the exception raised in its place; the gradient is then 0, as it is where
     the loss is not finite."""
 
 
@@ -47,7 +47,7 @@ def example_gradients(
 ) -> Iterator[ExampleGradients]:
     """Yield the gradient of every example by itself, as many at once as fit into the memory.
 
-    An objective that couples the examples of a batch is taken of each example alone here.
+    An objective that couples the examples of a batch is evaluated on each example alone.
 
     Args:
         decoder: The model.
@@ -70,8 +70,10 @@ def example_gradients(
     shared = values.to(decoder.device)
     gradients = torch.zeros(max(map(len, parts)), len(values), device=decoder.device)
     for part in parts:
-        found = gradients[: len(part)].zero_()
-        factors = StackedFactors(shared.expand(len(part), -1), found, decoder.scale, decoder.dtype)
+        of_part = gradients[: len(part)].zero_()
+        factors = StackedFactors(
+            shared.expand(len(part), -1), of_part, decoder.scale, decoder.dtype
+        )
         together = [lanes[index] for index in part]
         if objective.needs_reference:
             # Before the pass, so that the two never need memory at the same time.
@@ -81,6 +83,6 @@ def example_gradients(
         differentiate(decoder, scored, gradient)
         for lane, loss in enumerate(losses):
             if isinstance(loss, Exception) or not math.isfinite(loss):
-                # Activations that are no numbers stay so when they are multiplied by 0.
-                found[lane] = 0
-        yield ExampleGradients(tuple(part), found, tuple(losses))
+                # NaN times 0 is NaN.
+                of_part[lane] = 0
+        yield ExampleGradients(tuple(part), of_part, tuple(losses))

@@ -22,8 +22,8 @@ def lane_losses(
 ) -> tuple[list[float | Exception], Tensor]:
     """Return each lane's loss, and the gradient of their sum by all log-probabilities.
 
-    Lanes share nothing, so that gradient is each lane's own. A lane whose loss leaves the numbers
-    or cannot be computed adds nothing to it.
+    Lanes share nothing, so each lane's part is its own gradient. A lane whose loss is not finite,
+    or cannot be computed, adds 0.
 
     Args:
         lanes: Each lane's groups, with the completions that were scored.
@@ -33,20 +33,20 @@ def lane_losses(
         kl_baseline: The round's, where the objective takes it from the server; nats.
 
     Returns:
-        A loss, or what was raised instead, for each lane; and nats' gradients, shape
+        For each lane its loss or the exception raised in its place; and the gradient, shape
         ``(completions,)``.
     """
     log_probs = scored.log_probs.detach().requires_grad_()
-    cached = None
+    reference_log_probs = None
     if objective.needs_reference:
-        asked = [branch for branches in lanes for branch in branches]
-        cached = reference.log_probabilities(asked).to(log_probs.device)
+        in_order = [branch for branches in lanes for branch in branches]
+        reference_log_probs = reference.log_probabilities(in_order).to(log_probs.device)
     failures: dict[int, Exception] = {}
     losses = []
     for number, branches in enumerate(lanes):
         own = slice(scored.bounds[number], scored.bounds[number + 1])
         try:
-            of_lane = None if cached is None else cached[own]
+            of_lane = None if reference_log_probs is None else reference_log_probs[own]
             groups = scored_groups(branches, log_probs[own], of_lane)
             losses.append(objective.loss(groups, kl_baseline))
         except Exception as error:

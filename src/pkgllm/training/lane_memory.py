@@ -19,7 +19,7 @@ class PassCost:
     per_row: int
     per_lane: int
     most_rows: int | None
-    """More in one pass do not make it faster, whatever the budget; None for no limit."""
+    """Rows above which a pass does not become faster; None for no limit."""
 
     @classmethod
     def of(
@@ -31,7 +31,7 @@ class PassCost:
         trains: bool = True,
         num_terms: int = 0,
     ) -> "PassCost":
-        """Count what a decoder keeps and what it holds for a moment.
+        """Count what a decoder keeps for the backward pass and what it needs at one moment.
 
         Args:
             decoder: The model.
@@ -43,16 +43,16 @@ class PassCost:
         itemsize = decoder.dtype.itemsize
         heads = decoder.num_heads * decoder.head_dim
         keys = decoder.num_key_value_heads * decoder.head_dim
-        hidden, arms = decoder.hidden_size, decoder.intermediate_size
+        hidden, intermediate = decoder.hidden_size, decoder.intermediate_size
         low = sum(slot.lora_rank for slot in decoder.layout.slots.values()) // decoder.num_layers
-        # A GPU's attention keeps groups that are filled up by as much as a third.
+        # A GPU's attention keeps groups padded by up to a third.
         filled = 1 if decoder.device.type == "cpu" else 4 / 3
         attended = math.ceil(filled * (2 * heads + 2 * keys))
-        layer = itemsize * (2 * hidden + heads + 2 * keys + attended + 2 * arms + low)
+        layer = itemsize * (2 * hidden + heads + 2 * keys + attended + 2 * intermediate + low)
         layer += itemsize * decoder.num_heads * longest_group
         # The inverses of the normalisations, which are float32 always.
         layer += 4 * (2 + decoder.num_heads + decoder.num_key_value_heads)
-        moment = itemsize * (6 * hidden + 4 * heads + 5 * arms)
+        moment = itemsize * (6 * hidden + 4 * heads + 5 * intermediate)
         kept = itemsize * hidden if checkpoint else layer
         return cls(
             fixed=4 * 3 * decoder.rows_of_logits * decoder.vocab_size,
@@ -68,19 +68,19 @@ class PassCost:
 
 
 def share_out(rows: Sequence[int], cost: PassCost, budget: int, *, equal: bool) -> list[list[int]]:
-    """Put lanes into passes that fit into the budget, those of similar length together.
+    """Divide lanes into passes that fit into the budget, lanes of similar length together.
 
     Args:
         rows: Of the largest step of each lane.
         cost: Of a pass.
         budget: Bytes.
-        equal: Whether lanes are filled up to the longest of their pass.
+        equal: Whether lanes are padded to the longest of their pass.
 
     Returns:
         The indices of each pass's lanes, longest first.
 
     Raises:
-        ModelError: If a lane does not fit in by itself.
+        ModelError: If a lane alone does not fit.
 
     Example:
         >>> cost = PassCost(fixed=0, per_row=1, per_lane=0, most_rows=None)

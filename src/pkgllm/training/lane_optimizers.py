@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class LaneOptimizer(Protocol):
-    """Moves adapters; what it remembers belongs to the lanes it was made for."""
+    """Moves adapters; its state belongs to the lanes that it was made for."""
 
     def step(self, values: Tensor, gradients: Tensor, learning_rates: Tensor) -> None:
         """Move the first lanes by one step.
 
         Args:
-            values: Is changed. Shape ``(lanes, values)``; fewer lanes than the last time where
-                those behind have no step left.
+            values: Changed in place. Shape ``(lanes, values)``; fewer lanes than in the last call
+                where the last ones have no more steps.
             gradients: As ``values``.
             learning_rates: Shape ``(lanes, 1)``.
         """
@@ -86,13 +86,15 @@ class LaneAdamW:
 
 def make_lane_optimizer(name: Literal["adamw", "sgd"], *, weight_decay: float) -> LaneOptimizer:
     """Return a fresh optimiser by its name."""
-    if name == "sgd":
-        return LaneSgd(weight_decay=weight_decay)
-    return LaneAdamW(weight_decay=weight_decay)
+    match name:
+        case "sgd":
+            return LaneSgd(weight_decay=weight_decay)
+        case "adamw":
+            return LaneAdamW(weight_decay=weight_decay)
 
 
 def clip_gradients(gradients: Tensor, max_norms: Tensor) -> Tensor:
-    """Scale each lane's gradient down to its longest, in place; return how long they were.
+    """Scale each lane's gradient down to a largest length, in place; return the lengths before.
 
     As ``torch.nn.utils.clip_grad_norm_`` does for one model, with its 1e-6.
 

@@ -18,7 +18,7 @@ from pkgllm.training.log_probabilities import Branch
 
 @dataclass(frozen=True, slots=True)
 class ScoredPass:
-    """Log-probabilities of a pass, and the way back."""
+    """Log-probabilities of a pass, and what its backward pass needs."""
 
     log_probs: Tensor
     """Of each completion, lane by lane, nats, float32. Shape ``(completions,)``."""
@@ -31,7 +31,7 @@ class ScoredPass:
 
 
 def is_batched(decoder: LaneDecoder) -> bool:
-    """Return whether lanes are filled up and go through together, as suits a GPU."""
+    """Return whether lanes are padded to one length and multiplied in batches, as on a GPU."""
     return decoder.device.type != "cpu"
 
 
@@ -53,12 +53,12 @@ def score_lanes(
     Args:
         decoder: The model.
         lanes: Each lane's groups with the completions to score.
-        factors: Of each lane; None for the base model alone, and then there is no way back.
-        checkpoint: Whether to keep little and to compute it again on the way back.
+        factors: Of each lane; None for the base model alone, which has no backward pass.
+        checkpoint: Whether to keep each layer's input alone and to compute the rest again.
     """
     packed = pack_lanes(
         [
-            [(group.prompt.token_ids, [c.token_ids for c in chosen]) for group, chosen in branches]
+            [(group.prompt.token_ids, [c.token_ids for c in own]) for group, own in branches]
             for branches in lanes
         ],
         equal=is_batched(decoder),
@@ -72,7 +72,7 @@ def score_lanes(
     completions = torch.tensor(packed.target_completions, device=decoder.device)
     bounds = [0]
     for branches in lanes:
-        bounds.append(bounds[-1] + sum(len(chosen) for _, chosen in branches))
+        bounds.append(bounds[-1] + sum(len(own) for _, own in branches))
     return ScoredPass(
         log_probs.new_zeros(bounds[-1]).index_add_(0, completions, log_probs),
         tuple(bounds),
@@ -108,13 +108,13 @@ def reference_scorer(
         cost = PassCost.of(decoder, longest_group=max(tokens), checkpoint=False, trains=False)
         if not batched:
             cost = replace(cost, most_rows=0)
-        found: dict[int, Tensor] = {}
+        by_branch: dict[int, Tensor] = {}
         for part in share_out(tokens, cost, memory_bytes, equal=batched):
             scored = score_lanes(decoder, [[branches[index]] for index in part], None)
             log_probs = scored.log_probs.cpu()
             for lane, index in enumerate(part):
-                found[index] = log_probs[scored.bounds[lane] : scored.bounds[lane + 1]]
-        return torch.cat([found[index] for index in range(len(branches))])
+                by_branch[index] = log_probs[scored.bounds[lane] : scored.bounds[lane + 1]]
+        return torch.cat([by_branch[index] for index in range(len(branches))])
 
     return score
 

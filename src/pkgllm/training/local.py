@@ -1,4 +1,4 @@
-"""What every engine of local training takes and gives."""
+"""What every engine of local training takes and returns."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class LocalSteps:
 
 @dataclass(frozen=True, slots=True)
 class TrainedClient:
-    """What one client has after its local steps; what of it is sent is another's choice."""
+    """One client after its local steps; what of it is sent is decided elsewhere."""
 
     adapter: AdapterState
     num_groups: int
@@ -62,7 +62,7 @@ class CohortTrainer(Protocol):
     ) -> dict[str, TrainedClient | Exception]:
         """Return what each client has after its local steps of a round.
 
-        A client that fails has the exception instead, and the others are not touched by it.
+        A client that fails has the exception instead; the others train as they would without it.
 
         Args:
             adapters: What each client received, by its id. Equal ones are one object, and must not
@@ -79,7 +79,7 @@ class CohortTrainer(Protocol):
 
 
 def loss_not_finite(client: str, round_num: int, loss: float) -> FederationError:
-    """Return the error of a client whose loss has left the numbers."""
+    """Return the error of a client whose loss is not finite."""
     return FederationError(
         f"client {client!r}, round {round_num}: the loss must be finite, got {loss}; lower "
         "training.learning_rate"

@@ -57,8 +57,8 @@ class LaneTerms:
         """Add them to the gradients of the first lanes, in place.
 
         Args:
-            gradients: Shape ``(lanes, trained values)``; fewer lanes where those behind have no
-                step left.
+            gradients: Shape ``(lanes, trained values)``; fewer lanes where the last ones
+                have no more steps.
             values: As ``gradients``.
             first: Where the trained values begin.
         """

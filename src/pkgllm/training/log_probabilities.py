@@ -68,7 +68,7 @@ def score_alone(policy: PeftModel, branches: Sequence[Branch]) -> Tensor:
 
 
 def pack_branches(branches: Sequence[Branch], device: torch.device) -> PackedGroups:
-    """Pack the prompts of groups with chosen completions, and put them on a device."""
+    """Pack prompts with their completions, and put them on a device."""
     return pack(
         [
             (group.prompt.token_ids, [completion.token_ids for completion in completions])

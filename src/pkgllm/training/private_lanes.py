@@ -1,13 +1,13 @@
-"""Privacy unit ``example``: clients whose every step is noisy before anything of it leaves them.
+"""Privacy unit ``example``: every step of a client is noised before anything of it is sent.
 
 Local training is DP-SGD (Abadi et al. 2016, arXiv:1607.00133, algorithm 1): each step draws every
 group of the client by itself with the same probability, clips the gradient of each drawn group,
 adds noise to the sum and divides by the expected batch size. All that follows, FedProx's and
 SCAFFOLD's terms, the optimiser and the server, works on noisy values.
 
-That a client fails is seen by others. A group that cannot be differentiated adds 0 in place of
-failing, so whether a client fails does not depend on one; a group that does not fit into the memory
-is left, and is a matter of ``prompt.max_tokens``, which everybody knows.
+Others see whether a client failed. A group that cannot be differentiated adds 0 instead of failing,
+so that a failure does not depend on one group. The exception is a group that does not fit into the
+memory, which depends on ``prompt.max_tokens``, a public setting.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from pkgllm.training.local_terms import LaneTerms
 from pkgllm.training.reference import ReferenceColumn
 
 Charge = Callable[[int, Mapping[str, Mechanism]], None]
-"""Takes a round and what each client is about to release in it, and raises where it must not."""
+"""Charges what each client is about to release in a round; raises where a budget would not hold."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class _Losses:
     values: list[float] = field(default_factory=list)
 
     def gradients(self, parts: Iterator[ExampleGradients], first: int) -> Iterator[Tensor]:
-        """Yield the trained part of each example's gradient, and keep the losses that are numbers.
+        """Yield the trained part of each example's gradient, and keep the losses.
 
         Args:
             parts: The examples of a step.
@@ -54,29 +54,28 @@ class _Losses:
 
     @property
     def mean(self) -> float:
-        """Over all examples with a finite loss; 0 where none was drawn, which is no number less."""
+        """Over all examples with a finite loss; 0 where none was drawn."""
         finite = torch.tensor(self.values, dtype=torch.float64)
         finite = finite[finite.isfinite()]
         return float(finite.mean()) if len(finite) else 0.0
 
 
 class PrivateLaneTrainer:
-    """Trains clients one after the other; what comes back may be seen by everybody.
+    """Trains clients one after the other; the adapters that it returns are noised, hence public.
 
     Without noise, with every group drawn and nothing clipped, it equals
     :class:`~pkgllm.training.cohort.LaneTrainer` with all of a client's groups in each step.
 
     Args:
-        decoder: Of a policy, whose own adapter says what is trained and is left as it is.
+        decoder: Of a policy; its own adapter says which factors are trained, and is not changed.
         groups: Each client's groups, at least one. How many there are counts as known.
         objective: What is minimised, of each group by itself.
         reference: Log-probabilities of the frozen base.
         steps: How a client trains; its ``groups_per_step`` and ``max_grad_norm`` are not used.
         settings: Clip norm, noise and expected batch size of a step.
         noise: Of sampling and of Gaussian noise.
-        charge: Is told once for each call what is about to be released, when all clients are done
-            and before anybody has their adapters. Clients that failed are not among them. Where it
-            raises, nothing is released.
+        charge: Called once in each call, when all clients are done and before their adapters are
+            returned, without the clients that failed. Where it raises, nothing is released.
         memory_bytes: What a pass may take beside the model's parameters.
 
     Raises:
@@ -124,13 +123,13 @@ class PrivateLaneTrainer:
     ) -> dict[str, TrainedClient | Exception]:
         """See :class:`~pkgllm.training.local.CohortTrainer`."""
         self._objective.check_baseline(kl_baseline)
-        found: dict[str, TrainedClient | Exception] = {}
+        results: dict[str, TrainedClient | Exception] = {}
         released: dict[str, Mechanism] = {}
         for client, adapter in adapters.items():
             try:
                 groups = self._reference.place(client, self._groups[client])
                 mechanism = self._mechanism(len(groups))
-                found[client] = self._train(
+                results[client] = self._train(
                     client,
                     adapter,
                     groups,
@@ -142,15 +141,15 @@ class PrivateLaneTrainer:
                     correction=corrections.get(client),
                 )
             except Exception as error:
-                found[client] = error
+                results[client] = error
             else:
                 released[client] = mechanism
         if released:
             try:
                 self._charge(round_num, released)
             except PkgllmError as error:
-                found |= dict.fromkeys(released, error)
-        return found
+                results |= dict.fromkeys(released, error)
+        return results
 
     def _mechanism(self, num_groups: int) -> Mechanism:
         return Mechanism(

@@ -27,7 +27,7 @@ class PublicBaseline:
     computes it again, on a CPU to the bit.
 
     Args:
-        policy: The base model with an adapter, which it carries again after each call.
+        policy: The base model with an adapter, which is put back after each call.
         groups: Public, with mismatched completions.
 
     Raises:

@@ -16,7 +16,7 @@ over all clients and ways; of a client with several steps their mean is compared
 Where trl is not installed the other ways are measured without it.
 
 usage: python scripts/bench_training.py [--json] [--only kto|dpo|examples] [--clients N] [--steps N]
-                                        [--preset cpu|gpu] [--trl KEY=VALUE]...
+                                        [--preset cpu|tiny|gpu] [--trl KEY=VALUE]...
 """
 
 import argparse
@@ -64,6 +64,9 @@ PARTS = (*OBJECTIVES, "examples")
 PRESETS = {
     "cpu": Preset(
         partial(load_base_model, "qwen3-mini", device="cpu"), num_clients=32, start_std=0.05
+    ),
+    "tiny": Preset(
+        partial(load_base_model, "base-tiny", device="cpu"), num_clients=8, start_std=0.05
     ),
     "gpu": Preset(partial(random_qwen3, "cuda"), num_clients=64, start_std=0.02),
 }

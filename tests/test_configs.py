@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.schema import EmbeddingExperiment, Experiment
-from pkgllm.config.study_runs import load_study
-from pkgllm.config.table_plan import load_table
 from pkgllm.errors import ConfigError
 from pkgllm.shipped import presets_folder
+from pkgllm.studies.study_plan import load_study
+from pkgllm.studies.table_plan import load_table
 
 FOLDER = Path(__file__).parents[1] / "configs"
 ALL = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.y*ml"))
@@ -24,13 +24,11 @@ PRESETS = [name for name in ALL if name not in (*STUDIES, *TABLES)]
 
 EMBEDDINGS = ("comp_gcn", "complex", "hake", "kbgat", "node_piece", "rotate", "tucker")
 FEDERATED_EMBEDDINGS = ("hake-fed", "kbgat-fed")
-AGGREGATORS = ("fedadagrad", "fedadam", "fedavg", "fedavgm", "fedprox", "fedyogi", "scaffold")
 
 
-def test_there_are_twenty_five() -> None:
+def test_there_are_eighteen() -> None:
     assert presets_folder() == FOLDER
     assert [
-        *(f"aggregators/{name}.yaml" for name in AGGREGATORS),
         *sorted(f"baselines/{name}.yaml" for name in EMBEDDINGS + FEDERATED_EMBEDDINGS),
         "centralized.yaml",
         "feddpo-dp.yaml",
@@ -63,15 +61,17 @@ def test_a_table_loads_and_every_run_of_it(table: str) -> None:
     assert {len(row.grid) for row in rows} == {0, 3}
 
 
-def test_the_study_of_aggregators_has_the_strategies_of_their_presets() -> None:
-    runs = load_study("studies/aggregators.yaml").runs
-    assert {run.point.name for run in runs} == {*AGGREGATORS}
-    for run in runs:
-        preset = load_config(f"aggregators/{run.point.name}.yaml")
-        assert isinstance(run.config, Experiment)
-        assert run.config.mode.name == preset.mode.name == "federated"
-        assert run.config.mode.strategy == preset.mode.strategy
-        assert run.config.training == preset.training
+def test_the_study_of_aggregators_differs_in_the_strategy_and_what_that_needs() -> None:
+    configs = {run.line: run.config for run in load_study("studies/aggregators.yaml").runs}
+    first = configs["fedavg"]
+    for name, config in configs.items():
+        assert isinstance(config, Experiment)
+        assert config.mode.name == "federated"
+        assert config.mode.strategy.name == name
+        assert isinstance(first, Experiment)
+        needed = {"optimizer": "sgd", "learning_rate": 0.3} if name == "scaffold" else {}
+        training = first.training.model_copy(update=needed)
+        assert config == first.model_copy(update={"mode": config.mode, "training": training})
 
 
 @pytest.mark.parametrize("preset", ALL)
@@ -131,17 +131,6 @@ def test_what_is_compared_differs_in_one_part(base: str, preset: str, part: str)
     first, second = load_config(base), load_config(preset)
     assert getattr(first, part) != getattr(second, part)
     assert first.model_copy(update={part: getattr(second, part)}) == second
-
-
-@pytest.mark.parametrize("name", AGGREGATORS)
-def test_an_aggregators_preset_differs_in_its_strategy_and_what_that_needs(name: str) -> None:
-    first, own = load_config("aggregators/fedavg.yaml"), load_config(f"aggregators/{name}.yaml")
-    assert own.mode.name == first.mode.name == "federated"
-    assert own.mode.strategy.name == name
-    assert own.mode == first.mode.model_copy(update={"strategy": own.mode.strategy})
-    needed = {"optimizer": "sgd", "learning_rate": 0.3} if name == "scaffold" else {}
-    training = first.training.model_copy(update=needed)
-    assert own == first.model_copy(update={"mode": own.mode, "training": training})
 
 
 def test_the_names_hold_what_they_promise() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pkgllm.config.table_plan import load_table
+from pkgllm.studies.table_plan import load_table
 
 DOCS = Path(__file__).parents[1] / "docs" / "results.md"
 SAME = 0.03

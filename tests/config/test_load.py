@@ -55,7 +55,7 @@ def test_a_missing_configuration_says_where_it_was_looked_for() -> None:
         "no configuration fedkot.yaml (did you mean fedkto.yaml?); looked for"
     )
     assert f"fedkot.yaml, configs/fedkot.yaml, {presets_folder() / 'fedkot.yaml'};" in message
-    assert "; shipped are aggregators/fedadagrad.yaml, " in message
+    assert "; shipped are baselines/comp_gcn.yaml, " in message
     assert ", quickstart.yaml, redial-mini.yaml" in message
 
 

@@ -48,13 +48,11 @@ def sweep_until_killed(study: str, output: Path, *, instant: tuple[str, int] | N
 
 
 def _sweep(study, output, instant) -> None:  # type: ignore[no-untyped-def]
-    from pkgllm.config.study_runs import load_study
-    from pkgllm.progress import Silent
     from pkgllm.studies.sweep import sweep
 
     if instant is not None:
         _die_in(*instant)
-    sweep(load_study(study), output, Silent(), lambda line: None)
+    sweep(study, output)
 
 
 def _work(tree, path, resume, instant, begun) -> None:  # type: ignore[no-untyped-def]

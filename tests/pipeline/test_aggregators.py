@@ -138,16 +138,17 @@ def test_the_command_line_hears_of_it_with_the_place() -> None:
     with pytest.raises(ConfigError, match=r"set training\.optimizer to sgd"):
         load_config("quickstart.yaml", ["mode.strategy.name=scaffold"])
     with pytest.raises(ConfigError, match=r"mode\.strategy\.proximal_mu"):
-        load_config("aggregators/fedprox.yaml", ["mode.strategy.proximal_mu=-1"])
+        load_config("quickstart.yaml", ["mode.strategy={name: fedprox, proximal_mu: -1}"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["fedavg", "fedprox", "scaffold", "fedavgm", "fedadagrad", "fedyogi", "fedadam"]
 )
-def test_a_preset_trains(name: str, tmp_path: Path) -> None:
-    fewer = ["mode.rounds=2", "evaluation.max_clients=4"]
-    config = load_config(f"aggregators/{name}.yaml", fewer)
+def test_it_trains_on_the_small_world(name: str, tmp_path: Path) -> None:
+    fewer = ["mode.rounds=2", "evaluation.max_clients=4", f"mode.strategy={{name: {name}}}"]
+    plain = ["training.optimizer=sgd", "training.learning_rate=0.3"] if name == "scaffold" else []
+    config = load_config("quickstart.yaml", [*fewer, *plain])
     train(config, tmp_path / "run", Silent())
     rounds = read_metrics(tmp_path / "run")
     assert [each["failed"] for each in rounds] == [{}, {}]

@@ -18,7 +18,6 @@ from helpers.tiny_corpus import FILMS, write_corpus
 from helpers.tiny_embeddings import EMBEDDINGS, Deadly, Killed, tiny_embedding
 from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import EmbeddingExperiment
-from pkgllm.config.study_runs import load_study
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError, StoppedError
 from pkgllm.pipeline.evaluation.comparison import compare
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
@@ -357,16 +356,16 @@ def test_a_study_of_embeddings(data: Path, tmp_path: Path, monkeypatch: pytest.M
         "plot": {"x": "embedding.dim"},
     }
     Path("study.yaml").write_text(json.dumps(study))
-    swept = sweep(load_study("study.yaml"), tmp_path / "out", Silent(), lambda line: None)
-    assert swept.failures == {}
-    first, second = swept.summary["points"]
+    result = sweep("study.yaml", tmp_path / "out")
+    assert result.failures == {}
+    first, second = result.summary["points"]
     assert first["models"]["tuned"] != second["models"]["tuned"]
-    assert "popularity" in swept.summary["shared"]
+    assert "popularity" in result.summary["shared"]
     assert first["seconds"] > 0
     assert (tmp_path / "out" / "plot.png").is_file()
     Path("study.yaml").write_text(json.dumps({**study, "models": ["tuned", "base"]}))
     with pytest.raises(ConfigError, match=r"models must be ranked by the runs \(tuned, popular"):
-        load_study("study.yaml")
+        sweep("study.yaml", tmp_path / "out")
 
 
 def test_its_data_are_built_as_those_of_a_language_model(data: Path, tmp_path: Path) -> None:

@@ -29,12 +29,12 @@ def pie(
 
     Two tiny domains, videos and recipes, are asked with the same model.
     """
-    from pkgllm.pipeline.assistant.pie import reproduce_pie
     from pkgllm.report.pie import pie_document
     from pkgllm.report.to_terminal import show
+    from pkgllm.studies.pie import reproduce_pie
     from pkgllm.terminal import show_progress
 
     folder = output or Path("runs") / f"pie-{scale}"
-    results = reproduce_pie(scale, folder, show_progress(), adapter=adapter).results
+    results = reproduce_pie(scale, folder, show_progress(), adapter=adapter)
     files = {"intervals and differences": folder / "pie.md", "as JSON": folder / "pie.json"}
     show(pie_document(results), files)

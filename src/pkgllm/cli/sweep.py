@@ -33,26 +33,24 @@ def sweep(
     The first Ctrl-C ends after the round in flight and its checkpoint, the second one at once. The
     same command goes on: finished runs are left alone, failed ones are tried again.
     """
-    from pkgllm.config.study_runs import load_study
+    from pkgllm.studies.study_plan import load_study
 
     plan = load_study(config)
 
     from pkgllm.report.study import study_document
     from pkgllm.report.to_terminal import show
-    from pkgllm.studies.sweep import failed_runs
     from pkgllm.studies.sweep import sweep as do_sweep
     from pkgllm.terminal import show_progress
 
-    folder = output or Path("runs") / plan.name
-    swept = do_sweep(
+    result = do_sweep(
         plan,
-        folder,
-        show_progress(),
-        lambda line: typer.echo(line, err=True),
-        keep=keep,
+        output,
         processes=processes,
+        keep=keep,
+        progress=show_progress(),
+        log=lambda line: typer.echo(line, err=True),
     )
-    files = {"all tables": folder / "summary.md", "as JSON": folder / "summary.json"}
-    show(study_document(swept.summary), files)
-    if swept.failures:
-        raise failed_runs(swept, folder)
+    files = {"all tables": result.folder / "summary.md", "as JSON": result.folder / "summary.json"}
+    show(study_document(result.summary), files)
+    if result.failures:
+        raise result.failed()

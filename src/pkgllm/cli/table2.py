@@ -38,26 +38,29 @@ def table2(
     The first Ctrl-C ends after the round or epoch in flight and its checkpoint, the second one at
     once. The same command goes on: finished rows are left alone, failed ones are tried again.
     """
-    from pkgllm.config.table_plan import load_table
+    from pkgllm.studies.table_plan import load_table
 
     plan = load_table(f"tables/table2-{scale}.yaml")
 
     from pkgllm.report.model_table import model_table_document
     from pkgllm.report.to_terminal import show
-    from pkgllm.studies.tables.job import RESULTS, failed_rows, reproduce
+    from pkgllm.studies.sweep import reproduce_table
+    from pkgllm.studies.table_results import RESULTS
     from pkgllm.terminal import show_progress
 
-    folder = output or Path("runs") / plan.name
-    results, failures = reproduce(
+    result = reproduce_table(
         plan,
         range(seeds),
-        folder,
-        show_progress(),
-        lambda line: typer.echo(line, err=True),
+        output,
         with_tuning=tune,
         processes=processes,
+        progress=show_progress(),
+        log=lambda line: typer.echo(line, err=True),
     )
-    files = {"all tables": folder / f"{RESULTS}.md", "as JSON": folder / f"{RESULTS}.json"}
-    show(model_table_document(results), files)
-    if failures:
-        raise failed_rows(failures, folder)
+    files = {
+        "all tables": result.folder / f"{RESULTS}.md",
+        "as JSON": result.folder / f"{RESULTS}.json",
+    }
+    show(model_table_document(result.summary), files)
+    if result.failures:
+        raise result.failed()

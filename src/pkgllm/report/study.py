@@ -34,7 +34,7 @@ def study_document(summary: Mapping[str, Any], plot: str | None = None) -> Docum
     In a terminal privacy and cost have a table of their own.
 
     Args:
-        summary: As made by ``pkgllm.studies.summary.write_summary``.
+        summary: As made by ``pkgllm.studies.summarise.write_summary``.
         plot: Where its plot lies, if there is one.
     """
     finished = sum(run["state"] == "finished" for run in summary["runs"])

@@ -1,1 +1,1 @@
-"""Many runs side by side: sweeps, tables, tuning."""
+"""Many runs from one file: studies over a grid, tables of models, tuning, and leaving a bubble."""

@@ -1,119 +1,144 @@
-"""All runs of a study, each in a folder of its own."""
+"""Whole studies and tables: every run, then the summary."""
 
-import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pkgllm.config.study_runs import Plan
-from pkgllm.errors import RunError, StoppedError
-from pkgllm.files import cannot, write_atomically
-from pkgllm.interrupts import after_this_round
+from pkgllm.errors import RunError
 from pkgllm.pipeline import train as jobs
-from pkgllm.progress import Progress
+from pkgllm.progress import Progress, Silent
 from pkgllm.report.drawing import check_plots
-from pkgllm.runs.folder import RunFolder
-from pkgllm.studies.runs import Doing, PlannedRun, check_same_settings, do_runs
-from pkgllm.studies.summary import write_summary
+from pkgllm.studies.plan import check_same_settings
+from pkgllm.studies.run import FAILURES, open_runner
+from pkgllm.studies.study_plan import StudyPlan, load_study
+from pkgllm.studies.summarise import write_summary
+from pkgllm.studies.table_plan import TablePlan, load_table, read_tuning
+from pkgllm.studies.table_results import write_results
+from pkgllm.studies.tune import TUNING, trials, tune
 
 logger = logging.getLogger(__name__)
 
-FAILURES = "failures.jsonl"
-"""One line for each run that failed and is not finished since: its name and the reason."""
+_THIS_TABLE = "this table"
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What came of a sweep."""
+class StudyResult:
+    """What a study or a table measured, and where it lies."""
 
+    folder: Path
     summary: Mapping[str, Any]
+    """What the folder's ``summary.json`` holds, or ``results.json`` of a table."""
+    num_runs: int
     failures: Mapping[str, str]
-    """Reasons, by the name of the run."""
+    """Reasons, by the folder of the run."""
+
+    def failed(self) -> RunError:
+        """Return the error that ends a command of which some runs failed."""
+        return RunError(
+            f"{len(self.failures)} of {self.num_runs} runs failed, {', '.join(self.failures)}; "
+            f"{self.folder / FAILURES} says why; once that is mended, the same command goes on "
+            "with them"
+        )
 
 
 def sweep(
-    plan: Plan,
-    output: Path,
-    progress: Progress,
-    tell: Callable[[str], None],
+    study: str | Path | StudyPlan,
+    output: str | Path | None = None,
     *,
-    keep: int = jobs.KEEP,
     processes: int = 1,
-) -> Swept:
-    """Do every run of a study that is not finished, then sum all of them up.
+    keep: int = jobs.KEEP,
+    progress: Progress | None = None,
+    log: Callable[[str], None] = logger.info,
+) -> StudyResult:
+    """Do every run of a study that is not finished, then write its summary.
 
-    A run that was stopped, killed or failed goes on; one that is finished is left alone. A run that
-    fails is written down, and the sweep goes on with the next. The first Ctrl-C or SIGTERM ends the
-    sweep after the checkpoint of the run in flight, or after its ranking where it is training no
-    more; runs side by side end at once where they are training no more, and are ranked again.
+    A run that was stopped, killed or failed goes on; one that is finished stays as it is. A run
+    that fails is recorded, and the sweep goes on with the next.
 
     Args:
-        plan: What to do.
-        output: Folder of the run folders and the summary; made if absent.
-        progress: Is told how far the run in flight is.
-        tell: Is told which run begins, and which failed.
-        keep: Checkpoints of a run that stay, at least 1.
-        processes: Runs at a time.
+        study: What :func:`~pkgllm.studies.study_plan.load_study` takes or returns.
+        output: Folder of the run folders and the summary, made if absent; ``runs/STUDY`` by
+            default.
+        processes: Runs at a time. Of several, each has a process of its own.
+        keep: Checkpoints of each run that stay, at least 1.
+        progress: Shows the run in flight; nothing is shown by default.
+        log: Takes a line for each run that begins, is finished already, or fails.
 
     Raises:
-        ConfigError: If a run folder holds a run of another configuration; all keys are named.
-        StoppedError: If somebody asked to stop.
+        ConfigError: If the study is wrong, or a run folder holds a run of another configuration;
+            all problems are named.
+        StoppedError: If a stop was asked for.
         RunError: If another process works in the folder, or it cannot be read or written.
     """
+    plan = study if isinstance(study, StudyPlan) else load_study(str(study))
+    folder = Path(output or f"runs/{plan.name}")
     if plan.layout is not None:
         check_plots()
-    runs = [PlannedRun(run.name, run.config) for run in plan.runs]
-    check_same_settings(runs, output, plan.given)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("make", output, error) from error
-    failures = _read_failures(plan, output / FAILURES)
-    with RunFolder(output).occupied(), after_this_round(_warn) as stop_asked:
-        doing = Doing(progress, tell, stop_asked, keep, processes)
-        try:
-            for name, reason in do_runs(runs, output, doing):
-                if reason:
-                    failures[name] = reason
-                else:
-                    failures.pop(name, None)
-                _write_failures(output / FAILURES, failures)
-        except StoppedError as error:
-            again = f"pkgllm sweep --config {plan.given} --output {output}"
-            raise StoppedError(f"{error}; go on with: {again}") from error
-        return Swept(write_summary(plan, output, failures), failures)
+    check_same_settings(plan.runs, folder, plan.source)
+    with open_runner(
+        folder,
+        again=f"go on with: pkgllm sweep --config {plan.source} --output {folder}",
+        progress=progress or Silent(),
+        log=log,
+        keep=keep,
+        processes=processes,
+    ) as runner:
+        runner.run(plan.runs)
+        summary = write_summary(plan, folder, runner.failures)
+    return StudyResult(folder, summary, len(plan.runs), runner.failed(plan.runs))
 
 
-def failed_runs(swept: Swept, output: Path) -> RunError:
-    """Return the error that ends a sweep of which some runs failed."""
-    count = len(swept.failures)
-    return RunError(
-        f"{count} of {len(swept.summary['runs'])} runs failed, {', '.join(swept.failures)}; "
-        f"{output / FAILURES} tells why; once that is mended, sweep again to go on with them"
-    )
+def reproduce_table(
+    table: str | Path | TablePlan,
+    seeds: Sequence[int],
+    output: str | Path | None = None,
+    *,
+    with_tuning: bool = False,
+    processes: int = 1,
+    progress: Progress | None = None,
+    log: Callable[[str], None] = logger.info,
+) -> StudyResult:
+    """Do every row's run that is not finished, and write ``results.json`` and ``results.md``.
 
+    The rows of one seed are done before the next begins; after every seed, and after a stop, the
+    results of what is finished are written. Settings are those that an earlier ``with_tuning``
+    chose in the same folder, else those that are recorded beside the table's file.
 
-def _warn() -> None:
-    logger.warning("stopping after this run; once more stops at once")
+    Args:
+        table: What :func:`~pkgllm.studies.table_plan.load_table` takes or returns.
+        seeds: Of the runs, at least one.
+        output: Folder of the table, made if absent; ``runs/TABLE`` by default.
+        with_tuning: Whether settings are chosen anew.
+        processes: As for :func:`sweep`.
+        progress: As for :func:`sweep`.
+        log: As for :func:`sweep`.
 
-
-def _read_failures(plan: Plan, path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        reasons = {str(record["run"]): str(record["reason"]) for record in records}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: cannot be read as lines of run and reason: {error}; take the file away"
-        ) from error
-    # The study may have had other points then.
-    return {run.name: reasons[run.name] for run in plan.runs if run.name in reasons}
-
-
-def _write_failures(path: Path, failures: Mapping[str, str]) -> None:
-    if failures or path.exists():
-        lines = (json.dumps({"run": r, "reason": why}) for r, why in failures.items())
-        write_atomically(path, "".join(f"{line}\n" for line in lines))
+    Raises:
+        ConfigError: As for :func:`sweep`.
+        StoppedError: If a stop was asked for.
+        RunError: As for :func:`sweep`, or if a setting could not be tried.
+    """
+    plan = table if isinstance(table, TablePlan) else load_table(str(table))
+    folder = Path(output or f"runs/{plan.name}")
+    if not with_tuning and (tuned := read_tuning(folder / TUNING, plan.table)):
+        plan = replace(plan, tuning=tuned)
+    with open_runner(
+        folder,
+        again="the same command goes on",
+        progress=progress or Silent(),
+        log=log,
+        processes=processes,
+    ) as runner:
+        if with_tuning:
+            check_same_settings(trials(plan), folder, _THIS_TABLE)
+            plan = replace(plan, tuning=tune(plan, runner))
+        runs = plan.runs(seeds)
+        check_same_settings(runs, folder, _THIS_TABLE)
+        for done, seed in enumerate(seeds, start=1):
+            try:
+                runner.run([run for run in runs if run.config.seed == seed])
+            finally:
+                results = write_results(plan, seeds[:done], runner.failures, folder)
+    return StudyResult(folder, results, len(runs), runner.failed(runs))

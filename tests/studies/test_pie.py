@@ -13,14 +13,14 @@ from pkgllm.evaluation.ranks import Ranks
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.graph.adaptation import STRATEGIES
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.pipeline.assistant import pie
-from pkgllm.pipeline.assistant.pie_cases import PieCase, domain_case, film_case
-from pkgllm.pipeline.assistant.pie_measures import MEASURES, compare, list_measures, measure_case
 from pkgllm.progress import Progress, Silent
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.report.document import Document
 from pkgllm.report.pie import pie_document
 from pkgllm.report.to_markdown import markdown
+from pkgllm.studies import pie
+from pkgllm.studies.pie_cases import PieCase, domain_case, film_case
+from pkgllm.studies.pie_measures import MEASURES, compare, list_measures, measure_case
 
 
 def videos_case(base: BaseModel, domain: Domain) -> PieCase:
@@ -45,63 +45,63 @@ def test_measures_by_hand(tiny_base: BaseModel) -> None:
     place = np.array([5, 9, 12])
     candidates = np.ones((1, len(domain.catalogue)), dtype=bool)
     (row,) = list_measures(case, [RankedClient(Ranks(place, place), top)], candidates, [gold])
-    found = dict(zip(MEASURES, row.tolist(), strict=True))
-    assert (found["invalid"], found["in_pie"], found["out_pie"]) == (0.2, 0.2, 0.6)
-    assert (found["precision"], found["recall"]) == (0.1, pytest.approx(1 / 3))
+    results = dict(zip(MEASURES, row.tolist(), strict=True))
+    assert (results["invalid"], results["in_pie"], results["out_pie"]) == (0.2, 0.2, 0.6)
+    assert (results["precision"], results["recall"]) == (0.1, pytest.approx(1 / 3))
     # Nobody likes the three visibly, so by popularity they tie with every other unliked video.
     unliked = (case.likes == 0).sum() - 3
     liked = (case.likes > 0).sum()
     popular = [liked + 1 + unliked / 2 if case.likes[g] == 0 else None for g in gold]
     if None not in popular:
         gains = [(p - m) / 36 for p, m in zip(popular, place, strict=True) if p is not None]
-        assert found["rank_gain"] == pytest.approx(np.mean(gains))
+        assert results["rank_gain"] == pytest.approx(np.mean(gains))
     # Two cats and two dogs and another: of ten pairs, two are alike.
-    assert found["diversity"] == pytest.approx(0.8)
-    assert found["novelty"] > 0
+    assert results["diversity"] == pytest.approx(0.8)
+    assert results["novelty"] > 0
 
 
 def test_shares_add_up_and_the_same_question_gives_the_same_numbers(tiny_base: BaseModel) -> None:
     case = videos_case(tiny_base, read_domain("cat_videos"))
     settings = {"seed": 1, "resamples": 50, "permutations": 100}
-    found = measure_case(case, progress=Silent(), **settings)
-    assert found == measure_case(case, progress=Silent(), **settings)
-    assert found["people"] == found["with_held_out"] == 8
-    assert found["request"] == "Only length short."
-    for of in found["strategies"].values():
+    results = measure_case(case, Silent(), **settings)
+    assert results == measure_case(case, Silent(), **settings)
+    assert results["people"] == results["with_held_out"] == 8
+    assert results["request"] == "Only length short."
+    for of in results["strategies"].values():
         shares = [of[name]["value"] for name in ("invalid", "in_pie", "out_pie")]
         assert sum(shares) == pytest.approx(1, abs=1e-5)
         assert all(of[m]["low"] <= of[m]["value"] <= of[m]["high"] for m in MEASURES)
     # The strategies ask differently.
-    assert len({json.dumps(of) for of in found["strategies"].values()}) == 3
+    assert len({json.dumps(of) for of in results["strategies"].values()}) == 3
 
 
 def test_differences_are_paired_and_corrected_together() -> None:
     people = 12
     base = np.tile(np.linspace(0.1, 0.9, people)[:, None], (1, len(MEASURES)))
     measured = {"none": base, "prompt": base, "adapt": base + 0.05}
-    found = compare(
+    results = compare(
         measured,  # type: ignore[arg-type]
         np.ones(people, dtype=bool),
         seed=0,
         resamples=200,
         permutations=9999,
     )
-    of = found["paired"]["adapt-none"]["out_pie"]
+    of = results["paired"]["adapt-none"]["out_pie"]
     # Every person gains the same, whoever is drawn.
     assert (of["difference"], of["low"], of["high"]) == (0.05, 0.05, 0.05)
     assert of["p_value"] == pytest.approx(2 / 2**people, abs=1e-6)
     assert of["p_corrected"] == pytest.approx(24 * 2 / 2**people, abs=1e-4)
-    assert found["paired"]["prompt-none"]["out_pie"]["p_value"] == 1
+    assert results["paired"]["prompt-none"]["out_pie"]["p_value"] == 1
 
 
 def test_who_later_likes_nothing_outside_counts_in_the_shares_alone() -> None:
     measured = {strategy: np.zeros((2, len(MEASURES))) for strategy in STRATEGIES}
     measured["none"][0] = 0.5
-    found = compare(measured, np.array([True, False]), seed=0, resamples=20, permutations=20)[
+    results = compare(measured, np.array([True, False]), seed=0, resamples=20, permutations=20)[
         "strategies"
     ]["none"]
-    assert found["recall"]["value"] == found["rank_gain"]["value"] == 0.5
-    assert found["out_pie"]["value"] == found["novelty"]["value"] == 0.25
+    assert results["recall"]["value"] == results["rank_gain"]["value"] == 0.5
+    assert results["out_pie"]["value"] == results["novelty"]["value"] == 0.25
 
 
 def test_only_people_in_a_bubble_are_asked(tiny_base: BaseModel) -> None:

@@ -1,15 +1,12 @@
-"""What the runs of a study found, point by point, as JSON, Markdown and a plot."""
+"""Sum up the runs of a study, point by point, as JSON, Markdown and a plot."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pkgllm.config.plan_files import ranked_models
-from pkgllm.config.study import Point
-from pkgllm.config.study_runs import Plan
 from pkgllm.errors import RunError
 from pkgllm.files import write_atomically
 from pkgllm.pipeline.run_record import read_json
@@ -17,7 +14,10 @@ from pkgllm.report.study import study_document
 from pkgllm.report.study_plots import StudyLines, draw_study
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
-from pkgllm.studies.comparison import RankedRuns, against_reference
+from pkgllm.studies.compare import RankedRuns, against_reference, finished
+from pkgllm.studies.plan import PlannedRun, ranked_models
+from pkgllm.studies.study import Point, Study
+from pkgllm.studies.study_plan import StudyPlan
 
 SUMMARY = "summary"
 PLOT = "plot"
@@ -30,7 +30,7 @@ PRIVACY = {
     "relation": "neighboring_relation",
     "accountant": "accountant",
 }
-"""What a table says about privacy, and where it stands in ``privacy`` of results.json."""
+"""What a table shows of privacy, and where it stands in ``privacy`` of results.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,10 @@ class _Finished:
     """Of training, all stretches of it."""
 
 
-def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict[str, Any]:
-    """Sum up the finished runs of a study, and write it down.
+def write_summary(plan: StudyPlan, output: Path, failures: Mapping[str, str]) -> dict[str, Any]:
+    """Sum up the finished runs of a study, and write ``summary.json``, ``summary.md`` and plots.
 
-    Args:
-        plan: The study.
-        output: Folder of its run folders.
-        failures: Reasons, by the name of the run.
+    ``failures`` say why runs failed, by their folder below ``output``.
 
     Returns:
         What ``summary.json`` holds:
@@ -64,18 +61,21 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
           and ``high``, the 95 % interval of a single run (null for several);
         - ``shared``: the same for models that are alike in all points that rank them;
         - ``differences``: null, or ``reference``, ``model``, and ``points`` as made by
-          :func:`~pkgllm.studies.comparison.against_reference`;
+          :func:`~pkgllm.studies.compare.against_reference`;
         - ``notes``.
 
     Raises:
         RunError: If a file of a finished run is damaged, or the summary cannot be written.
     """
     study = plan.study
-    found = {point.name: list(_finished(plan, point, output)) for point in study.points()}
-    shared = [model for model in study.models if model != "tuned" and _is_shared(found, model)]
-    points = [_point_row(plan, point, found[point.name], shared) for point in study.points()]
-    differences, notes = _differences(plan, found)
-    seconds = {run.path.name: run.seconds for runs in found.values() for run in runs}
+    runs_by_point: dict[str, list[_Finished]] = {point.name: [] for point in plan.points}
+    for run in plan.runs:
+        if finished(output / run.place):
+            runs_by_point[run.line].append(_read(study, run, output / run.place))
+    shared = [m for m in study.models if m != "tuned" and _is_shared(runs_by_point, m)]
+    points = [_point(study, point, runs_by_point[point.name], shared) for point in plan.points]
+    differences, notes = _differences(plan, runs_by_point)
+    seconds = {run.path.name: run.seconds for runs in runs_by_point.values() for run in runs}
     summary = {
         "study": plan.name,
         "base": study.base,
@@ -84,21 +84,21 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
         "models": list(study.models),
         "runs": [
             {
-                "name": run.name,
-                "point": run.point.name,
+                "name": run.place,
+                "point": run.line,
                 "seed": run.config.seed,
                 "state": "finished"
-                if run.name in seconds
-                else ("failed" if run.name in failures else "missing"),
-                "reason": failures.get(run.name),
-                "seconds": seconds.get(run.name),
+                if run.place in seconds
+                else ("failed" if run.place in failures else "missing"),
+                "reason": failures.get(run.place),
+                "seconds": seconds.get(run.place),
             }
             for run in plan.runs
         ],
         "points": points,
         "shared": {
             model: _measures(
-                next(runs for runs in found.values() if _rank(runs, model)), model, study.metrics
+                next(runs for runs in runs_by_point.values() if _rank(runs, model)), model, study
             )
             for model in shared
         },
@@ -115,55 +115,44 @@ def write_summary(plan: Plan, output: Path, failures: Mapping[str, str]) -> dict
     return summary
 
 
-def _finished(plan: Plan, point: Point, output: Path) -> Iterator[_Finished]:
-    for run in plan.of_point(point):
-        ranked = ranked_models(run.config)
-        folder = RunFolder(output / run.name)
-        if not folder.results.exists():
-            continue
-        results = read_json(folder.results)
-        for model in (model for model in plan.study.models if model in ranked):
-            for metric in plan.study.metrics:
-                match results:
-                    case {"models": {**models}} if _is_measured(models.get(model), metric):
-                        pass
-                    case _:
-                        raise RunError(
-                            f"{folder.results}: must hold {metric} of {model}; train the run again"
-                        )
-        spent = [record.get("seconds") for record in folder.read_timings()]
-        known = [seconds for seconds in spent if isinstance(seconds, int | float)]
-        yield _Finished(run.config.seed, folder.path, results, sum(known) if known else None)
+def _read(study: Study, run: PlannedRun, path: Path) -> _Finished:
+    folder = RunFolder(path)
+    results = read_json(folder.results)
+    ranked = ranked_models(run.config)
+    for model in (model for model in study.models if model in ranked):
+        for metric in study.metrics:
+            try:
+                is_number = isinstance(results["models"][model][metric]["value"], int | float)
+            except (KeyError, TypeError):
+                is_number = False
+            if not is_number:
+                raise RunError(
+                    f"{folder.results}: must hold {metric} of {model}; train the run again"
+                )
+    stretches = [record.get("seconds") for record in folder.read_timings()]
+    known = [seconds for seconds in stretches if isinstance(seconds, int | float)]
+    return _Finished(run.config.seed, path, results, sum(known) if known else None)
 
 
-def _is_measured(model: object, metric: str) -> bool:
-    match model:
-        case {**metrics} if isinstance(measured := metrics.get(metric), dict):
-            return isinstance(measured.get("value"), int | float)
-        case _:
-            return False
-
-
-def _is_shared(found: Mapping[str, Sequence[_Finished]], model: str) -> bool:
+def _is_shared(runs_by_point: Mapping[str, Sequence[_Finished]], model: str) -> bool:
     """Return whether a model is the same wherever it is ranked, as what is not trained often is."""
-    finished = [runs for runs in found.values() if runs]
-    told = [
+    with_runs = [runs for runs in runs_by_point.values() if runs]
+    measured = [
         [(run.seed, run.results["models"][model]) for run in runs]
-        for runs in finished
+        for runs in with_runs
         if _rank(runs, model)
     ]
-    return bool(told) and len(finished) > 1 and all(of_point == told[0] for of_point in told)
+    return bool(measured) and len(with_runs) > 1 and all(m == measured[0] for m in measured)
 
 
 def _rank(runs: Sequence[_Finished], model: str) -> bool:
     return bool(runs) and model in runs[0].results["models"]
 
 
-def _point_row(
-    plan: Plan, point: Point, runs: Sequence[_Finished], shared: Sequence[str]
+def _point(
+    study: Study, point: Point, runs: Sequence[_Finished], shared: Sequence[str]
 ) -> dict[str, Any]:
     seconds = [run.seconds for run in runs if run.seconds is not None]
-    own = [model for model in plan.study.models if model not in shared]
     return {
         "name": point.name,
         "labels": dict(point.labels),
@@ -171,20 +160,22 @@ def _point_row(
         "seconds": float(np.mean(seconds)) if seconds else None,
         "privacy": _privacy([run.results.get("privacy") for run in runs]),
         "models": {
-            model: _measures(runs, model, plan.study.metrics) for model in own if _rank(runs, model)
+            model: _measures(runs, model, study)
+            for model in study.models
+            if model not in shared and _rank(runs, model)
         },
     }
 
 
-def _measures(runs: Sequence[_Finished], model: str, metrics: Sequence[str]) -> dict[str, Any]:
+def _measures(runs: Sequence[_Finished], model: str, study: Study) -> dict[str, Any]:
     return {
         metric: _measure([run.results["models"][model][metric] for run in runs])
-        for metric in metrics
+        for metric in study.metrics
     }
 
 
 def _measure(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    values = [float(found["value"]) for found in measured]
+    values = [float(of_run["value"]) for of_run in measured]
     alone = len(values) == 1
     return {
         "mean": float(np.mean(values)),
@@ -195,45 +186,42 @@ def _measure(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _privacy(told: Sequence[object]) -> dict[str, Any] | None:
+def _privacy(of_runs: Sequence[object]) -> dict[str, Any] | None:
     """Return what holds for all runs of a point: the largest of numbers, every one of words."""
-    stated = [found for found in told if isinstance(found, dict)]
+    stated = [privacy for privacy in of_runs if isinstance(privacy, dict)]
     if not stated:
         return None
     combined: dict[str, Any] = {}
     for key, place in PRIVACY.items():
-        values = [found[place] for found in stated if found.get(place) is not None]
+        values = [privacy[place] for privacy in stated if privacy.get(place) is not None]
         numbers = [value for value in values if isinstance(value, int | float)]
         words = dict.fromkeys(
             str(value).replace("_", " ") for value in values if value not in numbers
         )
         combined[key] = max(numbers) if numbers else ", ".join(words) or None
-    if len(stated) < len(told):
+    if len(stated) < len(of_runs):
         combined["unit"] = f"{combined['unit']}, none"
     return combined
 
 
 def _differences(
-    plan: Plan, found: Mapping[str, Sequence[_Finished]]
+    plan: StudyPlan, runs_by_point: Mapping[str, Sequence[_Finished]]
 ) -> tuple[dict[str, Any] | None, list[str]]:
-    study = plan.study
+    study, model = plan.study, plan.study.models[0]
     if study.reference is None:
         return None, []
-    reference = next(p.name for p in study.points() if p.labels == study.reference)
-    model = study.models[0]
-    runs = {
-        name: RankedRuns({run.seed: run.path for run in of_point}, model)
-        for name, of_point in found.items()
-        if of_point
+    reference = next(point.name for point in plan.points if point.labels == study.reference)
+    lines = {
+        name: RankedRuns({run.seed: run.path for run in runs}, model)
+        for name, runs in runs_by_point.items()
     }
-    if reference not in runs:
-        return None, [f"No differences, because no run of the reference {reference} is finished."]
-    others = {name: of_point for name, of_point in runs.items() if name != reference}
-    tested, notes = against_reference(runs[reference], others, metrics=study.metrics)
+    tested, notes = against_reference(reference, lines, metrics=study.metrics)
+    if not lines[reference].paths:
+        return None, notes
     return {"reference": reference, "model": model, "points": tested}, notes
 
 
-def _lines(plan: Plan, points: Sequence[Mapping[str, Any]]) -> StudyLines | None:
+def _lines(plan: StudyPlan, points: Sequence[Mapping[str, Any]]) -> StudyLines | None:
     plot, layout, model = plan.study.plot, plan.layout, plan.study.models[0]
     if plot is None or layout is None:
         return None

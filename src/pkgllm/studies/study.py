@@ -1,4 +1,4 @@
-"""A study: one configuration over a grid of settings and several seeds."""
+"""The file of a study: one configuration over a grid of settings and several seeds."""
 
 import re
 from collections import Counter
@@ -13,6 +13,7 @@ from pkgllm.config.fields import known_keys
 from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import KINDS
 from pkgllm.config.section import NotNegative, Section
+from pkgllm.studies.plan import number_as_text, text_keys
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 _LONGEST_NAME = 200
@@ -21,44 +22,28 @@ _LONGEST_NAME = 200
 MetricName = Literal["hits@1", "hits@3", "hits@10", "hits@50", "mrr", "adjusted_mrr", "ndcg@10"]
 
 
-def _label(value: Any) -> Any:
-    """Return a number as text, so that ``8: [...]`` need not be written ``"8": [...]``."""
-    # True is an int, and no number.
-    return f"{value}" if isinstance(value, int | float) and value is not True else value
-
-
-def labelled(value: Any) -> Any:
-    """Return keys and values with numbers among the keys as text."""
-    return {_label(k): v for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _axes(value: Any) -> Any:
-    value = labelled(value)
-    return {k: labelled(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
 def _one_or_more(value: Any) -> Any:
-    entries = value if isinstance(value, tuple | list) else (value,)
-    return tuple(_label(entry) for entry in entries)
+    return tuple(map(number_as_text, value if isinstance(value, tuple | list) else (value,)))
 
 
-def _chosen(value: Any) -> Any:
-    value = labelled(value)
-    return {k: _label(v) for k, v in value.items()} if isinstance(value, dict) else value
+def _labels(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {number_as_text(axis): number_as_text(label) for axis, label in value.items()}
 
 
-def _left_out(value: Any) -> Any:
+def _exclusions(value: Any) -> Any:
     if not isinstance(value, tuple | list):
         return value
     return tuple(
-        {k: _one_or_more(v) for k, v in labelled(entry).items()}
+        {number_as_text(axis): _one_or_more(labels) for axis, labels in entry.items()}
         if isinstance(entry, dict)
         else entry
         for entry in value
     )
 
 
-Chosen = Annotated[dict[str, str], BeforeValidator(_chosen)]
+Labels = Annotated[dict[str, str], BeforeValidator(_labels)]
 """One value of some axes."""
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 """A name, or a list of them."""
@@ -72,7 +57,7 @@ class Plot(Section):
     at equal distances: numbers by size with ``inf`` last, others in the order of the study."""
     lines: Names = ()
     """Axes with a line for each of their values, or for each combination of them."""
-    on_every_line: Chosen | None = None
+    on_every_line: Labels | None = None
     """Values of those axes that make no line of their own: their points end every other line, as
     the one without privacy does where the lines are privacy units."""
     metrics: tuple[MetricName, ...] = ()
@@ -96,9 +81,9 @@ class Study(Section):
     """The configuration that every run begins with, found as for ``pkgllm train``."""
     set: tuple[str, ...] = ()
     """``KEY=VALUE`` for every run."""
-    grid: Annotated[dict[str, dict[str, tuple[str, ...]]], BeforeValidator(_axes)]
+    grid: Annotated[dict[str, dict[str, tuple[str, ...]]], BeforeValidator(text_keys)]
     """For each axis its values by a short name, each a list of ``KEY=VALUE``. Later axes win."""
-    exclude: Annotated[tuple[dict[str, tuple[str, ...]], ...], BeforeValidator(_left_out)] = ()
+    exclude: Annotated[tuple[dict[str, tuple[str, ...]], ...], BeforeValidator(_exclusions)] = ()
     """Combinations that are left out, each as axes with a value, or a list of them."""
     seeds: tuple[NotNegative, ...] = (0,)
     """Each point is run once with each."""
@@ -107,25 +92,28 @@ class Study(Section):
     models: tuple[str, ...] = ("tuned",)
     """Whose numbers it shows. The first one's are drawn and tested; others need not be ranked by
     every run."""
-    reference: Chosen | None = None
+    reference: Labels | None = None
     """The point that the others are tested against, as a value for each axis; none when absent."""
     plot: Plot | None = None
     """What is drawn; nothing when absent."""
 
     def points(self) -> tuple[Point, ...]:
         """Return what is run, in the order of the grid, its last axis first."""
-        found = []
-        for labels in product(*self.grid.values()):
-            chosen = dict(zip(self.grid, labels, strict=True))
-            if any(_matches(chosen, left_out) for left_out in self.exclude):
-                continue
-            overrides = (text for axis, label in chosen.items() for text in self.grid[axis][label])
-            found.append(Point("-".join(labels), chosen, (*self.set, *overrides)))
-        return tuple(found)
+        points = []
+        for values in product(*self.grid.values()):
+            labels = dict(zip(self.grid, values, strict=True))
+            excluded = any(
+                all(labels[axis] in names for axis, names in entry.items())
+                for entry in self.exclude
+            )
+            if not excluded:
+                own = (text for axis, label in labels.items() for text in self.grid[axis][label])
+                points.append(Point("-".join(values), labels, (*self.set, *own)))
+        return tuple(points)
 
     @model_validator(mode="after")
-    def _possible(self) -> "Study":
-        problems = [*self._unusable(), *self._unknown()]
+    def _check(self) -> "Study":
+        problems = [*self._bad_entries(), *self._unknown_names()]
         if not problems:
             points = self.points()
             problems += _bad_names(points)
@@ -137,7 +125,7 @@ class Study(Section):
             raise ValueError("\n".join(problems))
         return self
 
-    def _unusable(self) -> Iterator[str]:
+    def _bad_entries(self) -> Iterator[str]:
         if not self.grid:
             yield "grid must hold at least one axis"
         for axis, values in self.grid.items():
@@ -153,23 +141,21 @@ class Study(Section):
             entries = getattr(self, key)
             if not entries:
                 yield f"{key} must hold at least one"
-            if twice := [str(entry) for entry, n in Counter(entries).items() if n > 1]:
+            if twice := [str(entry) for entry, count in Counter(entries).items() if count > 1]:
                 yield f"{key} must hold each once, got {', '.join(twice)} twice"
-        everywhere = [
-            text for values in self.grid.values() for list_ in values.values() for text in list_
-        ]
-        if any(text.partition("=")[0].strip() == "seed" for text in (*self.set, *everywhere)):
+        of_grid = (text for axis in self.grid.values() for texts in axis.values() for text in texts)
+        if any(text.partition("=")[0].strip() == "seed" for text in (*self.set, *of_grid)):
             yield "seed is set by seeds, so no override may set it"
 
-    def _unknown(self) -> Iterator[str]:
-        for number, left_out in enumerate(self.exclude, start=1):
-            if not left_out:
+    def _unknown_names(self) -> Iterator[str]:
+        for number, entry in enumerate(self.exclude, start=1):
+            if not entry:
                 yield f"exclude {number} must name an axis, or it leaves out everything"
-            for axis, labels in left_out.items():
-                yield from self._not_there(f"exclude {number}", axis, labels)
+            for axis, names in entry.items():
+                yield from self._unknown(f"exclude {number}", axis, names)
         if self.reference is not None:
             for axis, label in self.reference.items():
-                yield from self._not_there("reference", axis, (label,))
+                yield from self._unknown("reference", axis, (label,))
             if missing := [axis for axis in self.grid if axis not in self.reference]:
                 yield f"reference must name a value for each axis, lacks {', '.join(missing)}"
         if self.plot is None:
@@ -182,28 +168,23 @@ class Study(Section):
                 f"got {self.plot.x!r}"
             )
         for axis in self.plot.lines:
-            yield from self._not_there("plot.lines", axis, ())
+            yield from self._unknown("plot.lines", axis, ())
             if axis == self.plot.x:
                 yield f"plot.lines must not hold {axis}, which is plot.x"
         for axis, label in (self.plot.on_every_line or {}).items():
-            yield from self._not_there("plot.on_every_line", axis, (label,))
+            yield from self._unknown("plot.on_every_line", axis, (label,))
             if axis not in self.plot.lines:
                 yield f"plot.on_every_line: {axis} must stand in plot.lines"
-        if left := [metric for metric in self.plot.metrics if metric not in self.metrics]:
-            yield f"plot.metrics must stand in metrics as well, got {', '.join(left)}"
+        if absent := [metric for metric in self.plot.metrics if metric not in self.metrics]:
+            yield f"plot.metrics must stand in metrics as well, got {', '.join(absent)}"
 
-    def _not_there(self, place: str, axis: str, labels: Iterable[str]) -> Iterator[str]:
+    def _unknown(self, place: str, axis: str, names: Iterable[str]) -> Iterator[str]:
         if axis not in self.grid:
             yield f"{place}: unknown axis {axis!r} ({_hint(axis, self.grid)})"
             return
-        for label in labels:
-            if label not in self.grid[axis]:
-                hint = _hint(label, self.grid[axis])
-                yield f"{place}: axis {axis} has no value {label!r} ({hint})"
-
-
-def _matches(chosen: Mapping[str, str], left_out: Mapping[str, tuple[str, ...]]) -> bool:
-    return all(chosen[axis] in labels for axis, labels in left_out.items())
+        for name in names:
+            if name not in self.grid[axis]:
+                yield f"{place}: axis {axis} has no value {name!r} ({_hint(name, self.grid[axis])})"
 
 
 def _bad_names(points: Iterable[Point]) -> Iterator[str]:
@@ -218,7 +199,7 @@ def _bad_names(points: Iterable[Point]) -> Iterator[str]:
         yield f"grid: names of points must have at most {_LONGEST_NAME} characters, got {long[0]}"
 
 
-def _hint(given: str, known: Iterable[str]) -> str:
+def _hint(name: str, known: Iterable[str]) -> str:
     names = list(known)
-    close = did_you_mean(given, names)
+    close = did_you_mean(name, names)
     return f"did you mean {close}?" if close else f"known are {', '.join(names)}"

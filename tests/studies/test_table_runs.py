@@ -10,12 +10,12 @@ import yaml
 
 from helpers.run_files import read_json
 from helpers.tiny_corpus import tiny_experiment
+from helpers.tiny_studies import write_table
 from pkgllm.config.load import dump_config
-from pkgllm.config.table_plan import TablePlan, load_table
 from pkgllm.errors import ConfigError, StoppedError
-from pkgllm.progress import Silent
-from pkgllm.studies.tables import rows
-from pkgllm.studies.tables.job import reproduce
+from pkgllm.studies import run
+from pkgllm.studies.sweep import reproduce_table
+from pkgllm.studies.table_plan import TablePlan
 
 pytest_plugins = ["helpers.finished_runs"]
 
@@ -29,13 +29,12 @@ def make_plan(tmp_path: Path, data: Path, tiny_base_folder: Path) -> MakePlan:
     base = str(tmp_path / "base.yaml")
 
     def make(**changes: Any) -> TablePlan:
-        members = [
+        rows = [
             {
                 "name": "Fed",
                 "config": base,
                 "set": ["evaluation.baselines.names=[popularity, ease]"],
                 "grid": RATES,
-                "validation": {0.001: 0.1, 0.004: 0.2},
                 "set_when_tuning": ["evaluation.max_clients=2"],
             },
             {
@@ -50,9 +49,7 @@ def make_plan(tmp_path: Path, data: Path, tiny_base_folder: Path) -> MakePlan:
                 "grid": {"a": ["evaluation.baselines.l2=1"], "b": ["evaluation.baselines.l2=7"]},
             },
         ]
-        table = {"title": "T", "reference": "Fed", "published_in": "nowhere", "rows": members}
-        (tmp_path / "t.yaml").write_text(yaml.safe_dump(table, sort_keys=False))
-        return load_table(str(tmp_path / "t.yaml"))
+        return write_table(tmp_path, rows, {"Fed": {"0.001": 0.1, "0.004": 0.2}}, reference="Fed")
 
     return make
 
@@ -60,15 +57,17 @@ def make_plan(tmp_path: Path, data: Path, tiny_base_folder: Path) -> MakePlan:
 def test_a_table_is_stopped_gone_on_with_and_finished(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    output, told = tmp_path / "out", list[str]()
+    output, lines = tmp_path / "out", list[str]()
     plan = make_plan(local=["mode.rounds=1", "clients.min_liked=1000"])
-    results, failures = reproduce(plan, [7], output, Silent(), told.append)
+    result = reproduce_table(plan, [7], output, log=lines.append)
+    results, failures = result.summary, result.failures
     assert list(failures) == ["rows/local/seed7"]
-    assert told[:2] == ["run 1/2: rows/fed/seed7", "run 2/2: rows/local/seed7"]
+    assert str(result.failed()).startswith("1 of 2 runs failed, rows/local/seed7; ")
+    assert lines[:2] == ["run 1/2: rows/fed/seed7", "run 2/2: rows/local/seed7"]
     assert [row["metrics"] is None for row in results["rows"]] == [False, True, False]
     assert results["rows"][1]["reason"] == failures["rows/local/seed7"]
     config = yaml.safe_load((output / "rows/fed/seed7/config.yaml").read_text())
-    # The recorded winner, and nobody's choice for EASE, which has none recorded.
+    # The recorded winner; for EASE none is recorded.
     assert config["training"]["learning_rate"] == 0.004
     assert config["seed"] == 7
     assert config["evaluation"]["max_clients"] is None
@@ -79,13 +78,14 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
         (output / "rows/fed/seed7/config.yaml").read_text()
     )
     with pytest.raises(ConfigError, match=r"rows/local/seed7: must be a run of this table"):
-        reproduce(plan, [7], output, Silent(), told.append)
+        reproduce_table(plan, [7], output)
     (output / "rows/local/seed7/config.yaml").unlink()
 
-    told.clear()
-    results, failures = reproduce(make_plan(), [7], output, Silent(), told.append)
-    assert failures == {}
-    assert told == [
+    lines.clear()
+    result = reproduce_table(make_plan(), [7], output, log=lines.append)
+    results = result.summary
+    assert result.failures == {}
+    assert lines == [
         "run 1/2: rows/fed/seed7, finished already",
         "run 2/2: rows/local/seed7",
     ]
@@ -98,14 +98,13 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
         assert piece in written
     fed = read_json(output / "rows/fed/seed7/results.json")
     for row, model in (("Fed", "tuned"), ("EASE", "ease")):
-        found = next(r for r in results["rows"] if r["name"] == row)
+        measured = next(r for r in results["rows"] if r["name"] == row)
         expected = fed["models"][model]["mrr"]
-        assert {k: found["metrics"]["mrr"][k] for k in ("value", "low", "high")} == pytest.approx(
-            expected
-        )
-    monkeypatch.setattr(rows, "after_this_round", Asked)
+        mrr = {key: measured["metrics"]["mrr"][key] for key in ("value", "low", "high")}
+        assert mrr == pytest.approx(expected)
+    monkeypatch.setattr(run, "after_this_round", Asked)
     with pytest.raises(StoppedError, match=r"stopped at run 1/2: rows/fed/seed8; the same"):
-        reproduce(make_plan(), [7, 8], output, Silent(), told.append)
+        reproduce_table(make_plan(), [7, 8], output)
     # What is finished stands in the results all the same.
     stopped = read_json(output / "results.json")
     assert stopped["seeds"] == [7, 8]
@@ -115,7 +114,7 @@ def test_a_table_is_stopped_gone_on_with_and_finished(
 class Asked:
     """Somebody who asks to stop from the beginning."""
 
-    def __init__(self, tell: Callable[[], None]) -> None: ...
+    def __init__(self, warn: Callable[[], None]) -> None: ...
 
     def __enter__(self) -> Callable[[], bool]:
         return lambda: True
@@ -127,22 +126,24 @@ class Asked:
 def test_tuning_tries_every_setting_on_validation_and_takes_the_best(
     make_plan: MakePlan, tmp_path: Path
 ) -> None:
-    output, told = tmp_path / "out", list[str]()
-    results, _ = reproduce(make_plan(), [7], output, Silent(), told.append, with_tuning=True)
-    found = read_json(output / "tuning.json")
-    assert {row: list(tried) for row, tried in found.items()} == {
+    output = tmp_path / "out"
+    results = reproduce_table(make_plan(), [7], output, with_tuning=True).summary
+    tuning = read_json(output / "tuning.json")
+    assert {row: list(values) for row, values in tuning.items()} == {
         "Fed": ["0.001", "0.004"],
         "EASE": ["a", "b"],
     }
-    for rate, mrr in found["Fed"].items():
-        tried = output / "tuning/fed" / rate
-        config = yaml.safe_load((tried / "config.yaml").read_text())["evaluation"]
+    for rate, mrr in tuning["Fed"].items():
+        trial = output / "tuning/fed" / rate
+        config = yaml.safe_load((trial / "config.yaml").read_text())["evaluation"]
         assert (config["part"], config["max_clients"]) == ("validation", 2)
-        assert read_json(tried / "results.json")["clients"] == 2
-        assert read_json(tried / "results.json")["models"]["tuned"]["mrr"]["value"] == mrr
+        assert read_json(trial / "results.json")["clients"] == 2
+        assert read_json(trial / "results.json")["models"]["tuned"]["mrr"]["value"] == mrr
     # A baseline that is tried without a run scores as it does in one.
     config = yaml.safe_load((output / "rows/fed/seed7/config.yaml").read_text())
-    winner = max(found["EASE"], key=found["EASE"].__getitem__)
+    winner = max(tuning["EASE"], key=tuning["EASE"].__getitem__)
     assert config["evaluation"]["baselines"]["l2"] == {"a": 1.0, "b": 7.0}[winner]
-    assert results["rows"][2]["tried"] == found["EASE"]
+    assert results["rows"][2]["tried"] == tuning["EASE"]
     assert results["rows"][2]["winner"] == winner
+    # The folder's own tuning is used again, rather than the one beside the table's file.
+    assert reproduce_table(make_plan(), [7], output).summary == results

@@ -2,22 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from helpers.answered_runs import change_row, write_run
+from helpers.tiny_studies import write_table
 from pkgllm.config.load import dump_config, load_config
-from pkgllm.config.table_plan import TablePlan, load_table
 from pkgllm.privacy.statements import Guarantee
-from pkgllm.studies.tables.results import table_results
-from pkgllm.studies.tables.rows import row_folder
-from pkgllm.studies.tables.tuning import Tuned, recorded
+from pkgllm.studies.table_plan import TablePlan
+from pkgllm.studies.table_results import table_results
 
 BEYOND = {
     "coverage": 0.5,
@@ -35,16 +33,14 @@ def plan(tmp_path: Path) -> TablePlan:
         {"name": "Its base", "of": "Good", "model": "base", "published": {"mrr": 0.5}},
         {"name": "Late", "config": "quickstart.yaml"},
     ]
-    table = {"title": "T", "reference": "Good", "published_in": "nowhere", "rows": rows}
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(table))
-    return load_table(str(tmp_path / "t.yaml"))
+    return write_table(tmp_path, rows, reference="Good")
 
 
 def write(
     plan: TablePlan, output: Path, tops: dict[str, dict[str, Sequence[str]]], seed: int = 0
 ) -> None:
     """Two clients, of which ``a`` is asked for a0 and a1, and ``b`` for b0."""
-    folder = output / row_folder(plan.table.rows[0], seed)
+    folder = output / plan.place(plan.table.rows[0], seed)
     ranks = {"tuned": {"a": [1.0, 4.0], "b": [2.0]}, "base": {"a": [20.0, 10.0], "b": [2.0]}}
     write_run(folder, ranks, seed=seed)
     for number, client in enumerate("ab", start=1):
@@ -71,10 +67,10 @@ def rows_of(results: dict[str, Any]) -> dict[str, Any]:
 
 def test_values_by_hand(plan: TablePlan, tmp_path: Path) -> None:
     write(plan, tmp_path, TOPS)
-    results = table_results(plan, recorded(plan), [0], {}, tmp_path)
+    results = table_results(plan, [0], {}, tmp_path)
     assert (results["clients"], results["queries"]) == (2, 3)
-    found = rows_of(results)
-    values = {metric: of["value"] for metric, of in found["Good"]["metrics"].items()}
+    lines = rows_of(results)
+    values = {metric: of["value"] for metric, of in lines["Good"]["metrics"].items()}
     assert values == pytest.approx(
         {
             "precision@10": 3 / 20,
@@ -85,45 +81,43 @@ def test_values_by_hand(plan: TablePlan, tmp_path: Path) -> None:
             "mrr": (1 + 1 / 4 + 1 / 2) / 3,
         }
     )
-    base = {metric: of["value"] for metric, of in found["Its base"]["metrics"].items()}
+    base = {metric: of["value"] for metric, of in lines["Its base"]["metrics"].items()}
     # The base model gave b no list; nothing is gained by that.
     assert base["precision@10"] == base["recall@10"] == 0.0
     assert base["mrr"] == pytest.approx((1 / 20 + 1 / 10 + 1 / 2) / 3)
-    assert found["Its base"]["beyond"] == {**BEYOND, "novelty": 5.0}
-    assert found["Its base"]["published"] == {"mrr": 0.5}
-    assert found["Late"]["metrics"] is None
-    assert found["Late"]["reason"] == "not run yet"
+    assert lines["Its base"]["beyond"] == {**BEYOND, "novelty": 5.0}
+    assert lines["Its base"]["published"] == {"mrr": 0.5}
+    assert lines["Late"]["metrics"] is None
+    assert lines["Late"]["reason"] == "not run yet"
     (difference,) = results["differences"]
     assert difference["name"] == "Its base"
     expected = base["mrr"] - values["mrr"]
     assert difference["metrics"]["mrr"]["difference"] == pytest.approx(expected)
 
 
-def test_the_table_says_what_its_rows_promise(plan: TablePlan, tmp_path: Path) -> None:
+def test_the_table_states_the_privacy_of_its_rows(plan: TablePlan, tmp_path: Path) -> None:
     write(plan, tmp_path, TOPS)
-    results = table_results(plan, recorded(plan), [0], {}, tmp_path)
-    (told,) = (note for note in results["notes"] if "Privacy" in note)
-    assert told == (
+    results = table_results(plan, [0], {}, tmp_path)
+    (privacy,) = (note for note in results["notes"] if "Privacy" in note)
+    assert privacy == (
         "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
     )
 
 
-def test_the_table_hides_no_seed_that_promises_less(tmp_path: Path) -> None:
+def test_the_table_states_the_privacy_of_every_seed(tmp_path: Path) -> None:
     budget = "privacy={name: client, delta: 1e-3, clip_norm: 1, noise_multiplier: 2}"
     rows = [{"name": "Good", "config": "quickstart.yaml", "set": [budget]}]
-    table = {"title": "T", "reference": "Good", "published_in": "nowhere", "rows": rows}
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(table))
-    private = load_table(str(tmp_path / "t.yaml"))
+    private = write_table(tmp_path, rows, reference="Good")
     for seed, epsilon in ((0, 1.0), (1, 2.0)):
         write(private, tmp_path, TOPS, seed)
-        folder = tmp_path / row_folder(private.table.rows[0], seed)
+        folder = tmp_path / private.place(private.table.rows[0], seed)
         (folder / "config.yaml").write_text(
             dump_config(load_config("quickstart.yaml", [f"seed={seed}", budget]))
         )
         results = json.loads((folder / "results.json").read_text())
-        promised = asdict(Guarantee("client", epsilon, 1e-3, "prv"))
-        (folder / "results.json").write_text(json.dumps({**results, "privacy": promised}))
-    notes = table_results(private, recorded(private), [0, 1], {}, tmp_path)["notes"]
+        guarantee = asdict(Guarantee("client", epsilon, 1e-3, "prv"))
+        (folder / "results.json").write_text(json.dumps({**results, "privacy": guarantee}))
+    notes = table_results(private, [0, 1], {}, tmp_path)["notes"]
     assert [note.split(" at ")[0] for note in notes if "Privacy" in note] == [
         "Good: Privacy: epsilon 1.00",
         "Good: Privacy: epsilon 2.00",
@@ -133,46 +127,46 @@ def test_the_table_hides_no_seed_that_promises_less(tmp_path: Path) -> None:
 def test_over_seeds_the_mean_and_its_spread(plan: TablePlan, tmp_path: Path) -> None:
     write(plan, tmp_path, TOPS)
     write(plan, tmp_path, {"tuned": {"a": ["a0"], "b": []}}, seed=1)
-    failed = {str(row_folder(plan.table.rows[2], 1)): "no memory"}
-    found = rows_of(table_results(plan, recorded(plan), [0, 1], failed, tmp_path))
+    failed = {plan.place(plan.table.rows[2], 1): "no memory"}
+    lines = rows_of(table_results(plan, [0, 1], failed, tmp_path))
     # Lists of one item and of none are divided by ten as well.
-    assert found["Good"]["metrics"]["precision@10"]["value"] == pytest.approx((3 / 20 + 1 / 20) / 2)
-    recall = found["Good"]["metrics"]["recall@10"]
+    assert lines["Good"]["metrics"]["precision@10"]["value"] == pytest.approx((3 / 20 + 1 / 20) / 2)
+    recall = lines["Good"]["metrics"]["recall@10"]
     assert recall["value"] == pytest.approx((1 + 1 / 3) / 2)
     assert recall["sd"] == pytest.approx(np.std([1, 1 / 3], ddof=1))
     # Client a has 3 of 4 in both seeds and b 1 of 2, so resamples lie between.
     assert (recall["low"], recall["high"]) == pytest.approx((1 / 2, 3 / 4))
-    assert found["Good"]["seeds"] == [0, 1]
-    assert found["Late"]["reason"] == "no memory"
+    assert lines["Good"]["seeds"] == [0, 1]
+    assert lines["Late"]["reason"] == "no memory"
 
 
 def test_a_federated_row_below_its_isolated_one_is_flagged(plan: TablePlan, tmp_path: Path) -> None:
     late = plan.table.rows[2].model_copy(update={"isolated": "Good", "grid": {"x": (), "y": ()}})
     good = plan.table.rows[0].model_copy(update={"grid": {"x": ()}})
     rows = (good, plan.table.rows[1], late)
-    plan = TablePlan(plan.name, plan.path, plan.table.model_copy(update={"rows": rows}))
+    plan = replace(plan, table=plan.table.model_copy(update={"rows": rows}))
     write(plan, tmp_path, TOPS)
     for mrr, is_flagged in ((0.2, True), (0.4, False)):
-        tuned = Tuned({"Late": {"x": 0.1, "y": mrr}, "Good": {"x": 0.3}})
-        notes = table_results(plan, tuned, [0], {}, tmp_path)["notes"]
+        plan = replace(plan, tuning={"Late": {"x": 0.1, "y": mrr}, "Good": {"x": 0.3}})
+        notes = table_results(plan, [0], {}, tmp_path)["notes"]
         assert (
             any(note.startswith("Flagged: Late is below isolation") for note in notes) == is_flagged
         )
-    assert rows_of(table_results(plan, tuned, [0], {}, tmp_path))["Late"]["winner"] == "y"
+    assert rows_of(table_results(plan, [0], {}, tmp_path))["Late"]["winner"] == "y"
 
 
-def test_it_is_said_whom_the_reference_is_surely_above(plan: TablePlan, tmp_path: Path) -> None:
-    folder = tmp_path / row_folder(plan.table.rows[0], 0)
+def test_rows_significantly_below_the_reference_are_named(plan: TablePlan, tmp_path: Path) -> None:
+    folder = tmp_path / plan.place(plan.table.rows[0], 0)
     good = {f"c{n}": [1.0] for n in range(12)}
     write_run(folder, {"tuned": good, "base": {client: [9.0] for client in good}})
     measures = {"tuned": BEYOND, "base": BEYOND}
     (folder / "results.json").write_text(json.dumps({"beyond_accuracy": measures}))
-    notes = table_results(plan, recorded(plan), [0], {}, tmp_path)["notes"]
+    notes = table_results(plan, [0], {}, tmp_path)["notes"]
     assert "Good, mrr, Holm p below 0.05: above Its base." in notes
     assert "Good, hits@10, Holm p below 0.05: not told apart from Its base." in notes
 
 
 def test_without_the_reference_there_are_no_differences(plan: TablePlan, tmp_path: Path) -> None:
-    results = table_results(plan, recorded(plan), [0], {}, tmp_path)
+    results = table_results(plan, [0], {}, tmp_path)
     assert results["differences"] == []
-    assert results["notes"] == ["No differences, because Good is not finished."]
+    assert results["notes"] == ["No differences, because no run of the reference Good is finished."]

@@ -1,4 +1,4 @@
-"""Who is in a bubble (PIE), what they ask for, and what they turn out to like outside of it."""
+"""People in a bubble (PIE): their graphs, their requests, and what they later like outside."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ class PiePerson:
     graph: PersonalGraph
     """The visible facts."""
     rule: Rule
-    """Says what to leave."""
+    """The bubble to leave."""
     held_out: tuple[str, ...]
     """Ids of later likes that lie outside the bubble; there may be none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PieCase:
-    """One domain with its people, and what all of them ask for."""
+    """One domain with its people, and the request that all of them make."""
 
     name: str
     recommender: Recommender
     constraints: Constraints
-    """What the request asks for. The model reads it and nothing enforces it, so that what breaks
-    it can be counted."""
+    """Of the request. The model reads them and nothing enforces them, so that items that break
+    them can be counted."""
     people: tuple[PiePerson, ...]
     num_asked: int
     """Clients among whom those in a bubble were looked for."""
@@ -57,7 +57,7 @@ def film_case(
     """Find the clients of a corpus that are in a bubble; all ask for the newer half of the films.
 
     Raises:
-        DataError: If nobody is in one.
+        DataError: If no client is in one.
     """
     people = []
     for query in queries:
@@ -73,12 +73,7 @@ def film_case(
 
 
 def domain_case(domain: Domain, recommender: Recommender) -> PieCase:
-    """Return the people of a shipped domain, all of whom are in the bubble that it names.
-
-    Args:
-        domain: The domain.
-        recommender: A model for the domain's items.
-    """
+    """Return the people of a shipped domain, all of whom are in the bubble that it names."""
     rule = rule_about(domain.avoid, recommender.scopes, number=1)
     likes = np.zeros(len(domain.catalogue))
     for person in domain.people:

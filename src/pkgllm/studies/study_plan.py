@@ -1,4 +1,4 @@
-"""A study's file, found, read, and turned into the configurations of all its runs."""
+"""A study's file turned into the configurations of all its runs."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -7,42 +7,30 @@ from pathlib import Path
 
 from pkgllm.config.load import find_config
 from pkgllm.config.mode_sections import DeploymentRuntime, Federated
-from pkgllm.config.plan_files import load_planned, ranked_models, read_plan
 from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import AnyExperiment, Experiment
-from pkgllm.config.study import Point, Study
-from pkgllm.config.study_plot import Layout, clash_lines, lay_out_plot
 from pkgllm.errors import ConfigError
+from pkgllm.studies.plan import PlannedRun, planned_config, ranked_models, read_plan
+from pkgllm.studies.plot import PlotLayout, lay_out_plot
+from pkgllm.studies.study import Point, Study
 
 
 @dataclass(frozen=True, slots=True)
-class StudyRun:
-    """One run of a study."""
-
-    name: str
-    """Of its folder."""
-    point: Point
-    config: AnyExperiment
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
+class StudyPlan:
     """A study and all its runs, checked."""
 
     name: str
-    given: str
+    source: str
     """How the study was named on the command line."""
     study: Study
-    runs: tuple[StudyRun, ...]
-    layout: Layout | None
+    points: tuple[Point, ...]
+    runs: tuple[PlannedRun, ...]
+    """Point by point, each with every seed."""
+    layout: PlotLayout | None
     """Of the plot."""
 
-    def of_point(self, point: Point) -> tuple[StudyRun, ...]:
-        """Return the runs of a point, by seed."""
-        return tuple(run for run in self.runs if run.point == point)
 
-
-def load_study(name_or_path: str) -> Plan:
+def load_study(name_or_path: str) -> StudyPlan:
     """Read a study and check every run of it.
 
     Args:
@@ -54,7 +42,7 @@ def load_study(name_or_path: str) -> Plan:
 
     Example:
         >>> plan = load_study("studies/aggregators.yaml")
-        >>> [run.name for run in plan.runs][:3]
+        >>> [run.place for run in plan.runs][:3]
         ['fedavg-seed0', 'fedprox-seed0', 'scaffold-seed0']
     """
     path, study = read_plan(name_or_path, Study, kind="study")
@@ -63,45 +51,39 @@ def load_study(name_or_path: str) -> Plan:
     layout = None
     if study.plot is not None:
         layout = lay_out_plot(study.plot, [(point, configs[point.name]) for point in points])
-        if clashing := list(clash_lines(layout)):
-            raise ConfigError("\n".join(f"{path}: {line}" for line in clashing))
-    return Plan(
-        path.stem,
-        name_or_path,
-        study,
-        tuple(
-            StudyRun(
-                f"{point.name}-seed{seed}",
-                point,
-                configs[point.name].model_copy(update={"seed": seed}),
-            )
-            for point in points
-            for seed in study.seeds
-        ),
-        layout,
+        if layout.problems:
+            raise ConfigError("\n".join(f"{path}: {problem}" for problem in layout.problems))
+    runs = tuple(
+        PlannedRun(
+            f"{point.name}-seed{seed}",
+            point.name,
+            configs[point.name].model_copy(update={"seed": seed}),
+        )
+        for point in points
+        for seed in study.seeds
     )
+    return StudyPlan(path.stem, name_or_path, study, points, runs, layout)
 
 
 def _configs(path: Path, study: Study, points: tuple[Point, ...]) -> Mapping[str, AnyExperiment]:
     """Return each point's configuration by the point's name."""
     find_config(study.base)
-    found: dict[str, AnyExperiment] = {}
-    points_by_line: dict[str, list[str]] = {}
+    configs: dict[str, AnyExperiment] = {}
+    points_by_problem: dict[str, list[str]] = {}
     for point in points:
         try:
-            config = load_planned(study.base, point.overrides)
-            lines = _not_for_sweeps(config)
-            found[point.name] = config
+            config = configs[point.name] = planned_config(study.base, point.overrides)
+            problems = _not_for_sweeps(config)
         except ConfigError as error:
-            lines = str(error).splitlines()
-        for line in lines:
-            points_by_line.setdefault(line, []).append(point.name)
-    lines = [f"{_named(names, points)}: {line}" for line, names in points_by_line.items()]
-    # Of a point that cannot be, nobody knows what it would rank.
-    lines += _never_ranked(study, found.values()) if len(found) == len(points) else ()
+            problems = str(error).splitlines()
+        for problem in problems:
+            points_by_problem.setdefault(problem, []).append(point.name)
+    lines = [f"{_joined(names, points)}: {line}" for line, names in points_by_problem.items()]
+    # It is unknown what a point with a wrong configuration would rank.
+    lines += _never_ranked(study, configs.values()) if len(configs) == len(points) else ()
     if lines:
         raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
-    return found
+    return configs
 
 
 def _not_for_sweeps(config: AnyExperiment) -> list[str]:
@@ -129,5 +111,5 @@ def _never_ranked(study: Study, configs: Iterable[AnyExperiment]) -> Iterator[st
             )
 
 
-def _named(names: list[str], points: tuple[Point, ...]) -> str:
+def _joined(names: list[str], points: tuple[Point, ...]) -> str:
     return "every point" if len(names) == len(points) > 1 else ", ".join(names)

@@ -21,10 +21,11 @@ from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.evaluation.significance import holm, permutation_p_values
 from pkgllm.evaluation.statistics import Estimate, bootstrap_ratios
 from pkgllm.graph.adaptation import STRATEGIES, Strategy
-from pkgllm.pipeline.assistant.pie_cases import PieCase, PiePerson
+from pkgllm.pipeline.evaluation.comparison import PERMUTATIONS
 from pkgllm.progress import Progress
 from pkgllm.prompts.audit import audit_prompt
 from pkgllm.randomness import stream
+from pkgllm.studies.pie_cases import PieCase
 
 K = 10
 MEASURES = (
@@ -41,21 +42,23 @@ _OF_HELD_OUT = ("precision", "recall", "rank_gain")
 """Measured over the people who later like something outside of their bubble."""
 _DIGITS = 6
 
-Measured = Mapping[Strategy, NDArray[np.float64]]
-"""By strategy, shape ``(people, measures)``."""
-
 
 def measure_case(
-    case: PieCase, *, seed: int, resamples: int, permutations: int, progress: Progress
+    case: PieCase,
+    progress: Progress,
+    *,
+    seed: int,
+    resamples: int,
+    permutations: int = PERMUTATIONS,
 ) -> dict[str, Any]:
     """Recommend to everybody of a case under every strategy, and compare.
 
     Args:
-        case: Who is asked what.
-        seed: Of the resamples.
+        case: The people and what they ask for.
+        progress: Shows how many strategies are done.
+        seed: Of resamples and permutations.
         resamples: Of the bootstrap.
         permutations: Of the tests.
-        progress: Is told how far the work is.
 
     Returns:
         Values of JSON: for each strategy every measure with its interval, and for each two
@@ -65,11 +68,10 @@ def measure_case(
         LeakError: If a prompt holds what is asked for.
         PkgllmError: If the model gives no usable probability.
     """
-    steps = len(STRATEGIES)
-    with progress.track(f"recommending, {case.name}", steps) as advance:
-        measured = {}
+    measures: dict[Strategy, NDArray[np.float64]] = {}
+    with progress.track(f"recommending, {case.name}", len(STRATEGIES)) as advance:
         for strategy in STRATEGIES:
-            measured[strategy] = _under(case, strategy)
+            measures[strategy] = _measure(case, strategy)
             advance()
     has_target = np.array([bool(person.held_out) for person in case.people])
     return {
@@ -79,12 +81,12 @@ def measure_case(
         "catalogue": len(case.recommender.catalogue),
         "request": case.constraints.words,
         "allowed": int(case.constraints.allowed(case.recommender.scopes).sum()),
-        **compare(measured, has_target, seed=seed, resamples=resamples, permutations=permutations),
+        **compare(measures, has_target, seed=seed, resamples=resamples, permutations=permutations),
     }
 
 
 def compare(
-    measured: Measured,
+    measures: Mapping[Strategy, NDArray[np.float64]],
     has_target: NDArray[np.bool_],
     *,
     seed: int,
@@ -94,32 +96,28 @@ def compare(
     """Estimate every measure and every paired difference, clients resampled and exchanged whole.
 
     Args:
-        measured: What was measured of each person.
-        has_target: Who likes something outside later, shape ``(people,)``.
+        measures: Of each person by strategy, shape ``(people, measures)``.
+        has_target: Who later likes something outside, shape ``(people,)``.
         seed: Of resamples and permutations.
         resamples: Of the bootstrap.
         permutations: Of the tests; p-values are corrected over all of them together.
     """
-    counts = np.stack(
-        [has_target if name in _OF_HELD_OUT else np.ones_like(has_target) for name in MEASURES],
-        axis=1,
-    ).astype(np.float64)
-    size = len(MEASURES)
-    values = np.concatenate([measured[strategy] for strategy in STRATEGIES], axis=1)
+    everybody = np.ones_like(has_target)
+    columns = [has_target if name in _OF_HELD_OUT else everybody for name in MEASURES]
     ratios = bootstrap_ratios(
-        values,
-        np.tile(counts, (1, len(STRATEGIES))),
+        np.concatenate([measures[strategy] for strategy in STRATEGIES], axis=1),
+        np.tile(np.stack(columns, axis=1).astype(np.float64), (1, len(STRATEGIES))),
         resamples=resamples,
         generator=stream(seed, "pie", "bootstrap"),
     )
     pairs = list(combinations(range(len(STRATEGIES)), 2))
-    differences = np.concatenate(
-        [measured[STRATEGIES[b]] - measured[STRATEGIES[a]] for a, b in pairs], axis=1
-    )
     p_values = permutation_p_values(
-        differences, resamples=permutations, generator=stream(seed, "pie", "permutations")
+        np.concatenate([measures[STRATEGIES[b]] - measures[STRATEGIES[a]] for a, b in pairs], 1),
+        resamples=permutations,
+        generator=stream(seed, "pie", "permutations"),
     )
     corrected = holm(p_values)
+    size = len(MEASURES)
     return {
         "strategies": {
             strategy: {
@@ -142,7 +140,7 @@ def compare(
     }
 
 
-def _under(case: PieCase, strategy: Strategy) -> NDArray[np.float64]:
+def _measure(case: PieCase, strategy: Strategy) -> NDArray[np.float64]:
     """Return every measure of every person under one strategy, shape ``(people, measures)``."""
     recommender = case.recommender
     catalogue = recommender.catalogue
@@ -152,26 +150,19 @@ def _under(case: PieCase, strategy: Strategy) -> NDArray[np.float64]:
         prompt = recommender.prompt(steered.adapted.graph, steered.request, case.constraints)
         audit_prompt(prompt, person.held_out, catalogue, place=f"prompt with strategy {strategy}")
         prompts[person.graph.owner] = prompt.token_ids
-    queries = [
-        ClientQueries(person.graph.owner, False, person.graph, person.held_out)
-        for person in case.people
-    ]
-    candidates = np.stack(
-        [recommender.candidates(person.graph, NO_CONSTRAINTS) for person in case.people]
-    )
+    queries = [ClientQueries(p.graph.owner, False, p.graph, p.held_out) for p in case.people]
+    candidates = np.stack([recommender.candidates(p.graph, NO_CONSTRAINTS) for p in case.people])
     gold = [
         np.array([catalogue.index_by_id[item] for item in person.held_out], dtype=np.int64)
         for person in case.people
     ]
     scorer = recommender.scorer(lambda graph: prompts[graph.owner])
-    ranked = [_sound(found) for found in scorer.rank(queries, candidates, gold, top_k=K)]
+    ranked: list[RankedClient] = []
+    for answer in scorer.rank(queries, candidates, gold, top_k=K):
+        if isinstance(answer, PkgllmError):
+            raise answer
+        ranked.append(answer)
     return list_measures(case, ranked, candidates, gold)
-
-
-def _sound(found: RankedClient | PkgllmError) -> RankedClient:
-    if isinstance(found, PkgllmError):
-        raise found
-    return found
 
 
 def list_measures(
@@ -187,7 +178,7 @@ def list_measures(
     like stands, over the number of candidates.
 
     Args:
-        case: Who was asked what.
+        case: The people and what they ask for.
         ranked: Ranks of the held-out likes and the best candidates of each person.
         candidates: What competed, shape ``(people, len(catalogue))``.
         gold: Columns of each person's held-out likes.
@@ -198,38 +189,33 @@ def list_measures(
     catalogue, scopes = case.recommender.catalogue, case.recommender.scopes
     allowed = case.constraints.allowed(scopes)
     listed = Lists(
-        np.concatenate([found.top for found in ranked]),
-        np.array([len(found.top) for found in ranked], dtype=np.int64),
+        np.concatenate([client.top for client in ranked]),
+        np.array([len(client.top) for client in ranked], dtype=np.int64),
     )
-    diversity = intra_list_diversity(listed, genre_vectors(catalogue, case.alike))
-    measured = np.zeros((len(case.people), len(MEASURES)))
-    for row, person, found, mask, columns in zip(
-        measured, case.people, ranked, candidates, gold, strict=True
+    measures = {name: np.zeros(len(case.people)) for name in MEASURES}
+    for at, (person, client, mask, columns) in enumerate(
+        zip(case.people, ranked, candidates, gold, strict=True)
     ):
-        inside = _inside(case, person)
-        valid, num_listed = allowed[found.top], max(len(found.top), 1)
-        row[MEASURES.index("invalid")] = (~valid).sum() / num_listed
-        row[MEASURES.index("in_pie")] = (valid & inside[found.top]).sum() / num_listed
-        row[MEASURES.index("out_pie")] = (valid & ~inside[found.top]).sum() / num_listed
+        bubble = scopes.items(person.rule.scope, person.rule.value)
+        inside = np.array([item.id in bubble for item in catalogue])
+        valid, num_listed = allowed[client.top], max(len(client.top), 1)
+        measures["invalid"][at] = (~valid).sum() / num_listed
+        measures["in_pie"][at] = (valid & inside[client.top]).sum() / num_listed
+        measures["out_pie"][at] = (valid & ~inside[client.top]).sum() / num_listed
         if len(columns):
-            hits = np.isin(columns, found.top).sum()
+            hits = np.isin(columns, client.top).sum()
             popular = rank_gold(case.likes, mask, columns).realistic
-            gains = (popular - found.ranks.realistic) / mask.sum()
-            row[MEASURES.index("precision")] = hits / K
-            row[MEASURES.index("recall")] = hits / len(columns)
-            row[MEASURES.index("rank_gain")] = gains.mean()
+            measures["precision"][at] = hits / K
+            measures["recall"][at] = hits / len(columns)
+            measures["rank_gain"][at] = ((popular - client.ranks.realistic) / mask.sum()).mean()
+    diversity = intra_list_diversity(listed, genre_vectors(catalogue, case.alike))
     if diversity is not None:
-        measured[:, MEASURES.index("diversity")] = diversity
-    measured[:, MEASURES.index("novelty")] = listed.means(self_information(case.likes))
-    return measured
+        measures["diversity"] = diversity
+    measures["novelty"] = listed.means(self_information(case.likes))
+    return np.stack(list(measures.values()), axis=1)
 
 
-def _inside(case: PieCase, person: PiePerson) -> NDArray[np.bool_]:
-    items = case.recommender.scopes.items(person.rule.scope, person.rule.value)
-    return np.array([item.id in items for item in case.recommender.catalogue])
-
-
-def _rounded(found: Estimate, name: str) -> dict[str, float | None]:
-    """Return an estimate as JSON; digits beyond these say how the machine rounds."""
-    values = {name: found.value, "low": found.low, "high": found.high}
+def _rounded(estimate: Estimate, name: str) -> dict[str, float | None]:
+    """Return an estimate as JSON; further digits depend on how the processor rounds."""
+    values = {name: estimate.value, "low": estimate.low, "high": estimate.high}
     return {key: None if v is None else round(v, _DIGITS) + 0.0 for key, v in values.items()}

@@ -1,1 +1,0 @@
-"""What a person asks of a trained adapter."""

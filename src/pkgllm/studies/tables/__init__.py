@@ -1,1 +1,0 @@
-"""Tables of published comparisons, row by row."""

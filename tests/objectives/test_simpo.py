@@ -1,4 +1,5 @@
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def test_loss_and_gradient_are_those_of_trl(
         accelerator=SimpleNamespace(device="cpu"),
     )
     per_token = policy / num_tokens
-    theirs, *_ = CPOTrainer.cpo_loss(settings, per_token[::2], per_token[1::2])
+    cpo_loss: Any = CPOTrainer.cpo_loss
+    theirs, *_ = cpo_loss(settings, per_token[::2], per_token[1::2])
     loss = Simpo(beta=beta, margin=margin).loss(groups)
     assert loss.item() == pytest.approx(theirs.mean().item(), rel=1e-9)
     (gradient,) = torch.autograd.grad(loss, policy)

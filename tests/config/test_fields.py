@@ -4,6 +4,7 @@ from typing import Any
 from pkgllm.config.choices import documentation, keys, parts, tag
 from pkgllm.config.fields import describe, known_keys, locate
 from pkgllm.config.schema import KINDS, Experiment
+from pkgllm.objectives import OBJECTIVES
 from pkgllm.objectives.kto import Kto
 
 
@@ -29,7 +30,7 @@ def test_every_default_among_choices_is_named() -> None:
         "a section of keys and values named none or example or client"
     )
     assert describe(Experiment.model_fields["objective"]) == (
-        "a section of keys and values named kto or apo_zero or dpo or sdpo or sft"
+        f"a section of keys and values named {' or '.join(OBJECTIVES)}"
     )
 
 

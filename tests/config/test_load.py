@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pkgllm.config.documents import write_yaml
 from pkgllm.config.load import dump_config, find_config, load_config
 from pkgllm.errors import ConfigError
+from pkgllm.objectives import OBJECTIVES
 from pkgllm.objectives.dpo import Dpo
 from pkgllm.objectives.kto import Kto
 from pkgllm.shipped import presets_folder
@@ -102,7 +103,7 @@ def test_everything_wrong_is_told_at_once_with_its_place() -> None:
         ),
         (
             "objective.name=kot",
-            '--set objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got "kot" '
+            f'--set objective.name: must be one of {", ".join(OBJECTIVES)}, got "kot" '
             "(did you mean kto?)",
         ),
         (

@@ -5,6 +5,9 @@ from pydantic import ValidationError
 
 from pkgllm.config.problems import problems_of, shown
 from pkgllm.config.schema import Experiment
+from pkgllm.objectives import OBJECTIVES
+
+NAMES = ", ".join(OBJECTIVES)
 
 GOOD: dict[str, Any] = {
     "corpus": {"name": "small_world"},
@@ -52,21 +55,20 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (
             {"objective": {"beta": 1}},
-            "objective.name: missing, must be one of kto, apo_zero, dpo, sdpo, sft",
+            f"objective.name: missing, must be one of {NAMES}",
         ),
         (
             {"objective": {"name": "ktoo"}},
-            'objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got "ktoo" '
-            "(did you mean kto?)",
+            f'objective.name: must be one of {NAMES}, got "ktoo" (did you mean kto?)',
         ),
         (
             {"objective": {"name": 7}},
-            "objective.name: must be one of kto, apo_zero, dpo, sdpo, sft, got 7",
+            f"objective.name: must be one of {NAMES}, got 7",
         ),
         (
             {"objective": "kto"},
-            "objective: must be a section of keys and values named kto or apo_zero or dpo or sdpo "
-            'or sft, got "kto"',
+            f"objective: must be a section of keys and values named {' or '.join(OBJECTIVES)}, "
+            'got "kto"',
         ),
         ({"training": None}, "training: must be a section of keys and values, got null"),
         (

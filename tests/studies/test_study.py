@@ -11,6 +11,7 @@ from pkgllm.config.fields import describe
 from pkgllm.config.load import load_config
 from pkgllm.errors import ConfigError
 from pkgllm.evaluation.metrics import METRICS
+from pkgllm.objectives import OBJECTIVES
 from pkgllm.studies.plot import lay_out_plot
 from pkgllm.studies.study import MetricName, Plot, Point, Study
 from pkgllm.studies.study_plan import load_study
@@ -255,8 +256,8 @@ BAD: dict[str, tuple[dict[str, Any], list[str]]] = {
         [
             "every point: mode.round: unknown key, got 3 (did you mean rounds?)",
             "kto-none, dpo-none: training.learning_rate: must be a number above 0, got 0",
-            "dpo-none, dpo-some: objective: objective.name: must be one of kto, apo_zero, dpo, "
-            'sdpo, sft, got "dp" (did you mean dpo?)',
+            "dpo-none, dpo-some: objective: objective.name: must be one of "
+            f'{", ".join(OBJECTIVES)}, got "dp" (did you mean dpo?)',
         ],
     ),
 }

@@ -9,6 +9,7 @@ ALGORITHMS = Registry[Algorithm](
     {
         "fedavg": "pkgllm.federation.algorithms.fedavg:FedAvg",
         "fedprox": "pkgllm.federation.algorithms.fedprox:FedProx",
+        "feddyn": "pkgllm.federation.algorithms.feddyn:FedDyn",
         "scaffold": "pkgllm.federation.algorithms.scaffold:Scaffold",
         "fedavgm": "pkgllm.federation.algorithms.fedavgm:FedAvgM",
         "fedadagrad": "pkgllm.federation.algorithms.fedadagrad:FedAdagrad",

@@ -31,12 +31,12 @@ Setting = Mapping[str, float]
 
 def scorers(likes: TrainingLikes) -> Iterator[tuple[Setting, Scorer]]:
     """Yield every setting with its model."""
-    yield {}, Popularity(likes)
+    yield {}, Popularity().fit(likes)
     for neighbours, shrinkage in product(NEIGHBOURS, SHRINKAGE):
         setting = {"neighbours": neighbours, "shrinkage": shrinkage}
-        yield setting, ItemKnn(likes, neighbours=neighbours, shrinkage=shrinkage)
+        yield setting, ItemKnn(neighbours=neighbours, shrinkage=shrinkage).fit(likes)
     for l2 in L2:
-        yield {"l2": l2}, Ease(likes, l2=l2)
+        yield {"l2": l2}, Ease(l2=l2).fit(likes)
 
 
 def hits_and_mrr(

@@ -30,7 +30,7 @@ def asked(*liked: str, disliked: tuple[str, ...] = ()) -> ClientQueries:
 
 def test_scores_by_hand() -> None:
     # Item 0 is liked by three clients, 2 by two, 1 and 3 by one; 4 and 5 by none.
-    model = GenrePopularity(TrainingLikes(FILMS, [["0", "2"], ["0", "1"], ["0", "2", "3"]]))
+    model = GenrePopularity().fit(TrainingLikes(FILMS, [["0", "2"], ["0", "1"], ["0", "2", "3"]]))
     # Liked are crime and drama, and drama: crime weighs a half, drama one, comedy nothing.
     (found,) = model.scores([asked("0", "1", disliked=("3",))])
     assert found == pytest.approx([3.0, 1.0, 1.0, -3.0, -4.0, 0.0])
@@ -40,7 +40,9 @@ def test_scores_by_hand() -> None:
 def test_who_likes_nothing_gets_the_order_of_popularity(trained: list[set[str]]) -> None:
     rows = TrainingLikes(FILMS, trained)
     query = asked(disliked=("2",))
-    own, popular = (m.scores([query])[0] for m in (GenrePopularity(rows), Popularity(rows)))
+    own, popular = (
+        m.scores([query])[0] for m in (GenrePopularity().fit(rows), Popularity().fit(rows))
+    )
     assert (own - own.max()).tolist() == (popular - popular.max()).tolist()
 
 
@@ -49,7 +51,7 @@ def test_items_of_a_liked_genre_come_before_all_others(
     trained: list[set[str]], liked: set[str]
 ) -> None:
     genres = {genre for item in liked for genre in GENRES[int(item)]}
-    (found,) = GenrePopularity(TrainingLikes(FILMS, trained)).scores([asked(*sorted(liked))])
+    (found,) = GenrePopularity().fit(TrainingLikes(FILMS, trained)).scores([asked(*sorted(liked))])
     inside = np.array([bool(genres & set(of_item)) for of_item in GENRES])
     if inside.any() and not inside.all():
         assert found[inside].min() > found[~inside].max()

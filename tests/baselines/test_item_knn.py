@@ -40,7 +40,7 @@ def test_scores_follow_the_formula(
     clients: list[str], liked: str, neighbours: int, shrinkage: float
 ) -> None:
     likes = TrainingLikes(CATALOGUE, clients)
-    scorer = ItemKnn(likes, neighbours=neighbours, shrinkage=shrinkage)
+    scorer = ItemKnn(neighbours=neighbours, shrinkage=shrinkage).fit(likes)
     expected = indicator(liked) @ similarity_table(likes, neighbours, shrinkage)
     assert scorer.scores([asked(liked)])[0] == pytest.approx(expected)
 
@@ -50,7 +50,7 @@ def test_without_shrinkage_a_similarity_is_the_cosine(clients: list[str]) -> Non
     likes = TrainingLikes(CATALOGUE, clients)
     liked = np.flatnonzero(likes.counts)
     assume(len(liked) > 0)
-    scorer = ItemKnn(likes, neighbours=len(LETTERS), shrinkage=0.0)
+    scorer = ItemKnn(neighbours=len(LETTERS), shrinkage=0.0).fit(likes)
     found = scorer.scores([asked(LETTERS[item]) for item in liked])[:, liked]
     columns = likes.matrix().T[liked]
     cosine = 1 - cdist(columns, columns, "cosine")
@@ -61,12 +61,12 @@ def test_without_shrinkage_a_similarity_is_the_cosine(clients: list[str]) -> Non
 def test_a_small_case_by_hand() -> None:
     # a is liked by 4; b stands with it 3 times of 3, c once of 1, d once of 4.
     likes = TrainingLikes(CATALOGUE, ["ab", "ab", "abd", "ac", "d", "d", "d"])
-    near = ItemKnn(likes, neighbours=3, shrinkage=0.0).scores([asked("a")])[0]
+    near = ItemKnn(neighbours=3, shrinkage=0.0).fit(likes).scores([asked("a")])[0]
     assert near[:5].tolist() == pytest.approx([0, 3 / math.sqrt(12), 1 / 2, 1 / 4, 0])
     # One of one is no longer as good as it was.
-    shrunk = ItemKnn(likes, neighbours=3, shrinkage=2.0).scores([asked("a")])[0]
+    shrunk = ItemKnn(neighbours=3, shrinkage=2.0).fit(likes).scores([asked("a")])[0]
     assert shrunk[:4].tolist() == pytest.approx([0, 3 / (math.sqrt(12) + 2), 1 / 4, 1 / 6])
-    nearest = ItemKnn(likes, neighbours=1, shrinkage=0.0).scores([asked("a"), asked("ad")])
+    nearest = ItemKnn(neighbours=1, shrinkage=0.0).fit(likes).scores([asked("a"), asked("ad")])
     assert nearest[0, :4].tolist() == pytest.approx([0, 3 / math.sqrt(12), 0, 0])
     # b is nearest to d too: it is liked by fewer than a.
     assert nearest[1, 1] == pytest.approx(3 / math.sqrt(12) + 1 / math.sqrt(12))
@@ -74,7 +74,7 @@ def test_a_small_case_by_hand() -> None:
 
 def test_equals_at_the_border_are_all_near() -> None:
     likes = TrainingLikes(CATALOGUE, ["abc", "ad"])
-    found = ItemKnn(likes, neighbours=1, shrinkage=0.0).scores([asked("a")])[0]
+    found = ItemKnn(neighbours=1, shrinkage=0.0).fit(likes).scores([asked("a")])[0]
     # All three stand with a once and are liked once.
     assert found[1:4].tolist() == [1 / math.sqrt(2)] * 3
 
@@ -93,7 +93,7 @@ def test_the_order_of_the_catalogue_decides_nothing(
     renamed = str.maketrans(LETTERS, "".join(letters))
     others = [client.translate(renamed) for client in clients]
     first, other = (
-        ItemKnn(TrainingLikes(CATALOGUE, likes), neighbours=neighbours, shrinkage=shrinkage)
+        ItemKnn(neighbours=neighbours, shrinkage=shrinkage).fit(TrainingLikes(CATALOGUE, likes))
         for likes in (clients, others)
     )
     moved = [CATALOGUE.index_by_id[letter] for letter in letters]
@@ -107,7 +107,7 @@ def test_items_that_the_same_clients_like_tie_exactly() -> None:
     drawn = [generator.choice(100, size=12, replace=False) for _ in range(40)]
     # The films n, n + 100 and n + 200 have the same admirers.
     clients = [[f"{n + more:03}" for n in liked for more in (0, 100, 200)] for liked in drawn]
-    scorer = ItemKnn(TrainingLikes(catalogue, clients), neighbours=20, shrinkage=1.0)
+    scorer = ItemKnn(neighbours=20, shrinkage=1.0).fit(TrainingLikes(catalogue, clients))
     for liked in drawn[:10]:
         row = scorer.scores([asked(f"{n:03}" for n in liked[:5])])[0]
         assert np.array_equal(row[100:200], row[200:])
@@ -115,22 +115,22 @@ def test_items_that_the_same_clients_like_tie_exactly() -> None:
 
 
 def test_only_likes_count_and_nobody_needs_to_have_trained() -> None:
-    scorer = ItemKnn(TrainingLikes(CATALOGUE, ["ab", "bc"]), neighbours=3, shrinkage=0.0)
+    scorer = ItemKnn(neighbours=3, shrinkage=0.0).fit(TrainingLikes(CATALOGUE, ["ab", "bc"]))
     assert not scorer.scores([asked("ab", relation="disliked"), asked(""), asked("gh")]).any()
     assert scorer.scores([asked("c")])[0, 1] > 0
-    nobody = ItemKnn(TrainingLikes(CATALOGUE, []), neighbours=3, shrinkage=0.0)
+    nobody = ItemKnn(neighbours=3, shrinkage=0.0).fit(TrainingLikes(CATALOGUE, []))
     assert nobody.scores([asked("ab")]).tolist() == [[0.0] * len(LETTERS)]
 
 
 @pytest.mark.parametrize(
     ("neighbours", "shrinkage", "message"),
     [
-        (0, 0.0, "neighbours must be at least 1, got 0"),
-        (5, -0.5, "shrinkage must be a number from 0, got -0.5"),
-        (5, math.inf, "shrinkage must be a number from 0, got inf"),
-        (5, math.nan, "shrinkage must be a number from 0, got nan"),
+        (0, 0.0, "neighbours must be >= 1, got 0"),
+        (5, -0.5, "shrinkage must be >= 0, got -0.5"),
+        (5, math.inf, "shrinkage must be finite, got inf"),
+        (5, math.nan, "shrinkage must be finite, got nan"),
     ],
 )
 def test_parameters_out_of_range(neighbours: int, shrinkage: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        ItemKnn(TrainingLikes(CATALOGUE, []), neighbours=neighbours, shrinkage=shrinkage)
+        ItemKnn(neighbours=neighbours, shrinkage=shrinkage)

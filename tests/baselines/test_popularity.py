@@ -14,13 +14,13 @@ def asked(client: str, *held_out: str) -> ClientQueries:
 
 
 def test_scores_are_counts_of_likes_the_same_for_everyone() -> None:
-    scores = Popularity(LIKES).scores([asked("p", "a"), asked("q", "d")])
+    scores = Popularity().fit(LIKES).scores([asked("p", "a"), asked("q", "d")])
     assert scores.tolist() == [[1.0, 0.0, 2.0, 0.0]] * 2
-    assert Popularity(LIKES).scores([]).shape == (0, 4)
+    assert Popularity().fit(LIKES).scores([]).shape == (0, 4)
 
 
 def test_items_that_nobody_likes_tie_and_share_the_middle_rank() -> None:
-    found = evaluate([Popularity(LIKES)], [asked("p", "d")], CATALOGUE, resamples=100, seed=0)
+    found = evaluate([Popularity().fit(LIKES)], [asked("p", "d")], CATALOGUE, resamples=100, seed=0)
     # c (2) and a (1) stand before b and d (0 each): ranks 3 to 4.
     assert found.ranked["popularity"][0].ranks.realistic.tolist() == [3.5]
     assert found.results()["ties"] == {"popularity": 1.0}

@@ -9,11 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from pkgllm.baselines.controls import ConstantScorer, PromptCopy, RandomScorer
+from pkgllm.baselines.constant import Constant
 from pkgllm.baselines.ease import Ease
 from pkgllm.baselines.item_knn import ItemKnn
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.baselines.popularity import Popularity
+from pkgllm.baselines.prompt_copy import PromptCopy
+from pkgllm.baselines.random import Random
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.clients import Corpus
@@ -82,10 +84,10 @@ def num_ranked(found: Evaluation) -> NDArray[np.int64]:
 
 
 def test_a_constant_score_stands_in_the_middle_and_prompt_copy_beside_it(
-    population: Population, queries: Sequence[ClientQueries]
+    population: Population, likes: TrainingLikes, queries: Sequence[ClientQueries]
 ) -> None:
     catalogue = population.corpus.catalogue
-    controls = (ConstantScorer(catalogue), PromptCopy(catalogue))
+    controls = (Constant().fit(likes), PromptCopy().fit(likes))
     found = evaluate(controls, queries, catalogue, resamples=1, seed=0)
     middle = (num_ranked(found) + 1) / 2
     assert np.array_equal(ranks_of(found, "constant"), middle)
@@ -95,7 +97,7 @@ def test_a_constant_score_stands_in_the_middle_and_prompt_copy_beside_it(
 
 
 def test_random_scores_are_no_better_than_chance(
-    population: Population, queries: Sequence[ClientQueries]
+    population: Population, likes: TrainingLikes, queries: Sequence[ClientQueries]
 ) -> None:
     catalogue = population.corpus.catalogue
     # One query for each client: those of one client share their scores, so they are not
@@ -105,7 +107,7 @@ def test_random_scores_are_no_better_than_chance(
     chances: list[float] = []
     variances: list[float] = []
     for seed in range(5):
-        found = evaluate([RandomScorer(catalogue, seed)], single, catalogue, resamples=1, seed=0)
+        found = evaluate([Random().fit(likes, seed=seed)], single, catalogue, resamples=1, seed=0)
         for rank, count in zip(ranks_of(found, "random"), num_ranked(found), strict=True):
             reciprocals = 1 / np.arange(1, count + 1)
             gains.append(1 / rank - reciprocals.mean())
@@ -154,8 +156,8 @@ def graphs_of_others(queries: Sequence[ClientQueries], ring: int) -> Mapping[str
 @pytest.mark.parametrize(
     "make",
     [
-        lambda likes: ItemKnn(likes, neighbours=50, shrinkage=1.0),
-        lambda likes: Ease(likes, l2=100.0),
+        lambda likes: ItemKnn(neighbours=50, shrinkage=1.0).fit(likes),
+        lambda likes: Ease(l2=100.0).fit(likes),
     ],
     ids=["item_knn", "ease"],
 )
@@ -176,7 +178,9 @@ def test_with_the_graph_of_another_a_model_falls_to_about_popularity(
     rings = [WithAnothersGraph(own, graphs_of_others(queries, ring)) for ring in range(10)]
     shuffled = np.mean([reciprocal_ranks(ring) for ring in rings], axis=0)
     ratios = bootstrap_ratios(
-        np.column_stack([reciprocal_ranks(own), shuffled, reciprocal_ranks(Popularity(likes))]),
+        np.column_stack(
+            [reciprocal_ranks(own), shuffled, reciprocal_ranks(Popularity().fit(likes))]
+        ),
         np.array([len(query.held_out) for query in queries], dtype=float),
         resamples=2000,
         generator=stream(0, "canary"),

@@ -65,7 +65,7 @@ def test_every_setting_is_ranked_on_validation_only(
             if split.seen_in_training
         ],
     )
-    found = evaluate([Ease(likes, l2=100.0)], queries, catalogue, resamples=1, seed=0)
+    found = evaluate([Ease(l2=100.0).fit(likes)], queries, catalogue, resamples=1, seed=0)
     ranks = np.concatenate([client.ranks.realistic for client in found.ranked["ease"]])
     hits, mrr = (ranks <= 10).mean(), (1 / ranks).mean()
     assert rows[4] == f"| ease | l2 100 | {hits:.4f} | {mrr:.4f} |"

@@ -1,16 +1,23 @@
 """EASE^R: the linear autoencoder in closed form, worked out in the space of the clients."""
 
-import math
-from collections.abc import Sequence
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pkgllm.baselines.likes import TrainingLikes
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.baselines import ScorerChoice
+from pkgllm.bounds import PositiveFloat
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pkgllm.baselines.likes import FittedScorer, TrainingLikes
+    from pkgllm.evaluation.scorer import ClientQueries
 
 
-class Ease:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ease(ScorerChoice):
     r"""Predict each item from the likes of all others by ridge regression; no item predicts itself.
 
     For the training likes :math:`X` (clients by items), Steck 2019, arXiv:1905.03375, equation 8:
@@ -34,53 +41,54 @@ class Ease:
     worked out once, so that such items tie exactly, as they do in the formula, and are not told
     apart by rounding. Items that no training client likes score 0.
 
-    Args:
-        likes: What the training clients like.
-        l2: :math:`\lambda`, positive.
-
-    Raises:
-        ValueError: If ``l2`` is out of range.
-
     Example:
+        >>> from pkgllm.baselines.likes import TrainingLikes
         >>> from pkgllm.corpora.catalogue import Catalogue, Item
+        >>> from pkgllm.evaluation.scorer import ClientQueries
         >>> from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
         >>> films = Catalogue(Item(id, f"Film {id}") for id in "abc")
         >>> likes = TrainingLikes(films, [["a", "b"], ["a", "b"]])
         >>> said = Provenance("own_answer", "conversation/1")
         >>> graph = PersonalGraph("p", (Fact("liked", "a", "Film a", Moment(0, 0), said),))
         >>> query = ClientQueries("p", False, graph, ("b",))
-        >>> Ease(likes, l2=2.0).scores([query]).round(6).tolist()
+        >>> Ease(l2=2.0).fit(likes).scores([query]).round(6).tolist()
         [[0.0, 0.5, 0.0]]
     """
 
-    name = "ease"
+    citation: ClassVar[str] = "Steck 2019, arXiv:1905.03375"
 
-    def __init__(self, likes: TrainingLikes, *, l2: float) -> None:
-        if not 0 < l2 < math.inf:
-            raise ValueError(f"l2 must be a number above 0, got {l2}")
+    name: Literal["ease"] = "ease"
+    l2: PositiveFloat = 1000.0
+    r"""Regularisation :math:`\lambda`: how far the item weights are drawn to 0."""
+
+    def fit(self, likes: TrainingLikes, *, seed: int = 0) -> FittedScorer:
+        """Return the scorer :math:`x B`."""
+        import numpy as np
+
         matrix = likes.matrix()
         gram = matrix @ matrix.T
-        gram[np.diag_indices_from(gram)] += l2
-        different, self._place = _different_columns(matrix)
-        self._likes = likes
-        self._whitened: NDArray[np.float64] = np.linalg.solve(np.linalg.cholesky(gram), different)
-        self._inverse_diagonal = 1.0 - np.square(self._whitened).sum(axis=0)
+        gram[np.diag_indices_from(gram)] += self.l2
+        different, place = _different_columns(matrix)
+        whitened: NDArray[np.float64] = np.linalg.solve(np.linalg.cholesky(gram), different)
+        inverse_diagonal = 1.0 - np.square(whitened).sum(axis=0)
 
-    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Return :math:`x B`, shape ``(len(queries), len(catalogue))``."""
-        found = np.zeros((len(queries), len(self._likes.catalogue)))
-        for row, query in zip(found, queries, strict=True):
-            liked = self._likes.liked_columns(query.graph)
-            row[liked] = 1.0
-            projected = self._whitened[:, self._place[liked]].sum(axis=1) @ self._whitened
-            row -= (row - projected[self._place]) / self._inverse_diagonal[self._place]
-        return found
+        def score(query: ClientQueries) -> NDArray[np.float64]:
+            scores = np.zeros(len(likes.catalogue))
+            liked = likes.liked_columns(query.graph)
+            scores[liked] = 1.0
+            projected = whitened[:, place[liked]].sum(axis=1) @ whitened
+            scores -= (scores - projected[place]) / inverse_diagonal[place]
+            return scores
+
+        return likes.scorer(self.name, score)
 
 
 def _different_columns(
     matrix: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the different columns of zeros and ones, and which of them stands in each place."""
+    import numpy as np
+
     # Packed into bits, a column is one value, and much faster to sort than its entries one by one.
     packed = np.packbits(matrix.T.astype(bool), axis=1)
     _, first, place = np.unique(packed, axis=0, return_index=True, return_inverse=True)

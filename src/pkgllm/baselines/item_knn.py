@@ -1,16 +1,25 @@
 """ItemKNN: what stands near the liked items in the training graphs."""
 
-import math
-from collections.abc import Sequence
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pkgllm.baselines.likes import TrainingLikes
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.baselines import ScorerChoice
+from pkgllm.bounds import NotNegativeFloat, Positive
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pkgllm.baselines.likes import FittedScorer, TrainingLikes
+    from pkgllm.evaluation.scorer import ClientQueries
 
 
-class ItemKnn:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemKnn(ScorerChoice):
     r"""Add up how similar an item is to each visible like, where it is among that like's nearest.
 
     With :math:`n_i` training clients that like item :math:`i` and :math:`n_{ij}` that like both,
@@ -28,48 +37,62 @@ class ItemKnn:
     over the nearest of each liked item); Ferrari Dacrema et al. 2019, arXiv:1907.06902 (where
     :math:`h` stands).
 
-    Args:
-        likes: What the training clients like.
-        neighbours: :math:`k`, at least 1.
-        shrinkage: :math:`h`, not negative; takes from pairs that few clients vouch for.
-
-    Raises:
-        ValueError: If a parameter is out of range.
-
     Example:
+        >>> from pkgllm.baselines.likes import TrainingLikes
         >>> from pkgllm.corpora.catalogue import Catalogue, Item
+        >>> from pkgllm.evaluation.scorer import ClientQueries
         >>> from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
         >>> films = Catalogue(Item(id, f"Film {id}") for id in "abc")
         >>> likes = TrainingLikes(films, [["a", "b"], ["a", "b"], ["a", "c"], ["a"]])
         >>> said = Provenance("own_answer", "conversation/1")
         >>> graph = PersonalGraph("p", (Fact("liked", "a", "Film a", Moment(0, 0), said),))
-        >>> scorer = ItemKnn(likes, neighbours=2, shrinkage=0.0)
-        >>> scorer.scores([ClientQueries("p", False, graph, ("b",))]).round(3).tolist()
+        >>> model = ItemKnn(neighbours=2, shrinkage=0.0).fit(likes)
+        >>> model.scores([ClientQueries("p", False, graph, ("b",))]).round(3).tolist()
         [[0.0, 0.707, 0.5]]
     """
 
-    name = "item_knn"
+    citation: ClassVar[str] = "Sarwar et al. 2001; Deshpande and Karypis 2004"
 
-    def __init__(self, likes: TrainingLikes, *, neighbours: int, shrinkage: float) -> None:
-        if neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, got {neighbours}")
-        if not 0 <= shrinkage < math.inf:
-            raise ValueError(f"shrinkage must be a number from 0, got {shrinkage}")
-        self._likes = likes
-        self._nearest = {
-            item: _nearest(likes, item, baskets, neighbours, shrinkage)
+    name: Literal["item_knn"] = "item_knn"
+    neighbours: Positive = 100
+    """Most similar items that an item is scored by."""
+    shrinkage: NotNegativeFloat = 300.0
+    """Is added to the denominator of a similarity: lowers that of pairs which few clients like."""
+
+    def fit(self, likes: TrainingLikes, *, seed: int = 0) -> FittedScorer:
+        """Return a scorer by the nearest items of a graph's likes."""
+        import numpy as np
+
+        nearest = {
+            item: self._nearest(likes, item, baskets)
             for item, baskets in _baskets_by_item(likes).items()
         }
 
-    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Return the summed similarities, shape ``(len(queries), len(catalogue))``."""
-        found = np.zeros((len(queries), len(self._likes.catalogue)))
-        for row, query in zip(found, queries, strict=True):
-            for item in self._likes.liked_columns(query.graph).tolist():
-                if item in self._nearest:
-                    columns, similarities = self._nearest[item]
-                    row[columns] += similarities
-        return found
+        def score(query: ClientQueries) -> NDArray[np.float64]:
+            scores = np.zeros(len(likes.catalogue))
+            for item in likes.liked_columns(query.graph).tolist():
+                if item in nearest:
+                    columns, similarities = nearest[item]
+                    scores[columns] += similarities
+            return scores
+
+        return likes.scorer(self.name, score)
+
+    def _nearest(
+        self, likes: TrainingLikes, item: int, baskets: Sequence[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the columns of an item's nearest items, and how similar they are."""
+        import numpy as np
+
+        columns, together = np.unique(np.concatenate(baskets), return_counts=True)
+        others = columns != item
+        columns, together = columns[others], together[others]
+        cosine_base = np.sqrt(likes.counts[item] * likes.counts[columns])
+        similarities = together / (cosine_base + self.shrinkage)
+        if len(columns) > self.neighbours:
+            near = similarities >= np.partition(similarities, -self.neighbours)[-self.neighbours]
+            columns, similarities = columns[near], similarities[near]
+        return columns, similarities
 
 
 def _baskets_by_item(likes: TrainingLikes) -> dict[int, list[NDArray[np.int64]]]:
@@ -79,22 +102,3 @@ def _baskets_by_item(likes: TrainingLikes) -> dict[int, list[NDArray[np.int64]]]
         for item in columns.tolist():
             baskets.setdefault(item, []).append(columns)
     return baskets
-
-
-def _nearest(
-    likes: TrainingLikes,
-    item: int,
-    baskets: Sequence[NDArray[np.int64]],
-    neighbours: int,
-    shrinkage: float,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the columns of an item's nearest items, and how similar they are."""
-    columns, together = np.unique(np.concatenate(baskets), return_counts=True)
-    others = columns != item
-    columns, together = columns[others], together[others]
-    cosine_base = np.sqrt(likes.counts[item] * likes.counts[columns])
-    similarities = together / (cosine_base + shrinkage)
-    if len(columns) > neighbours:
-        near = similarities >= np.partition(similarities, -neighbours)[-neighbours]
-        columns, similarities = columns[near], similarities[near]
-    return columns, similarities

@@ -1,12 +1,13 @@
 """What the training clients like, in catalogue columns: all that simple baselines learn from."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
+from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import PersonalGraph
 
 
@@ -41,16 +42,27 @@ class TrainingLikes:
 
     def matrix(self) -> NDArray[np.float64]:
         """Return 1 where a client likes an item, else 0, shape ``(clients, catalogue)``."""
-        found = np.zeros((len(self.columns), len(self.catalogue)))
-        for row, columns in zip(found, self.columns, strict=True):
+        matrix = np.zeros((len(self.columns), len(self.catalogue)))
+        for row, columns in zip(matrix, self.columns, strict=True):
             row[columns] = 1.0
-        return found
+        return matrix
 
     def liked_columns(self, graph: PersonalGraph) -> NDArray[np.int64]:
         """Return the columns of what a graph likes, ascending; other items have none."""
         index = self.catalogue.index_by_id
         liked = (fact.tail for fact in graph.with_relation("liked"))
         return np.array(sorted(index[item] for item in liked if item in index), dtype=np.int64)
+
+    def scorer(
+        self, name: str, score: Callable[[ClientQueries], NDArray[np.float64]]
+    ) -> "FittedScorer":
+        """Return a scorer that applies a function to each client.
+
+        Args:
+            name: The scorer's name in results.
+            score: Scores every item for one client, shape ``(catalogue,)``.
+        """
+        return FittedScorer(name, len(self.catalogue), score)
 
     def _column(self, item: str) -> int:
         if item not in self.catalogue:
@@ -59,3 +71,21 @@ class TrainingLikes:
                 f"{len(self.catalogue)} items; take both from one corpus"
             )
         return self.catalogue.index_by_id[item]
+
+
+class FittedScorer:
+    """A scorer made of what was learned from likes; made by :meth:`TrainingLikes.scorer`."""
+
+    def __init__(
+        self, name: str, num_items: int, score: Callable[[ClientQueries], NDArray[np.float64]]
+    ) -> None:
+        self.name = name
+        self._num_items = num_items
+        self._score = score
+
+    def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
+        """Return each client's scores, shape ``(len(queries), len(catalogue))``."""
+        scores = np.empty((len(queries), self._num_items))
+        for row, query in zip(scores, queries, strict=True):
+            row[:] = self._score(query)
+        return scores

@@ -1,17 +1,14 @@
 """The models that an evaluation compares: tuned and base language models, simple baselines."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 from peft import PeftModel
 
-from pkgllm.baselines.controls import ConstantScorer, PromptCopy, RandomScorer
-from pkgllm.baselines.ease import Ease
-from pkgllm.baselines.genre_popularity import GenrePopularity
-from pkgllm.baselines.item_knn import ItemKnn
+from pkgllm.baselines import SCORERS
 from pkgllm.baselines.likes import TrainingLikes
-from pkgllm.baselines.popularity import Popularity
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
@@ -75,7 +72,7 @@ def language_models(
         tuned: Scorer = RatioScorer(policy, reference)
         base: Scorer = reference
     else:
-        tuned, base = (_scored(s, config.evaluation.score, trie) for s in (policy, reference))
+        tuned, base = (_adjusted(s, config.evaluation.score, trie) for s in (policy, reference))
     if config.mode.name == "local":
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
     return (tuned, base) if config.evaluation.base_model else (tuned,)
@@ -88,14 +85,24 @@ def make_baselines(
     return tuple(baseline(name, choice, likes, seed) for name in dict.fromkeys(choice.names))
 
 
-def _scored(scorer: LanguageModelScorer, score: str, trie: CatalogueTrie) -> Scorer:
+def baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
+    """Return the simple model of a name, fitted to likes."""
+    scorer = SCORERS[name]
+    known = {field.name for field in fields(scorer)}
+    settings = choice.model_dump(include=known - {"name"})
+    return scorer(**settings).fit(likes, seed=seed)
+
+
+def _adjusted(
+    scorer: LanguageModelScorer, score: Literal["sum", "mean", "pmi"], trie: CatalogueTrie
+) -> Scorer:
     match score:
+        case "sum":
+            return scorer
         case "mean":
             return MeanScorer(scorer, trie.depths[trie.terminal_nodes] + 1)
         case "pmi":
             return PmiScorer(scorer)
-        case _:
-            return scorer
 
 
 def training_likes(liked: Sequence[Collection[str]], catalogue: Catalogue) -> TrainingLikes:
@@ -122,22 +129,3 @@ def own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]
         load_adapter_state(ranked.policy, read_adapter_state(folder) if own else fresh)
 
     return select
-
-
-def baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
-    """Return the simple model of a name, which learns from likes alone."""
-    match name:
-        case "popularity":
-            return Popularity(likes)
-        case "genre_popularity":
-            return GenrePopularity(likes)
-        case "item_knn":
-            return ItemKnn(likes, neighbours=choice.neighbours, shrinkage=choice.shrinkage)
-        case "ease":
-            return Ease(likes, l2=choice.l2)
-        case "random":
-            return RandomScorer(likes.catalogue, seed)
-        case "constant":
-            return ConstantScorer(likes.catalogue)
-        case _:
-            return PromptCopy(likes.catalogue)

@@ -3,7 +3,6 @@
 import math
 import operator
 from collections.abc import Callable
-from functools import cache
 from typing import Annotated, Any, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -49,7 +48,6 @@ def check_bounds(settings: Any) -> None:
                 raise ValueError(f"{name} must be {sign} {limit}, got {value}")
 
 
-@cache
 def _bounds_of(settings: type) -> dict[str, tuple[Any, ...]]:
     kinds = get_type_hints(settings, include_extras=True)
     return {

@@ -44,7 +44,7 @@ DOORS = {
     "ray": {"pkgllm.federation.flower.ray.runtime", "pkgllm.federation.flower.ray.signals"},
     "opacus": {"pkgllm.privacy"},
     "pykeen": {"pkgllm.kge"},
-    "pydantic": {"pkgllm.config", "pkgllm.studies"},
+    "pydantic": {"pkgllm.config", "pkgllm.runs.records", "pkgllm.studies"},
     "yaml": {"pkgllm.config"},
     "cryptography": {"pkgllm.federation.flower.deployment.certificates"},
     "typer": {"pkgllm.cli"},

@@ -122,11 +122,11 @@ BAD_RUN: dict[str, tuple[Callable[[], object], int, tuple[str, ...]]] = {
     "no folder": (lambda: shutil.rmtree(RUN), 1, ("run folder runs/earlier: no such folder",)),
     "no adapter": (forget("adapter"), 1, ("not a finished run", "adapter is missing")),
     "no split": (forget("split.json"), 1, ("not a finished run", "split.json is missing")),
-    "cut split": (lambda: cut(RUN / "split.json", 9), 1, ("split.json: cannot be read as JSON",)),
+    "cut split": (lambda: cut(RUN / "split.json", 9), 1, ("split.json: must be JSON",)),
     "cut likes": (
         lambda: cut(RUN / "liked_in_training.json", 9),
         1,
-        ("liked_in_training.json: cannot be read as JSON",),
+        ("liked_in_training.json: must be JSON",),
     ),
     "other likes": (
         lambda: (RUN / "liked_in_training.json").write_text("[]"),

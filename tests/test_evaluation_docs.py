@@ -6,17 +6,19 @@ from typing import Any, get_args
 
 import pytest
 
-from pkgllm.config.schema import Baselines, Evaluation
+from pkgllm.baselines import SCORERS
+from pkgllm.config.schema import Evaluation
 from pkgllm.evaluation.beyond_accuracy import BeyondAccuracy
+from pkgllm.evaluation.comparison import PERMUTATIONS
 from pkgllm.evaluation.lists.lists import GeneratedList
 from pkgllm.evaluation.lists.metrics import list_rates, macro_list_metrics
+from pkgllm.evaluation.lists.results import ClientList
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.ranking.trie_search import TIE_NATS
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import CONFIDENCE, Spread
 from pkgllm.lm.decoder import KNOWN_MODELS
-from pkgllm.pipeline.evaluation.comparison import PERMUTATIONS
-from pkgllm.pipeline.evaluation.list_results import ClientList, Mode
+from pkgllm.runs.records import Mode
 
 PAGE = Path(__file__).parents[1] / "docs" / "evaluation.md"
 EMPTY = GeneratedList(num_lines=0, linked=(), novel=(), items=())
@@ -57,7 +59,7 @@ def test_the_page_names_everything_that_is_reported(
         *list_rates([EMPTY]).names,
         *(name.replace("@3", "@k") for name in of_lists),
         *get_args(Mode),
-        *get_args(get_args(Baselines.model_fields["names"].annotation)[0]),
+        *SCORERS,
         *get_args(Evaluation.model_fields["score"].annotation),
         *KNOWN_MODELS,
         *ClientList.failure("p1").record("tuned", "greedy", 1),

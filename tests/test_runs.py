@@ -134,7 +134,7 @@ def test_a_torn_last_line_costs_that_line_only(
 def test_a_broken_line_in_the_middle_is_told_with_its_number(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.metrics.write_text('{"a": 1}\n{"a":\n{"a": 3}\n')
-    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2 must be JSON"):
+    with pytest.raises(RunError, match=r"metrics\.jsonl: line 2: must be JSON"):
         folder.read_metrics()
 
 

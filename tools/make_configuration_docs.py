@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from pkgllm.config.choices import documentation, is_part, keys, parts, tag
+from pkgllm.config.choices import documentation, is_part, keys, listed, parts, tag
 from pkgllm.config.documents import write_yaml
 from pkgllm.config.fields import describe
 from pkgllm.config.schema import EmbeddingExperiment, Experiment
@@ -95,6 +95,8 @@ def _default(key: str, section: type[Any]) -> str:
     field = keys(section)[key]
     if field.is_required() or (key == "name" and tag(section) is not None):
         return "must be given"
+    if listed(field):
+        return f"`[{', '.join(part.name for part in field.default)}]`"
     if is_part(type(field.default)):
         name = tag(type(field.default))
         return f"`{name}`" if name else _set_keys(field.default)

@@ -11,6 +11,7 @@ from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
+from pkgllm.evaluation.lists.results import ClientList, Lists
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
@@ -28,7 +29,6 @@ from pkgllm.pipeline.evaluation.legacy import (
     newest_answers,
     read_answers,
 )
-from pkgllm.pipeline.evaluation.list_results import ClientList, Lists
 from pkgllm.progress import Silent
 from pkgllm.prompts.audit import audit_prompt
 
@@ -183,13 +183,13 @@ def keep_ranked(lines: list[str]) -> None:
         (cut_line, "line 3: must be JSON"),
         (repeat_line, "client '00' stands twice"),
         (edit(client="nobody"), "line 2: client 'nobody' is none of those that are asked now"),
-        (edit(client=None), "line 2: must hold client, model"),
-        (edit(mode="guessed"), "line 2: must hold client, model"),
-        (edit(text=None), "line 2: must hold client, model"),
-        (edit(linked=[1]), "line 2: must hold client, model"),
-        (edit(lines=1, linked=["a", "b"]), "line 2: must hold client, model"),
-        (edit(finished="yes"), "line 2: must hold client, model"),
-        (lambda lines: lines.insert(0, "[]"), "line 1: must hold client, model"),
+        (edit(client=None), "line 2: client: must be a valid string"),
+        (edit(mode="guessed"), "line 2: mode: must be 'greedy', 'constrained'"),
+        (edit(text=None), "line 2: text must be the answer that was written"),
+        (edit(linked=[1]), "line 2: linked.0: must be a valid string"),
+        (edit(lines=1, linked=["a", "b"]), "line 2: lines must be at least 2"),
+        (edit(finished="yes"), "line 2: finished: must be a valid boolean"),
+        (lambda lines: lines.insert(0, "[]"), "line 1: it must be a JSON object"),
         (keep_ranked, "must hold written answers, has none"),
         (list.clear, "must hold written answers, has none"),
     ],

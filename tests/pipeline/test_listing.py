@@ -17,6 +17,7 @@ from pkgllm.errors import ConfigError
 from pkgllm.evaluation.lists.free_text import Answer
 from pkgllm.evaluation.lists.generation import ListDecoder
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
+from pkgllm.evaluation.lists.results import ClientList, Lists, list_results
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter, load_adapter, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import load_base_model
@@ -28,7 +29,6 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.evaluation.list_results import ClientList, Lists, list_results
 from pkgllm.pipeline.evaluation.listing import ListAsker
 from pkgllm.pipeline.evaluation.scorers import Ranked
 from pkgllm.pipeline.modes import client_adapter

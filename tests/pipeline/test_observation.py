@@ -12,8 +12,8 @@ from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.pipeline.build import populate, read_corpus
+from pkgllm.pipeline.evaluation.comparison import read_predictions
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.evaluation.predictions import read_predictions
 from pkgllm.pipeline.observer import TENSORBOARD, Observer
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent

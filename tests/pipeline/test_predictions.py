@@ -8,13 +8,8 @@ from hypothesis import strategies as st
 
 from helpers.answered_runs import change_row, read_rows, write_rows, write_run
 from pkgllm.errors import ConfigError, RunError
-from pkgllm.pipeline.evaluation.predictions import (
-    Predictions,
-    check_same_queries,
-    read_predictions,
-    read_runs,
-    run_names,
-)
+from pkgllm.pipeline.evaluation.comparison import read_predictions, read_runs
+from pkgllm.runs.predictions import Predictions, check_same_queries, run_names
 
 TUNED = {"a": (1.0, 4.0), "b": (10.5,), "c": (2.0, 3.0, 98.0)}
 BASE = {"a": (2.0, 8.0), "b": (20.0,), "c": (50.0, 60.0, 70.0)}
@@ -31,7 +26,7 @@ def read(folder: Path) -> Predictions:
 
 def test_what_was_written_is_read_back(run: Path) -> None:
     found = read(run)
-    assert (found.name, found.path, found.config.seed) == ("run", run, 3)
+    assert (found.name, found.path, found.seed) == ("run", run, 3)
     assert found.digests == {"split": "of seed 3"}
     assert {client: asked.held_out for client, asked in found.asked.items()} == {
         "a": ("a0", "a1"),
@@ -126,28 +121,46 @@ def ranks(value: object) -> Callable[[dict[str, Any]], None]:
 
 
 BAD_ROW: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "no client": (lambda row: row.pop("client"), "must hold client, seen_in_training"),
-    "client is a number": (lambda row: row.update(client=1), "must hold client"),
-    "seen is a number": (lambda row: row.update(seen_in_training=1), "must hold client"),
-    "nothing held out": (lambda row: row.update(held_out=[]), "must hold client"),
-    "no models": (lambda row: row.update(models={}), "must hold client"),
-    "models is a list": (lambda row: row.update(models=["tuned"]), "must hold client"),
+    "no client": (lambda row: row.pop("client"), "must hold client;"),
+    "client is a number": (lambda row: row.update(client=1), "client: must be a valid string"),
+    "seen is a number": (
+        lambda row: row.update(seen_in_training=1),
+        "seen_in_training: must be a valid boolean",
+    ),
+    "nothing held out": (
+        lambda row: row.update(held_out=[]),
+        "held_out: List should have at least 1 item",
+    ),
+    "no models": (
+        lambda row: row.update(models={}),
+        "models: Dictionary should have at least 1 item",
+    ),
+    "models is a list": (
+        lambda row: row.update(models=["tuned"]),
+        "models: must be a valid dictionary",
+    ),
     "an item twice": (lambda row: row.update(held_out=["x", "x"]), "must be distinct ids"),
-    "an item is a number": (lambda row: row.update(held_out=["x", 7]), "must be distinct ids"),
+    "an item is a number": (
+        lambda row: row.update(held_out=["x", 7]),
+        "held_out.1: must be a valid string",
+    ),
     "too few candidates": (lambda row: row.update(candidates=1), "must be distinct ids"),
-    "a rank is missing": (ranks([1.0]), "model 'tuned' must have failed, true or false, 2"),
+    "a rank is missing": (ranks([1.0]), "model 'tuned' must have 2 ranks from 1 to 99"),
     "a rank is 0": (ranks([0, 4.0]), "2 ranks from 1 to 99"),
     "a rank behind the last": (ranks([1.0, 99.5]), "2 ranks from 1 to 99"),
-    "a rank is a word": (ranks(["1", 4.0]), "2 ranks from 1 to 99"),
-    "a rank is true": (ranks([True, 4.0]), "2 ranks from 1 to 99"),
+    "a rank is a word": (ranks(["1", 4.0]), "models.tuned.ranks.0: must be a valid number"),
+    "a rank is true": (ranks([True, 4.0]), "models.tuned.ranks.0: must be a valid number"),
     "a rank is NaN": (ranks([float("nan"), 4.0]), "2 ranks from 1 to 99"),
-    "no ranks": (ranks(None), "2 ranks from 1 to 99"),
-    "no list": (lambda row: row["models"]["tuned"].pop("top"), "and ids as top"),
+    "no ranks": (ranks(None), "models.tuned.ranks: must be a valid list"),
+    "no list": (lambda row: row["models"]["tuned"].pop("top"), "must hold models.tuned.top;"),
     "an item of the list is a number": (
         lambda row: row["models"]["tuned"].update(top=["a", 1]),
-        "and ids as top",
+        "models.tuned.top.1: must be a valid string",
     ),
-    "failed is missing": (lambda row: row["models"]["base"].pop("failed"), "model 'base' must"),
+    "failed is missing": (
+        lambda row: row["models"]["base"].pop("failed"),
+        "must hold models.base.failed;",
+    ),
 }
 
 
@@ -181,13 +194,17 @@ def test_records_that_contradict_each_other(run: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("predictions.jsonl", b"", r"predictions.jsonl: line 1: must be JSON"),
+        ("predictions.jsonl", b"", r"predictions.jsonl: must hold at least one client"),
         ("predictions.jsonl", b'{"client": "a', r"predictions.jsonl: line 1: must be JSON"),
-        ("predictions.jsonl", b"[]\n", r"predictions.jsonl: line 1: must hold client"),
+        ("predictions.jsonl", b"[]\n", r"predictions.jsonl: line 1: it must be a JSON object"),
         ("predictions.jsonl", b"\xff\n", r"predictions.jsonl: must be text in UTF-8"),
         ("provenance.json", b"{", r"provenance.json: must be JSON"),
         ("provenance.json", b"{}", r"provenance.json: must hold digests"),
-        ("provenance.json", b'{"digests": {"a": 1}}', r"provenance.json: must hold digests"),
+        (
+            "provenance.json",
+            b'{"digests": {"a": 1}}',
+            r"provenance.json: digests.a: must be a valid string",
+        ),
     ],
 )
 def test_a_damaged_file_is_named(run: Path, name: str, content: bytes, message: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from helpers.tiny_studies import write_table
+from pkgllm.baselines.ease import Ease
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import ConfigError
@@ -54,8 +55,7 @@ def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(l
             "seed=5",
             "mode.rounds=3",
             "training.learning_rate=1e-3",
-            "evaluation.baselines.names=[ease]",
-            "evaluation.baselines.l2=9",
+            "evaluation.baselines={names: [ease], l2: 9}",
         ],
     )
     trial = plan.trial(tuned, "2").config
@@ -64,7 +64,7 @@ def test_a_run_has_its_own_settings_those_of_the_rows_it_ranks_and_all_winners(l
     assert (trial.evaluation.part, trial.seed) == ("validation", 0)
     # It would be asked the same in every setting.
     assert not trial.evaluation.base_model
-    assert plan.trial(ease, "low").config.evaluation.baselines.l2 == 1
+    assert plan.trial(ease, "low").config.evaluation.baselines == (Ease(l2=1),)
 
 
 def test_people_may_be_fewer_while_settings_are_tried(load: Load) -> None:

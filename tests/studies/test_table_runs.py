@@ -142,7 +142,8 @@ def test_tuning_tries_every_setting_on_validation_and_takes_the_best(
     # A baseline that is tried without a run scores as it does in one.
     config = yaml.safe_load((output / "rows/fed/seed7/config.yaml").read_text())
     winner = max(tuning["EASE"], key=tuning["EASE"].__getitem__)
-    assert config["evaluation"]["baselines"]["l2"] == {"a": 1.0, "b": 7.0}[winner]
+    ranked = {scorer["name"]: scorer for scorer in config["evaluation"]["baselines"]}
+    assert ranked["ease"]["l2"] == {"a": 1.0, "b": 7.0}[winner]
     assert results["rows"][2]["tried"] == tuning["EASE"]
     assert results["rows"][2]["winner"] == winner
     # The folder's own tuning is used again, rather than the one beside the table's file.

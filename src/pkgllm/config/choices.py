@@ -58,6 +58,83 @@ class ChosenFrom:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class ChosenList:
+    """Marks a part of the tree as a list of choices, each a bare name or its keys and values.
+
+    A mapping is read too: ``names`` lists the choices (as the default does where it is absent), and
+    every other key is given to each of them that has it.
+
+    Example:
+        >>> from pydantic import TypeAdapter
+        >>> from pkgllm.baselines import SCORERS
+        >>> from pkgllm.registry import Choice
+        >>> scorers = TypeAdapter(Annotated[tuple[Choice, ...], ChosenList(SCORERS, ("ease",))])
+        >>> scorers.validate_python(("popularity", {"name": "ease", "l2": 7}))
+        (Popularity(name='popularity'), Ease(name='ease', l2=7.0))
+        >>> scorers.validate_python({"l2": 7, "neighbours": 5})
+        (Ease(name='ease', l2=7.0),)
+    """
+
+    registry: Registry[Any]
+    default: tuple[str, ...]
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Read and write such a part."""
+        entry = Annotated[Choice, ChosenFrom(self.registry)]
+        entries = handler.generate_schema(tuple[entry, ...])
+        read = core_schema.no_info_before_validator_function(self._entries, entries)
+        return core_schema.no_info_after_validator_function(self._each_once, read)
+
+    @property
+    def shorthand(self) -> type[Section]:
+        """What a mapping in place of the list takes."""
+        return _shorthand(self)
+
+    def _entries(self, value: object) -> object:
+        if isinstance(value, Mapping):
+            checked = self.shorthand.model_validate(dict(value), strict=True)
+            given = {key: getattr(checked, key) for key in checked.model_fields_set}
+            names = given.pop("names", self.default)
+            value = tuple(
+                {"name": name, **{k: v for k, v in given.items() if k in keys(self.registry[name])}}
+                for name in names
+            )
+        if isinstance(value, tuple):
+            return tuple({"name": e} if isinstance(e, str) else e for e in value)
+        return value
+
+    def _each_once(self, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        once = tuple(dict.fromkeys(choices))
+        names = [choice.name for choice in once]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"{name} must be listed once, got it with different settings")
+        return once
+
+
+class _Shorthand(Section):
+    """Names of choices, and keys of all of them."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+@cache
+def _shorthand(mark: ChosenList) -> type[Section]:
+    """Return a section of all keys of the choices, none of which must be given."""
+    fields: dict[str, Any] = {
+        key: (Annotated[(field.annotation, *field.metadata)], None)
+        for choice in mark.registry.usable()
+        for key, field in keys(choice).items()
+        if key != "name"
+    }
+    name: Any = Literal.__getitem__(tuple(mark.registry))
+    fields["names"] = (tuple.__class_getitem__((name, ...)), None)
+    return create_model("Shorthand", __base__=_Shorthand, **fields)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Settings:
     """Marks a part of the tree as a dataclass that another room defines."""
 
@@ -100,7 +177,7 @@ def parts(field: FieldInfo) -> tuple[type[Any], ...]:
     Choices of other packages that cannot be imported are left out.
     """
     for mark in field.metadata:
-        if isinstance(mark, ChosenFrom):
+        if isinstance(mark, ChosenFrom | ChosenList):
             return tuple(mark.registry.usable())
     annotation = field.annotation
     union = get_origin(annotation) in (Union, types.UnionType)
@@ -109,10 +186,15 @@ def parts(field: FieldInfo) -> tuple[type[Any], ...]:
     return tuple(member for member in bare if is_part(member))
 
 
+def listed(field: FieldInfo) -> ChosenList | None:
+    """Return the mark of a field that holds a list of choices, or None."""
+    return next((mark for mark in field.metadata if isinstance(mark, ChosenList)), None)
+
+
 def names(field: FieldInfo) -> tuple[str, ...]:
     """Return the names by which a field's choices are made; none where there is no choice."""
     for mark in field.metadata:
-        if isinstance(mark, ChosenFrom):
+        if isinstance(mark, ChosenFrom | ChosenList):
             return tuple(mark.registry)
     return tuple(name for part in parts(field) if (name := tag(part)) is not None)
 

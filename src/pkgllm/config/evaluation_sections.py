@@ -4,31 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pkgllm.config.section import NotNegativeFloat, Positive, PositiveFloat, Section
-
-
-class Baselines(Section):
-    """What a run is compared with beside its own base model; tune on ``validation`` only."""
-
-    names: tuple[
-        Literal[
-            "popularity",
-            "genre_popularity",
-            "item_knn",
-            "ease",
-            "random",
-            "constant",
-            "prompt_copy",
-        ],
-        ...,
-    ] = ("popularity", "item_knn", "ease")
-    """Which are ranked. The last three are controls that show a faulty protocol."""
-    neighbours: Positive = 100
-    """Most similar items that an item of ``item_knn`` is scored by (Sarwar et al. 2001)."""
-    shrinkage: NotNegativeFloat = 300.0
-    """Is added to the denominator of ``item_knn``: takes from pairs that few clients vouch for."""
-    l2: PositiveFloat = 1000.0
-    """Regularisation of ``ease`` (Steck 2019): how far its item weights are drawn to 0."""
+from pkgllm.baselines import SCORERS, ScorerChoice
+from pkgllm.baselines.ease import Ease
+from pkgllm.baselines.item_knn import ItemKnn
+from pkgllm.baselines.popularity import Popularity
+from pkgllm.config.choices import ChosenList
+from pkgllm.config.section import Positive, PositiveFloat, Section
 
 
 class Lists(Section):
@@ -65,5 +46,9 @@ class Evaluation(Section):
     base_model: bool = True
     """Whether the base model, before tuning, is asked as well. It answers alike in every run with
     the same data and prompts, and takes as long as the tuned one."""
-    baselines: Baselines = Baselines()
+    baselines: Annotated[
+        tuple[ScorerChoice, ...], ChosenList(SCORERS, ("popularity", "item_knn", "ease"))
+    ] = (Popularity(), ItemKnn(), Ease())
+    """What a run is compared with beside its own base model; tune on ``validation`` only. In a
+    mapping, ``names`` lists them and each other key is given to those that have it."""
     lists: Lists = Lists()

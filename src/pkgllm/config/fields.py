@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from pkgllm.config.choices import is_part, keys, names, parts, tag
+from pkgllm.config.choices import is_part, keys, listed, names, parts, tag
 from pkgllm.config.schema import Experiment
 
 _NOUN_BY_TYPE: dict[object, str] = {
@@ -63,6 +63,12 @@ def locate(location: Sequence[int | str], top: type[Any] = Experiment) -> Key:
         if field is None or not inner:
             return Key(tuple(path), section, choices, field)
         part = inner[0]
+        mark = listed(field)
+        if mark is not None and rest and not rest[0].isdecimal():
+            section, choices = mark.shorthand, (mark.shorthand,)
+            continue
+        if mark is not None:
+            rest, path = rest[1:], path + rest[1:2]
         if names(field) and rest:
             part = next(choice for choice in inner if tag(choice) == rest[0])
             rest.pop(0)
@@ -89,6 +95,8 @@ def describe(field: FieldInfo) -> str:
         >>> describe(Split.model_fields["validation_share"])
         'a number of at least 0 and below 1'
     """
+    if listed(field):
+        return f"a list of {', '.join(names(field))}, each by name or with its keys and values"
     if parts(field) and all(map(is_part, _members(field.annotation))):
         named = f" named {' or '.join(names(field))}" if names(field) else ""
         return f"a section of keys and values{named}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from pkgllm.config.choices import keys, parts, tag
+from pkgllm.config.choices import ChosenList, keys, listed, parts, tag
 from pkgllm.config.documents import read_yaml
 from pkgllm.config.fields import KeyPath
 from pkgllm.config.problems import Problem, did_you_mean, other_kind
@@ -80,12 +80,43 @@ def _apply(tree: dict[str, Any], override: Override, top: type[Any]) -> Problem 
             return Problem(override.path, _no_section(override.path[: depth + 1], field, choices))
         if here.get(part) is None:
             here[part] = _default_choice(field)
-        here, choices = here[part], inner
+        mark = listed(field) if field is not None else None
+        if mark is not None and isinstance(here[part], tuple):
+            rest = override.path[depth + 1 :]
+            changed = _set_in_list(here[part], rest, override.value, mark)
+            if changed is None:
+                return Problem(override.path, f"no choice in the list has a key {'.'.join(rest)}")
+            here[part] = changed
+            return None
+        here, choices = here[part], inner if mark is None else (mark.shorthand,)
         if not isinstance(here, dict):
             # The schema reports that this is not a section.
             return None
     here[override.path[-1]] = override.value
     return None
+
+
+def _set_in_list(
+    entries: tuple[Any, ...], path: KeyPath, value: object, mark: ChosenList
+) -> object | None:
+    """Set a key of listed choices: of the one that the path begins with, or of all that have it."""
+    sections: list[Any] = [
+        {"name": entry} if isinstance(entry, str) else entry for entry in entries
+    ]
+    by_name = {
+        s["name"]: s for s in sections if isinstance(s, dict) and s.get("name") in mark.registry
+    }
+    owner, key = path[:-1], path[-1]
+    if not owner and key == "names":
+        if isinstance(value, tuple):
+            return tuple(by_name.get(name, name) for name in value)
+        return {key: value}
+    owners = [n for n in by_name if owner == (n,) or (not owner and key in keys(mark.registry[n]))]
+    if not owners:
+        return None
+    for owned in owners:
+        by_name[owned][key] = value
+    return tuple(sections)
 
 
 def _field(choices: Sequence[type[Any]], name: str, section: Mapping[str, Any]) -> FieldInfo | None:

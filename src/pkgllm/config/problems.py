@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from pkgllm.config.choices import keys, names, tag
+from pkgllm.config.choices import keys, listed, names, tag
 from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate
 from pkgllm.config.schema import KINDS, EmbeddingExperiment, Experiment
 from pkgllm.config.section import Section
@@ -103,7 +103,12 @@ def _expected(key: Key) -> str:
 
 def _value_at(path: KeyPath, tree: object) -> object:
     for part in path:
-        tree = tree.get(part) if isinstance(tree, dict) else None
+        if isinstance(tree, tuple):
+            # A list of choices: a path names the one that is meant.
+            named = (e for e in tree if isinstance(e, dict) and e.get("name") == part)
+            tree = next(named, None)
+        else:
+            tree = tree.get(part) if isinstance(tree, dict) else None
     return tree
 
 
@@ -140,7 +145,7 @@ def _nearest(key: Key, top: type[Section]) -> str:
 def _wrong_choice(key: Key, value: object) -> Problem:
     assert key.field is not None
     tags = names(key.field)
-    path = (*key.path, "name")
+    path = key.path if listed(key.field) else (*key.path, "name")
     given = value.get("name") if isinstance(value, dict) else None
     if given is None:
         return Problem(path, f"missing, must be one of {', '.join(tags)}")

@@ -19,7 +19,7 @@ from pkgllm.config.data_sections import (
     Split,
     Synthetic,
 )
-from pkgllm.config.evaluation_sections import Baselines, Evaluation, Lists
+from pkgllm.config.evaluation_sections import Evaluation, Lists
 from pkgllm.config.layout_sections import (
     ByClient,
     Dirichlet,
@@ -73,7 +73,6 @@ __all__ = [
     "AdaptiveClipping",
     "AnyExperiment",
     "BaseModelChoice",
-    "Baselines",
     "ByClient",
     "Centralized",
     "ClientPrivacy",

@@ -1,6 +1,5 @@
 """The report of a run, finished or not: read the records in its folder, write tables and plots."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from pkgllm.errors import RunError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline.embeddings.history import embedding_facts, missing_epochs, read_epochs
-from pkgllm.pipeline.evaluation.predictions import printable, read_predictions
+from pkgllm.pipeline.evaluation.comparison import read_predictions
 from pkgllm.pipeline.evaluation.ranking import run_title
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
@@ -19,6 +18,16 @@ from pkgllm.report.ranking import overall_document
 from pkgllm.report.run_report import Round, RunSummary, run_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.predictions import printable
+from pkgllm.runs.records import (
+    ClientMetrics,
+    RoundMetrics,
+    RoundValidation,
+    RunOrigin,
+    read_grown_records,
+    read_object,
+    read_record,
+)
 
 REPORT = "report.md"
 
@@ -70,7 +79,7 @@ def read_run(path: Path) -> RunSummary:
     run = RunFolder.open(path)
     config = load_any_config(str(run.config))
     title = f"{Path(printable(path.resolve())).name}: {run_title(config)}"
-    results = _object(run.results) if run.results.exists() else None
+    results = read_object(run.results) if run.results.exists() else None
     if results is not None:
         _check_results(results, run.results)
     own = _own_values(run) if run.predictions.exists() else {}
@@ -125,11 +134,9 @@ def _facts(config: schema.Experiment) -> Iterator[tuple[str, str]]:
 
 def _origin(run: RunFolder) -> Iterator[tuple[str, str]]:
     if run.provenance.exists():
-        made = _object(run.provenance)
-        packages = made.get("packages")
-        version = packages.get("pkgllm") if isinstance(packages, dict) else None
-        for heading, value in (("begun", made.get("date")), ("pkgllm", version)):
-            if isinstance(value, str):
+        origin = read_record(run.provenance, RunOrigin)
+        for heading, value in (("begun", origin.date), ("pkgllm", origin.packages.get("pkgllm"))):
+            if value is not None:
                 yield heading, value
 
 
@@ -162,48 +169,30 @@ def _unfinished(run: RunFolder) -> Iterator[str]:
 def _rounds(run: RunFolder) -> Iterator[Round]:
     timings = {r.get("round_num"): r for r in run.read_timings()}
     last = 0
-    for number, record in enumerate(run.read_metrics(), start=1):
-        place = f"{run.metrics}: line {number}"
-        last = _round_num(record, last, place)
-        failed, cohort = record.get("failed", {}), record.get("cohort", [])
-        if not isinstance(cohort, list) or not isinstance(failed, dict):
-            raise RunError(f"{place}: cohort must be a list and failed an object")
-        reasons = {client: " ".join(str(reason).split()) for client, reason in failed.items()}
-        yield {**timings.get(last, {}), **record, "failed": reasons}
+    for place, record in read_grown_records(run.metrics, RoundMetrics):
+        last = _check_rising(record.round_num, last, place)
+        reasons = {client: " ".join(str(why).split()) for client, why in record.failed.items()}
+        given = record.model_dump(exclude_unset=True)
+        yield {**timings.get(last, {}), **given, "failed": reasons}
 
 
 def _validations(run: RunFolder) -> Iterator[Round]:
     last = 0
-    for number, record in enumerate(run.read_validation(), start=1):
-        place = f"{run.validation}: line {number}"
-        last = _round_num(record, last, place)
-        for name in ("clients", "queries", "hits@10", "mrr"):
-            if not _is_number(record.get(name)):
-                raise RunError(f"{place}: {name} must be a number, got {record.get(name)!r:.60}")
-        yield record
+    for place, record in read_grown_records(run.validation, RoundValidation):
+        last = _check_rising(record.round_num, last, place)
+        yield record.model_dump(by_alias=True)
 
 
 def _losses(run: RunFolder) -> Iterator[float]:
-    for number, record in enumerate(run.read_metrics(), start=1):
-        loss = record.get("loss")
-        if loss is None:
-            continue
-        if isinstance(loss, int | float) and _is_number(loss):
-            yield loss
-        else:
-            raise RunError(f"{run.metrics}: line {number}: loss must be a number, got {loss!r:.60}")
+    for _, record in read_grown_records(run.metrics, ClientMetrics):
+        if record.loss is not None:
+            yield record.loss
 
 
-def _round_num(record: Mapping[str, object], last: int, place: str) -> int:
-    value = record.get("round_num")
-    if not isinstance(value, int) or not _is_number(value) or value <= last:
-        raise RunError(f"{place}: round_num must be a whole number above {last}, got {value!r:.60}")
-    return value
-
-
-def _is_number(value: object) -> bool:
-    # A bool is an int as well.
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _check_rising(round_num: int, last: int, place: str) -> int:
+    if round_num <= last:
+        raise RunError(f"{place}: round_num must be above {last}, got {round_num}")
+    return round_num
 
 
 def _check_results(results: Mapping[str, Any], place: Path) -> None:
@@ -228,15 +217,3 @@ def _own_values(run: RunFolder) -> dict[str, dict[str, Sequence[float]]]:
         own["hits@10"][model] = sorted(float(hits_at_k(r, k=10).mean()) for r in ranks)
         own["mrr"][model] = sorted(float(reciprocal_rank(r).mean()) for r in ranks)
     return own
-
-
-def _object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise cannot("read", path, error) from error
-    except ValueError as error:
-        raise RunError(f"{path}: must be JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise RunError(f"{path}: must be a JSON object, got {value!r:.60}")
-    return value

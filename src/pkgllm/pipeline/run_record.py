@@ -1,9 +1,7 @@
 """What a run folder says about its run: written when it begins, checked when it is used again."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pkgllm.config.differences import differences
 from pkgllm.config.load import load_any_config, load_config
@@ -13,6 +11,7 @@ from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.pipeline.build import Population
 from pkgllm.runs.folder import RunFolder, provenance
+from pkgllm.runs.records import RecordedLikes, RecordedSplit, RunOrigin, read_record
 
 LIKED = "liked_in_training.json"
 """What each training client likes: all that the simple baselines learn from."""
@@ -68,7 +67,7 @@ def check_same_split(run: RunFolder, population: Population) -> None:
     Raises:
         DataError: If they are not.
     """
-    trained_on = read_json(run.split).get("digest")
+    trained_on = read_record(run.split, RecordedSplit).digest
     if trained_on is None:
         raise DataError(
             f"{run.path}: the run was trained on clients' own machines, so its people are not "
@@ -87,7 +86,7 @@ def check_same_data(run: RunFolder, population: Population, base: BaseModel | No
     Raises:
         DataError: If it would not.
     """
-    then: Mapping[str, object] = read_json(run.provenance).get("digests", {})
+    then = read_record(run.provenance, RunOrigin).digests
     now = run_digests(population, base)
     changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
     if changed:
@@ -103,7 +102,7 @@ def check_same_base(run: RunFolder, base: BaseModel) -> None:
     Raises:
         ModelError: If it is not.
     """
-    trained_on = read_json(run.provenance).get("digests", {}).get("base_model")
+    trained_on = read_record(run.provenance, RunOrigin).digests.get("base_model")
     if trained_on != base.digest:
         name = load_config(str(run.config)).base_model.name
         raise ModelError(
@@ -112,23 +111,9 @@ def check_same_base(run: RunFolder, base: BaseModel) -> None:
         )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object that a run has written."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON: {error}; train the run again") from error
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: must hold a JSON object; train the run again")
-    return found
-
-
-def read_liked(path: Path) -> list[list[str]]:
-    """Read what each training client likes."""
-    found = read_json(path).get("clients")
-    if not isinstance(found, list) or not all(isinstance(liked, list) for liked in found):
-        raise RunError(f"{path}: must list what each training client likes; train the run again")
-    return found
+def read_liked(run: Path) -> list[list[str]]:
+    """Read what each training client likes, from the folder of a run."""
+    return read_record(run / LIKED, RecordedLikes).clients
 
 
 def open_unfinished(path: Path, given: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:

@@ -56,7 +56,6 @@ from pkgllm.pipeline.run_record import (
     check_same_data,
     load_base,
     open_unfinished,
-    read_json,
     run_provenance,
     split_record,
     write_record,
@@ -69,6 +68,7 @@ from pkgllm.progress import Progress
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import read_object
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +184,7 @@ def resume(
         check_same_base(run, job.base)
         check_same_data(run, job.population, job.base)
     # What was released with fixed noise stays unprotected, so the run keeps its mark.
-    was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+    was_fixed = run.provenance.exists() and bool(read_object(run.provenance).get(FIXED_NOISE))
     noise = noise_source(config, insecure_fixed_noise=was_fixed)
     return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
 

@@ -39,7 +39,7 @@ def lists_document(
     """Return the tables of generated lists.
 
     Args:
-        results: As made by ``pkgllm.pipeline.evaluation.list_results.list_results``.
+        results: As made by ``pkgllm.evaluation.lists.results.list_results``.
         title: What was asked.
         notes: What a reader must know before the remarks on modes, intervals and failures.
     """
@@ -53,7 +53,7 @@ def legacy_document(
     """Return inflated numbers beside honest ones of the same answers.
 
     Args:
-        results: As made by ``pkgllm.pipeline.evaluation.legacy.legacy_results``.
+        results: As made by ``pkgllm.evaluation.lists.legacy.legacy_results``.
         title: What was asked.
         notes: What a reader must know beside what inflates the numbers.
     """

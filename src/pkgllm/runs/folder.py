@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pkgllm.errors import RunError
 from pkgllm.files import cannot, restore_folders, write_atomically, write_folder_atomically
+from pkgllm.runs.records import read_grown
 
 _PACKAGES = (
     "pkgllm",
@@ -211,15 +212,15 @@ class RunFolder:
         Raises:
             RunError: If the file cannot be read or another line is not a JSON object.
         """
-        return _read(self.metrics)
+        return read_grown(self.metrics)
 
     def read_timings(self) -> list[dict[str, object]]:
         """Return the timings, as :meth:`read_metrics` does."""
-        return _read(self.timings)
+        return read_grown(self.timings)
 
     def read_validation(self) -> list[dict[str, object]]:
         """Return the validations, as :meth:`read_metrics` does."""
-        return _read(self.validation)
+        return read_grown(self.validation)
 
 
 def provenance(*, seed: int, digests: Mapping[str, str]) -> dict[str, object]:
@@ -297,23 +298,6 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
                 file.write(line[written:])
     except OSError as error:
         raise cannot("write", path, error) from error
-
-
-def _read(path: Path) -> list[dict[str, object]]:
-    try:
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    except OSError as error:
-        raise cannot("read", path, error) from error
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise RunError(f"{path}: line {number} must be JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise RunError(f"{path}: line {number} must be a JSON object, got {record!r:.60}")
-        records.append(record)
-    return records
 
 
 def _cut_torn_line(file: FileIO) -> None:

@@ -14,7 +14,7 @@ from pkgllm.pipeline.build import Population, check_room, make_queries, populate
 from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
 from pkgllm.pipeline.evaluation.scorers import training_likes
 from pkgllm.pipeline.recommender import TrainedModel, open_recommender
-from pkgllm.pipeline.run_record import LIKED, check_same_split, read_liked
+from pkgllm.pipeline.run_record import check_same_split, read_liked
 from pkgllm.progress import Progress
 from pkgllm.report.pie import draw_pie, pie_document
 from pkgllm.report.to_markdown import markdown
@@ -91,7 +91,7 @@ def _trained(scale: Scale, path: Path, progress: Progress) -> Path:
 
 def _film_case(model: TrainedModel, population: Population) -> PieCase:
     queries = make_queries(model.config, population)
-    likes = training_likes(read_liked(model.run.path / LIKED), model.recommender.catalogue)
+    likes = training_likes(read_liked(model.run.path), model.recommender.catalogue)
     name = population.corpus.name
     return film_case(name, model.recommender, queries, likes.counts.astype(float))
 

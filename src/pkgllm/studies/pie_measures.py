@@ -16,12 +16,12 @@ from pkgllm.evaluation.beyond_accuracy import (
     intra_list_diversity,
     self_information,
 )
+from pkgllm.evaluation.comparison import PERMUTATIONS
 from pkgllm.evaluation.ranks import rank_gold
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient
 from pkgllm.evaluation.significance import holm, permutation_p_values
 from pkgllm.evaluation.statistics import Estimate, bootstrap_ratios
 from pkgllm.graph.adaptation import STRATEGIES, Strategy
-from pkgllm.pipeline.evaluation.comparison import PERMUTATIONS
 from pkgllm.progress import Progress
 from pkgllm.prompts.audit import audit_prompt
 from pkgllm.randomness import stream

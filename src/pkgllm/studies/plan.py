@@ -80,7 +80,7 @@ def ranked_models(config: AnyExperiment) -> tuple[str, ...]:
     """Return the names of the models that a run ranks, the trained one first."""
     with_base = isinstance(config, Experiment) and config.evaluation.base_model
     untuned = ("base",) if with_base else ()
-    return ("tuned", *untuned, *config.evaluation.baselines.names)
+    return ("tuned", *untuned, *(scorer.name for scorer in config.evaluation.baselines))
 
 
 def check_same_settings(runs: Sequence[PlannedRun], output: Path, source: str) -> None:

@@ -9,11 +9,11 @@ import numpy as np
 
 from pkgllm.errors import RunError
 from pkgllm.files import write_atomically
-from pkgllm.pipeline.run_record import read_json
 from pkgllm.report.study import study_document
 from pkgllm.report.study_plots import StudyLines, draw_study
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import read_object
 from pkgllm.studies.compare import RankedRuns, against_reference, finished
 from pkgllm.studies.plan import PlannedRun, ranked_models
 from pkgllm.studies.study import Point, Study
@@ -117,7 +117,7 @@ def write_summary(plan: StudyPlan, output: Path, failures: Mapping[str, str]) ->
 
 def _read(study: Study, run: PlannedRun, path: Path) -> _Finished:
     folder = RunFolder(path)
-    results = read_json(folder.results)
+    results = read_object(folder.results)
     ranked = ranked_models(run.config)
     for model in (model for model in study.models if model in ranked):
         for metric in study.metrics:

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pkgllm.evaluation.comparison import client_terms, privacy_notes
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.evaluation.top_lists import top_list_terms
 from pkgllm.kge.participation import below_isolation
-from pkgllm.pipeline.evaluation.comparison import client_terms
-from pkgllm.pipeline.evaluation.predictions import Predictions, privacy_notes, read_predictions
-from pkgllm.pipeline.run_record import read_json
+from pkgllm.pipeline.evaluation.comparison import read_predictions
 from pkgllm.randomness import stream
 from pkgllm.report.model_table import model_table_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.predictions import Predictions
+from pkgllm.runs.records import read_object
 from pkgllm.studies.compare import RankedRuns, against_reference, finished, sum_by_client
 from pkgllm.studies.table import Row
 from pkgllm.studies.table_plan import TablePlan
@@ -122,7 +123,7 @@ def _read(plan: TablePlan, row: Row, seeds: Sequence[int], output: Path) -> _Fin
         row,
         paths,
         {seed: read_predictions(path, row.name) for seed, path in paths.items()},
-        {seed: read_json(RunFolder(path).results) for seed, path in paths.items()},
+        {seed: read_object(RunFolder(path).results) for seed, path in paths.items()},
     )
 
 

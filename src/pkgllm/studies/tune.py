@@ -7,9 +7,8 @@ from pkgllm.errors import RunError
 from pkgllm.evaluation.metrics import reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.pipeline.build import make_queries, populate, read_corpus
-from pkgllm.pipeline.evaluation.scorers import baseline
-from pkgllm.pipeline.run_record import read_json
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import read_object
 from pkgllm.studies.plan import PlannedRun
 from pkgllm.studies.run import Runner
 from pkgllm.studies.table import Row
@@ -52,14 +51,15 @@ def tune(plan: TablePlan, runner: Runner) -> Tuning:
 def _validation_mrr(plan: TablePlan, row: Row, label: str, runner: Runner) -> float:
     trial = plan.trial(row, label)
     if row.of is None:
-        results = read_json(runner.output / trial.place / "results.json")
+        results = read_object(runner.output / trial.place / "results.json")
         return float(results["models"][row.model]["mrr"]["value"])
     # A model that learns from the training likes alone needs no run.
     config = trial.config
     population = populate(config, read_corpus(config))
     catalogue = population.corpus.catalogue
     likes = TrainingLikes(catalogue, population.liked_in_training())
-    scorer = baseline(row.model, config.evaluation.baselines, likes, config.seed)
+    (choice,) = (choice for choice in config.evaluation.baselines if choice.name == row.model)
+    scorer = choice.fit(likes, seed=config.seed)
     queries = make_queries(config, population)
     (ranked,) = evaluate([scorer], queries, catalogue, resamples=1, seed=0).ranked.values()
     ranks = np.concatenate([client.ranks.realistic for client in ranked])

@@ -31,13 +31,14 @@ from pkgllm.pipeline.privacy.run import (
     noise_source,
 )
 from pkgllm.pipeline.privacy.statement import privacy_statement
-from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base, read_json
+from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base
 from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import Traces, going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder, provenance
+from pkgllm.runs.records import read_object
 from pkgllm.training.local import KlBaseline, no_baseline
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def train_deployed(
         nodes = partial(connected_nodes, grid, roster)
         _wait_for_clients(nodes, roster, mode, runtime, progress)
         # From here on the folder is in use; before, a corrected command can take it.
-        was_fixed = run.provenance.exists() and bool(read_json(run.provenance).get(FIXED_NOISE))
+        was_fixed = run.provenance.exists() and bool(read_object(run.provenance).get(FIXED_NOISE))
         noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise or was_fixed)
         _describe(config, run, base, noise)
         traces = Traces(run, progress, None, keep, known, noise)

@@ -1,14 +1,14 @@
 """Make what a federation starts with: certificates, keys, and a folder for each client."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from pkgllm.errors import ConfigError, DataError
+from pkgllm.errors import ConfigError, DataError, RunError
 from pkgllm.files import cannot
 from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
+from pkgllm.runs.records import RecordedSplit, read_record
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
 """Under these the server is reached on its own machine."""
@@ -73,9 +73,9 @@ def _copy(source: Path, target: Path, *, private: bool = False) -> None:
 
 def _training_clients(built: Path) -> tuple[str, ...]:
     try:
-        clients = json.loads((built / "split.json").read_text(encoding="utf-8"))["clients"]
-        return tuple(sorted(name for name, told in clients.items() if told["seen_in_training"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        clients = read_record(built / "split.json", RecordedSplit).clients
+    except RunError as error:
         raise DataError(
             f"--built {built}: must be what pkgllm data build wrote: {error}"
         ) from error
+    return tuple(sorted(name for name, client in clients.items() if client.seen_in_training))

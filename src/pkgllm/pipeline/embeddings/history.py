@@ -1,12 +1,12 @@
 """What the folder of an embedding's run tells of its training, finished or not."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import RunError
 from pkgllm.report.run_report import Round
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import EpochMetrics, read_grown_records
 
 Epochs = Mapping[str, Sequence[Round]]
 
@@ -17,21 +17,16 @@ def read_epochs(config: EmbeddingExperiment, run: RunFolder) -> Epochs:
     Raises:
         RunError: If a file cannot be read or is damaged.
     """
-    found: dict[str, list[Round]] = {}
+    epochs: dict[str, list[Round]] = {}
     timings = {(t.get("stage"), t.get("epoch")): t for t in run.read_timings()}
-    for number, record in enumerate(run.read_metrics(), start=1):
-        place = f"{run.metrics}: line {number}"
-        match record:
-            case {"stage": str(stage), "epoch": int(epoch), "loss": int() | float() as loss} if (
-                stage in config.embedding.schedules and math.isfinite(loss)
-            ):
-                so_far = found.setdefault(stage, [])
-            case _:
-                raise RunError(f"{place}: must hold stage, epoch and loss of this embedding")
-        if epoch != len(so_far) + 1:
-            raise RunError(f"{place}: epoch must be {len(so_far) + 1}, got {epoch}")
-        so_far.append({**timings.get((stage, epoch), {}), **record})
-    return found
+    for place, record in read_grown_records(run.metrics, EpochMetrics):
+        if record.stage not in config.embedding.schedules:
+            raise RunError(f"{place}: {record.stage!r} must be a stage of this embedding")
+        before = epochs.setdefault(record.stage, [])
+        if record.epoch != len(before) + 1:
+            raise RunError(f"{place}: epoch must be {len(before) + 1}, got {record.epoch}")
+        before.append({**timings.get((record.stage, record.epoch), {}), **record.model_dump()})
+    return epochs
 
 
 def embedding_facts(config: EmbeddingExperiment) -> Iterator[tuple[str, str]]:

@@ -24,7 +24,6 @@ from pkgllm.pipeline.embeddings.federated import load_federated, train_federated
 from pkgllm.pipeline.embeddings.journal import EMBEDDING, Diary, make_stages
 from pkgllm.pipeline.evaluation.ranking import Report, Task, rank, write_ranks
 from pkgllm.pipeline.run_record import (
-    LIKED,
     check_same_data,
     read_liked,
     run_provenance,
@@ -75,7 +74,7 @@ def evaluation_task(
     model = _load(run, plan)
     population = trained_on if asked is None else asked
     queries = embedding_queries(config, population, everybody=asked is not None)
-    liked = read_liked(run.path / LIKED)
+    liked = read_liked(run.path)
     return embedding_task(plan, model, run.path, population, queries, liked=liked), plan
 
 

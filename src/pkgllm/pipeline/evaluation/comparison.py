@@ -1,73 +1,36 @@
-"""Compare runs that were asked the same queries, and test how sure their differences are.
-
-No model is loaded; the predictions hold all that is needed.
-"""
+"""Compare finished runs by what their folders hold; no model is loaded."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pkgllm.config.load import load_any_config
 from pkgllm.config.problems import did_you_mean
-from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import ConfigError, RunError
+from pkgllm.evaluation.comparison import compare_runs
 from pkgllm.evaluation.metrics import METRICS
-from pkgllm.evaluation.significance import holm, permutation_p_values
-from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.files import write_atomically
-from pkgllm.pipeline.evaluation.predictions import (
-    Predictions,
-    printable,
-    privacy_notes,
-    read_runs,
-)
-from pkgllm.randomness import stream
+from pkgllm.pipeline.privacy.guarantees import ranked_guarantee
+from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.report.comparison import comparison_document
 from pkgllm.report.to_markdown import markdown
+from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.predictions import Predictions, check_same_queries, run_names
 
 COMPARED_METRICS = ("hits@10", "mrr")
 """What is compared unless other metrics are asked for."""
 
-PERMUTATIONS = 10_000
-"""Draws of all signs behind each p-value."""
-
-_TUNED = "tuned"
-"""The model that a run trained; its other models are what it is measured against."""
-
 
 def compare(paths: Sequence[Path], metrics: Sequence[str] = COMPARED_METRICS) -> dict[str, Any]:
     """Compare the models of runs on the queries that all of them were asked.
-
-    Each run's tuned model is compared with those of the other runs and with the run's own other
-    models; the models of a single run, or of one without a tuned model, are all compared. A model
-    other than the tuned one that ranks alike in all runs stands once. Values are micro means. The
-    intervals are drawn as in the first run's results, whose values come out equal.
 
     Args:
         paths: Folders of runs, or of evaluations made later.
         metrics: Names of metrics, each once.
 
     Returns:
-        Plain values, ready for JSON: the numbers of ``clients``, ``queries``,
-        ``bootstrap_resamples`` and ``permutations``, and ``metrics``;
-
-        - ``runs``: ``name``, ``path`` and ``seed`` of each;
-        - ``models``: ``name``, ``model``, ``runs`` and ``failures``, and for each metric ``value``,
-          ``low`` and ``high``;
-        - ``differences``: ``first`` and ``second``, and for each metric ``difference`` (first minus
-          second), ``low``, ``high``, ``p`` and ``p_holm``, corrected over all the differences in
-          that metric;
-        - ``settings``, the runs that are one but for their seeds: ``runs`` and ``seeds``, and for
-          each model that they do not share, and each metric, the ``mean`` and sample ``sd`` of its
-          values over the seeds;
-        - ``notes``: what a reader must know beside the numbers.
-
-        Both ends of an interval are None where one client stands alone.
+        What :func:`pkgllm.evaluation.comparison.compare_runs` does.
 
     Raises:
         ConfigError: If no folder is given or one twice, a metric is unknown or given twice, or a
@@ -75,48 +38,47 @@ def compare(paths: Sequence[Path], metrics: Sequence[str] = COMPARED_METRICS) ->
         RunError: If a folder or a file in it is missing or damaged, or the queries differ.
     """
     _check_metrics(metrics)
-    runs = read_runs(paths)
-    models = _models(runs)
-    pairs = [
-        (first, second)
-        for first, second in combinations(range(len(models)), 2)
-        if _are_compared(models[first], models[second], alone=len(runs) == 1)
+    return compare_runs(read_runs(paths), metrics)
+
+
+def read_runs(paths: Sequence[Path]) -> list[Predictions]:
+    """Read folders of runs that were asked the same queries.
+
+    Raises:
+        ConfigError: As :func:`run_names` and :func:`read_predictions` do.
+        RunError: As :func:`read_predictions` and :func:`check_same_queries` do.
+    """
+    runs = [
+        read_predictions(path, name) for path, name in zip(paths, run_names(paths), strict=True)
     ]
-    measured = {metric: _measure(metric, runs[0], models, pairs) for metric in metrics}
-    return {
-        "clients": len(runs[0].asked),
-        "queries": sum(len(asked.held_out) for asked in runs[0].asked.values()),
-        "bootstrap_resamples": runs[0].config.evaluation.bootstrap_resamples,
-        "permutations": min(PERMUTATIONS, 2 ** len(runs[0].asked)),
-        "metrics": list(metrics),
-        "runs": [
-            {"name": run.name, "path": printable(run.path), "seed": run.config.seed} for run in runs
-        ],
-        "models": [
-            {
-                "name": model.name,
-                "model": model.model,
-                "runs": [run.name for run in model.runs],
-                "failures": model.runs[0].failures(model.model),
-                "metrics": {metric: measured[metric].values[index] for metric in metrics},
-            }
-            for index, model in enumerate(models)
-        ],
-        "differences": [
-            {
-                "first": models[first].name,
-                "second": models[second].name,
-                "metrics": {metric: measured[metric].differences[index] for metric in metrics},
-            }
-            for index, (first, second) in enumerate(pairs)
-        ],
-        "settings": [
-            _over_seeds(members, models, measured)
-            for members in _settings(runs)
-            if _have_own_seeds(members)
-        ],
-        "notes": _notes(runs),
-    }
+    for run in runs[1:]:
+        check_same_queries(runs[0], run)
+    return runs
+
+
+def read_predictions(path: Path, name: str) -> Predictions:
+    """Read the folder of a run, or of an evaluation made later.
+
+    Args:
+        path: The folder.
+        name: What to call it.
+
+    Raises:
+        RunError: If the folder or a file in it is missing, cannot be read or is damaged.
+        ConfigError: If its configuration does not load.
+        PrivacyError: If the record of its privacy is damaged.
+    """
+    run = RunFolder.open(path, needed=("config.yaml", "provenance.json", "predictions.jsonl"))
+    config = load_any_config(str(run.config))
+    settings = config.model_dump(mode="json", exclude={"seed", "output", "observation"})
+    return Predictions.read(
+        run,
+        name=name,
+        seed=config.seed,
+        resamples=config.evaluation.bootstrap_resamples,
+        settings=json.dumps(settings, sort_keys=True),
+        privacy=privacy_statement(config, ranked_guarantee(path)),
+    )
 
 
 def check_output(path: Path) -> None:
@@ -147,191 +109,6 @@ def write_comparison(results: Mapping[str, Any], path: Path) -> None:
     else:
         text = markdown(comparison_document(results))
     write_atomically(path, text)
-
-
-@dataclass(frozen=True, slots=True)
-class _Model:
-    """A model that stands in the tables, once for all the runs in which it is the same."""
-
-    name: str
-    model: str
-    """Its name in predictions."""
-    runs: tuple[Predictions, ...]
-    """At least one; all of them hold the same ranks."""
-
-    @property
-    def is_own(self) -> bool:
-        """Whether a run is about this model."""
-        return self.model == _TUNED or any(_TUNED not in run.answers for run in self.runs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """What stands in the results under one metric."""
-
-    values: Sequence[Mapping[str, Any]]
-    """For each model."""
-    differences: Sequence[Mapping[str, Any]]
-    """For each pair."""
-
-
-def _models(runs: Sequence[Predictions]) -> list[_Model]:
-    first = runs[0].answers
-    shared = [
-        model
-        for model in first
-        if model != _TUNED and all(run.answers.get(model) == first[model] for run in runs)
-    ]
-    if len(runs) == 1:
-        return [_Model(model, model, tuple(runs)) for model in first]
-    by_run = [
-        _Model(f"{run.name}: {model}", model, (run,))
-        for run in runs
-        for model in run.answers
-        if model not in shared
-    ]
-    return by_run + [_Model(model, model, tuple(runs)) for model in shared]
-
-
-def _are_compared(first: _Model, second: _Model, *, alone: bool) -> bool:
-    of_one_run = any(run in second.runs for run in first.runs)
-    return (
-        alone
-        or (first.is_own and second.is_own)
-        or (of_one_run and (first.is_own or second.is_own))
-    )
-
-
-def _measure(
-    metric: str, asked: Predictions, models: Sequence[_Model], pairs: Sequence[tuple[int, int]]
-) -> _Measured:
-    of_models = [(model.runs[0], model.model) for model in models]
-    sums, counts = client_terms(metric, asked, of_models)
-    seed = asked.config.seed
-    ratios = bootstrap_ratios(
-        sums,
-        counts,
-        resamples=asked.config.evaluation.bootstrap_resamples,
-        generator=stream(seed, "bootstrap"),
-    )
-    # The counts are alike for all models, so no sign changes what the sums are divided by.
-    p_values = permutation_p_values(
-        sums[:, [first for first, _ in pairs]] - sums[:, [second for _, second in pairs]],
-        resamples=PERMUTATIONS,
-        generator=stream(seed, "permutation"),
-    )
-    values = [ratios.estimate(index) for index in range(len(models))]
-    differences = [ratios.difference(first, second) for first, second in pairs]
-    return _Measured(
-        [{"value": found.value, "low": found.low, "high": found.high} for found in values],
-        [
-            {
-                "difference": found.value,
-                "low": found.low,
-                "high": found.high,
-                "p": float(p),
-                "p_holm": float(corrected),
-            }
-            for found, p, corrected in zip(differences, p_values, holm(p_values), strict=True)
-        ],
-    )
-
-
-def client_terms(
-    metric: str, asked: Predictions, models: Sequence[tuple[Predictions, str]]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sum both terms of a metric over each client's queries.
-
-    Args:
-        metric: Its name.
-        asked: What was asked.
-        models: Runs that were asked that, each with the name of one of its models.
-
-    Returns:
-        Twice the shape ``(clients, models)``; the second, lower terms are alike for all models.
-    """
-    sizes = np.array([len(query.held_out) for query in asked.asked.values()])
-    candidates = np.array([query.candidates for query in asked.asked.values()])
-    # An item is ranked among the candidates without the client's other held-out ones.
-    num_ranked = np.repeat(candidates - sizes + 1, sizes)
-    starts = np.cumsum(sizes) - sizes
-    terms = [METRICS[metric](run.ranks(model, asked.asked), num_ranked) for run, model in models]
-    return (
-        np.add.reduceat(np.column_stack([found.upper for found in terms]), starts),
-        np.add.reduceat(np.column_stack([found.lower for found in terms]), starts),
-    )
-
-
-def _settings(runs: Sequence[Predictions]) -> list[list[Predictions]]:
-    """Return the runs that are one but for their seeds, where there are several."""
-    runs_by_setting: dict[str, list[Predictions]] = {}
-    for run in runs:
-        runs_by_setting.setdefault(run.setting, []).append(run)
-    return [members for members in runs_by_setting.values() if len(members) > 1]
-
-
-def _have_own_seeds(members: Sequence[Predictions]) -> bool:
-    return len({run.config.seed for run in members}) == len(members)
-
-
-def _over_seeds(
-    members: Sequence[Predictions], models: Sequence[_Model], measured: Mapping[str, _Measured]
-) -> dict[str, Any]:
-    spread = {}
-    for name in members[0].answers:
-        indices = [
-            index
-            for index, model in enumerate(models)
-            if model.model == name and model.runs[0] in members
-        ]
-        # A model that the runs share stands once, and says nothing about seeds.
-        if len(indices) == len(members):
-            spread[name] = {
-                metric: _mean_and_sd([found.values[index]["value"] for index in indices])
-                for metric, found in measured.items()
-            }
-    return {
-        "runs": [run.name for run in members],
-        "seeds": [run.config.seed for run in members],
-        "models": spread,
-    }
-
-
-def _mean_and_sd(values: Sequence[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
-
-
-def _notes(runs: Sequence[Predictions]) -> list[str]:
-    notes = [
-        f"{', '.join(run.name for run in members)}: one setting, but not each with a seed of its "
-        "own, so no mean over seeds is given."
-        for members in _settings(runs)
-        if not _have_own_seeds(members)
-    ]
-    num_mixed = sum(
-        len({run.seen_in_training[client] for run in runs}) > 1 for client in runs[0].asked
-    )
-    if num_mixed:
-        notes.append(
-            f"{num_mixed} of the {len(runs[0].asked)} clients were seen in training by some of the "
-            "runs and not by others."
-        )
-    names = dict.fromkeys(name for run in runs for name in run.digests if name != "split")
-    differing = [
-        name for name in names if len({r.digests.get(name) for r in _readers(runs, name)}) > 1
-    ]
-    if differing:
-        notes.append(f"The runs did not all read the same: {', '.join(differing)}.")
-    return notes + privacy_notes((run.name, run) for run in runs)
-
-
-def _readers(runs: Sequence[Predictions], name: str) -> list[Predictions]:
-    """Return the runs that could have read something: an embedding has no base model to read."""
-    return [
-        run
-        for run in runs
-        if name != "base_model" or not isinstance(run.config, EmbeddingExperiment)
-    ]
 
 
 def _check_metrics(metrics: Sequence[str]) -> None:

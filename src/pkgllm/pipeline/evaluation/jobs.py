@@ -41,12 +41,12 @@ from pkgllm.pipeline.run_record import (
     check_same_base,
     check_same_split,
     load_base,
-    read_json,
     read_liked,
     run_provenance,
 )
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder, provenance
+from pkgllm.runs.records import RunOrigin, read_record
 
 Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 """``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
@@ -109,7 +109,7 @@ def evaluate_run(
         ranked,
         population,
         queries,
-        liked=read_liked(run.path / LIKED),
+        liked=read_liked(run.path),
         facts_left_out=facts_left_out,
         training_notes=layout_notes(config, run.path),
     )
@@ -199,8 +199,8 @@ def rescore_answers(
     source = RunFolder.open(answers.parent, needed=("config.yaml", "provenance.json"))
     config = load_config(str(source.config))
     population = _population(config, data)
-    digests = read_json(source.provenance).get("digests")
-    if not isinstance(digests, dict) or digests.get("split") != split_digest(population.splits):
+    digests = read_record(source.provenance, RunOrigin).digests
+    if digests.get("split") != split_digest(population.splits):
         raise DataError(
             f"{answers}: the answers were written for other data; name those people with --data, "
             "as then, or restore the data"

@@ -4,33 +4,30 @@ Never a result: see :mod:`pkgllm.evaluation.legacy` for what inflates them. Noth
 unless it is asked for by its name, and nothing here writes into the files of another protocol.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import RunError
 from pkgllm.evaluation.legacy import LegacyScore, leaky_graph, legacy_score
 from pkgllm.evaluation.lists.lists import list_of_items
+from pkgllm.evaluation.lists.results import ClientList, Lists, Samples, list_results
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.files import cannot
 from pkgllm.pipeline.build import Population
-from pkgllm.pipeline.evaluation.list_results import ClientList, Lists, Mode, Samples, list_results
 from pkgllm.pipeline.evaluation.listing import json_lines
 from pkgllm.pipeline.evaluation.ranking import Report, data_notes, run_notes, run_title, task_note
 from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import ListRecord, Mode, read_records
 
 ANSWERS = "lists.jsonl"
 LEAKY_SAMPLES: Mapping[Mode, int] = {"greedy": 1, "sampled": 1}
 """What is asked for where the prompts hold the answers."""
 
 _WHY = "answers without a list are left out and parts of titles match"
-_AGAIN = "run pkgllm evaluate --protocol lists again"
 
 
 def newest_answers(run: Path) -> Path:
@@ -64,9 +61,7 @@ def read_answers(path: Path, queries: Sequence[ClientQueries], *, k: int) -> Lis
     """
     by_client = {query.client: query for query in queries}
     found: dict[tuple[str, Mode], dict[int, dict[str, ClientList]]] = {}
-    for number, line in enumerate(_text(path).splitlines(), start=1):
-        place = f"{path}: line {number}"
-        row = _row(line, place)
+    for place, row in read_records(path, ListRecord):
         if row.mode == "ranked":
             continue
         query = by_client.get(row.client)
@@ -77,17 +72,19 @@ def read_answers(path: Path, queries: Sequence[ClientQueries], *, k: int) -> Lis
             )
         sample = found.setdefault((row.model, row.mode), {}).setdefault(row.sample, {})
         if row.client in sample:
-            raise RunError(f"{place}: client {row.client!r} stands twice in a sample; {_AGAIN}")
-        sample[row.client] = row.read(query, k)
+            raise RunError(
+                f"{place}: client {row.client!r} stands twice in a sample; {ListRecord.advice}"
+            )
+        sample[row.client] = _read(row, query, k)
     for (model, mode), samples in found.items():
         for sample in samples.values():
             if missing := sorted(by_client.keys() - sample.keys()):
                 raise RunError(
                     f"{path}: {len(missing)} of {len(queries)} clients have no answer of {model}, "
-                    f"{mode}, one is {missing[0]!r}; {_AGAIN}"
+                    f"{mode}, one is {missing[0]!r}; {ListRecord.advice}"
                 )
     if not found:
-        raise RunError(f"{path}: must hold written answers, has none; {_AGAIN}")
+        raise RunError(f"{path}: must hold written answers, has none; {ListRecord.advice}")
     return {key: _in_order(samples, queries) for key, samples in found.items()}
 
 
@@ -115,7 +112,7 @@ def legacy_results(
 
     ``inflated.<model>.<mode>`` holds what :class:`pkgllm.evaluation.legacy.LegacyScore` does, over
     all samples; ``honest`` what
-    :func:`pkgllm.pipeline.evaluation.list_results.list_results` returns.
+    :func:`pkgllm.evaluation.lists.results.list_results` returns.
     """
     goals = [[catalogue[item].name for item in query.held_out] for query in queries]
     inflated: dict[str, Any] = {}
@@ -197,67 +194,14 @@ def _numbers(score: LegacyScore) -> dict[str, int | float]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    client: str
-    model: str
-    mode: Mode
-    sample: int
-    text: str | None
-    finished: bool
-    failed: bool
-    num_lines: int
-    linked: tuple[str, ...]
-
-    def read(self, query: ClientQueries, k: int) -> ClientList:
-        if self.failed:
-            return ClientList.failure(self.client)
-        found = list_of_items(self.linked, visible=query.graph.tails, k=k, num_lines=self.num_lines)
-        return ClientList(self.client, self.text, self.finished, failed=False, found=found)
-
-
-def _row(line: str, place: str) -> _Row:
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise RunError(f"{place}: must be JSON, but {error}; {_AGAIN}") from error
-    match record:
-        case {
-            "client": str(client),
-            "model": str(model),
-            "mode": mode,
-            "sample": int(sample),
-            "text": str() | None as text,
-            "finished": bool(finished),
-            "failed": bool(failed),
-            "lines": int(num_lines),
-            "linked": [*linked],
-        } if (
-            mode in get_args(Mode)
-            and all(isinstance(item, str) for item in linked)
-            and num_lines >= len(linked)
-            and (text is not None or failed or mode == "ranked")
-        ):
-            return _Row(
-                client, model, mode, sample, text, finished, failed, num_lines, tuple(linked)
-            )
-        case _:
-            raise RunError(
-                f"{place}: must hold client, model, mode, sample, text, finished, failed, lines "
-                f"and linked, as written by --protocol lists; {_AGAIN}"
-            )
+def _read(record: ListRecord, query: ClientQueries, k: int) -> ClientList:
+    if record.failed:
+        return ClientList.failure(record.client)
+    items = list_of_items(record.linked, visible=query.graph.tails, k=k, num_lines=record.lines)
+    return ClientList(record.client, record.text, record.finished, failed=False, found=items)
 
 
 def _in_order(
     samples: Mapping[int, Mapping[str, ClientList]], queries: Sequence[ClientQueries]
 ) -> Samples:
     return [[samples[number][query.client] for query in queries] for number in sorted(samples)]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path}: must be text in UTF-8, got other bytes; {_AGAIN}") from error
-    except OSError as error:
-        raise cannot("read", path, error) from error

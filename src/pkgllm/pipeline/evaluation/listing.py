@@ -10,16 +10,15 @@ from pkgllm.errors import ConfigError, PkgllmError
 from pkgllm.evaluation.lists.free_text import Answer
 from pkgllm.evaluation.lists.generation import ListDecoder
 from pkgllm.evaluation.lists.lists import TitleLinker, list_of_items, read_list
-from pkgllm.evaluation.results import Evaluation
-from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
-from pkgllm.pipeline.build import Population
-from pkgllm.pipeline.evaluation.list_results import (
+from pkgllm.evaluation.lists.results import (
     ClientList,
     Lists,
-    Mode,
     list_results,
     ranked_lists,
 )
+from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
+from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.ranking import Report, Task
 from pkgllm.pipeline.evaluation.scorers import Ranked, make_trie, own_adapter
 from pkgllm.progress import Advance, Progress
@@ -27,6 +26,7 @@ from pkgllm.prompts.prompts import Prompt
 from pkgllm.randomness import torch_seed
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import Mode
 
 logger = logging.getLogger(__name__)
 

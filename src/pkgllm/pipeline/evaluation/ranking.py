@@ -14,18 +14,17 @@ from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.scorers import (
     Ranked,
     language_models,
-    make_baselines,
     training_likes,
 )
 from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
-from pkgllm.pipeline.run_record import read_json
 from pkgllm.progress import Progress
 from pkgllm.report.document import Document
 from pkgllm.report.lists import legacy_document, lists_document
 from pkgllm.report.ranking import ranking_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import read_object
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +126,15 @@ def rank(task: Task, progress: Progress) -> Evaluation:
     """
     catalogue = task.population.corpus.catalogue
     likes = training_likes(task.liked, catalogue)
-    choice = task.config.evaluation.baselines
-    scorers = (*task.models, *make_baselines(choice, likes, seed=task.config.seed))
+    seed = task.config.seed
+    simple = [choice.fit(likes, seed=seed) for choice in task.config.evaluation.baselines]
     with progress.track("ranking", len(task.queries)) as advance:
         return evaluate(
-            scorers,
+            (*task.models, *simple),
             task.queries,
             catalogue,
             resamples=task.config.evaluation.bootstrap_resamples,
-            seed=task.config.seed,
+            seed=seed,
             training_likes=likes.counts.astype(float),
             on_client=lambda client: advance(),
         )
@@ -167,7 +166,7 @@ def read_ranks(run: RunFolder, *, title: str) -> Report:
     Raises:
         RunError: If it cannot be read.
     """
-    results = read_json(run.results)
+    results = read_object(run.results)
     return Report(run.path, "results", results, title, tuple(results.get("notes", ())))
 
 

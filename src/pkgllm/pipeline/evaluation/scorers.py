@@ -1,13 +1,12 @@
 """The models that an evaluation compares: tuned and base language models, simple baselines."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from peft import PeftModel
 
-from pkgllm.baselines import SCORERS
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
@@ -76,21 +75,6 @@ def language_models(
     if config.mode.name == "local":
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
     return (tuned, base) if config.evaluation.base_model else (tuned,)
-
-
-def make_baselines(
-    choice: schema.Baselines, likes: TrainingLikes, *, seed: int
-) -> tuple[Scorer, ...]:
-    """Return the simple baselines that a configuration names, each once."""
-    return tuple(baseline(name, choice, likes, seed) for name in dict.fromkeys(choice.names))
-
-
-def baseline(name: str, choice: schema.Baselines, likes: TrainingLikes, seed: int) -> Scorer:
-    """Return the simple model of a name, fitted to likes."""
-    scorer = SCORERS[name]
-    known = {field.name for field in fields(scorer)}
-    settings = choice.model_dump(include=known - {"name"})
-    return scorer(**settings).fit(likes, seed=seed)
 
 
 def _adjusted(

@@ -31,7 +31,7 @@ class Validation:
         chosen = {
             "part": "validation",
             "max_clients": config.observation.max_clients,
-            "baselines": config.evaluation.baselines.model_copy(update={"names": ()}),
+            "baselines": (),
         }
         self._config = config.model_copy(
             update={"evaluation": config.evaluation.model_copy(update=chosen)}

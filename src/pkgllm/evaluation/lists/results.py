@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +17,7 @@ from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.randomness import stream
-
-Mode = Literal["greedy", "constrained", "sampled", "ranked"]
-"""How a list came to be: three ways to write, and the best candidates of an exact ranking."""
+from pkgllm.runs.records import Mode
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from pkgllm.config.schema import Lists as ListsSection
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.lists.lists import list_of_items
+from pkgllm.evaluation.lists.results import ClientList, Lists, list_results, ranked_lists
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
-from pkgllm.pipeline.evaluation.list_results import ClientList, Lists, list_results, ranked_lists
 
 CATALOGUE = Catalogue([Item(f"{number:02}", f"Film {number}") for number in range(20)])
 

@@ -112,17 +112,17 @@ def _difference(metric: str, pairs: Sequence[_Pair]) -> dict[str, Any]:
         for here, (there, model) in pairs
     )
     sums, counts = terms[:, 0], terms[:, 1]
-    config = pairs[0][1][0].config
+    first = pairs[0][1][0]
     ratios = bootstrap_ratios(
         sums,
         counts,
-        resamples=config.evaluation.bootstrap_resamples,
-        generator=stream(config.seed, "bootstrap"),
+        resamples=first.resamples,
+        generator=stream(first.seed, "bootstrap"),
     )
     (p,) = permutation_p_values(
         sums[:, :1] - sums[:, 1:],
         resamples=PERMUTATIONS,
-        generator=stream(config.seed, "permutation"),
+        generator=stream(first.seed, "permutation"),
     )
     gap = ratios.difference(0, 1)
     return {"difference": gap.value, "low": gap.low, "high": gap.high, "p": float(p)}

@@ -161,8 +161,8 @@ def _metrics(finished_row: _FinishedRow) -> dict[str, Any]:
     ratios = bootstrap_ratios(
         summed[:, 0],
         summed[:, 1],
-        resamples=runs[0].config.evaluation.bootstrap_resamples,
-        generator=stream(runs[0].config.seed, "bootstrap"),
+        resamples=runs[0].resamples,
+        generator=stream(runs[0].seed, "bootstrap"),
     )
     values = np.stack([terms[:, 0].sum(axis=0) / terms[:, 1].sum(axis=0) for terms in by_seed])
     metrics = {}

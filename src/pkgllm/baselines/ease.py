@@ -59,7 +59,7 @@ class Ease(ScorerChoice):
 
     name: Literal["ease"] = "ease"
     l2: PositiveFloat = 1000.0
-    r"""Regularisation :math:`\lambda`: how far the item weights are drawn to 0."""
+    """Regularisation: how far the item weights are drawn to 0."""
 
     def fit(self, likes: TrainingLikes, *, seed: int = 0) -> FittedScorer:
         """Return the scorer :math:`x B`."""

@@ -9,8 +9,6 @@ from pkgllm.baselines import ScorerChoice
 from pkgllm.bounds import NotNegativeFloat, Positive
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -63,10 +61,17 @@ class ItemKnn(ScorerChoice):
         """Return a scorer by the nearest items of a graph's likes."""
         import numpy as np
 
-        nearest = {
-            item: self._nearest(likes, item, baskets)
-            for item, baskets in _baskets_by_item(likes).items()
-        }
+        nearest: dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]] = {}
+        for item, columns, together in likes.liked_together():
+            others = columns != item
+            columns, together = columns[others], together[others]
+            cosine_base = np.sqrt(likes.counts[item] * likes.counts[columns])
+            similarities = together / (cosine_base + self.shrinkage)
+            if len(columns) > self.neighbours:
+                last = np.partition(similarities, -self.neighbours)[-self.neighbours]
+                near = similarities >= last
+                columns, similarities = columns[near], similarities[near]
+            nearest[item] = columns, similarities
 
         def score(query: ClientQueries) -> NDArray[np.float64]:
             scores = np.zeros(len(likes.catalogue))
@@ -77,28 +82,3 @@ class ItemKnn(ScorerChoice):
             return scores
 
         return likes.scorer(self.name, score)
-
-    def _nearest(
-        self, likes: TrainingLikes, item: int, baskets: Sequence[NDArray[np.int64]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the columns of an item's nearest items, and how similar they are."""
-        import numpy as np
-
-        columns, together = np.unique(np.concatenate(baskets), return_counts=True)
-        others = columns != item
-        columns, together = columns[others], together[others]
-        cosine_base = np.sqrt(likes.counts[item] * likes.counts[columns])
-        similarities = together / (cosine_base + self.shrinkage)
-        if len(columns) > self.neighbours:
-            near = similarities >= np.partition(similarities, -self.neighbours)[-self.neighbours]
-            columns, similarities = columns[near], similarities[near]
-        return columns, similarities
-
-
-def _baskets_by_item(likes: TrainingLikes) -> dict[int, list[NDArray[np.int64]]]:
-    """Return, for each item that anybody likes, the likes of all clients that like it."""
-    baskets: dict[int, list[NDArray[np.int64]]] = {}
-    for columns in likes.columns:
-        for item in columns.tolist():
-            baskets.setdefault(item, []).append(columns)
-    return baskets

@@ -1,6 +1,6 @@
 """What the training clients like, in catalogue columns: all that simple baselines learn from."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,19 @@ class TrainingLikes:
         for row, columns in zip(matrix, self.columns, strict=True):
             row[columns] = 1.0
         return matrix
+
+    def liked_together(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield each item that anybody likes, with what its clients like and how many like both.
+
+        Both arrays have shape ``(items,)``; columns ascend, and the item is among them.
+        """
+        baskets: dict[int, list[NDArray[np.int64]]] = {}
+        for columns in self.columns:
+            for item in columns.tolist():
+                baskets.setdefault(item, []).append(columns)
+        for item, of_item in baskets.items():
+            columns, together = np.unique(np.concatenate(of_item), return_counts=True)
+            yield item, columns, together
 
     def liked_columns(self, graph: PersonalGraph) -> NDArray[np.int64]:
         """Return the columns of what a graph likes, ascending; other items have none."""

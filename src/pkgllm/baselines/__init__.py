@@ -50,6 +50,7 @@ SCORERS: Registry[ScorerChoice] = Registry(
         "genre_popularity": "pkgllm.baselines.genre_popularity:GenrePopularity",
         "item_knn": "pkgllm.baselines.item_knn:ItemKnn",
         "ease": "pkgllm.baselines.ease:Ease",
+        "slim": "pkgllm.baselines.slim:Slim",
         "random": "pkgllm.baselines.random:Random",
         "constant": "pkgllm.baselines.constant:Constant",
         "prompt_copy": "pkgllm.baselines.prompt_copy:PromptCopy",

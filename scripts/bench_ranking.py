@@ -38,7 +38,6 @@ from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import make_queries, make_writer, populate, read_corpus
-from pkgllm.pipeline.evaluation.scorers import make_trie
 from pkgllm.randomness import stream
 
 PKGLLM = str(Path(sys.executable).parent / "pkgllm")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from peft import PeftModel
 
 from helpers.tiny_decoders import tiny_decoder, with_random_adapter
-from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
+from pkgllm.evaluation.ranking.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
 from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
 from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries, rank_queries

@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, LeakError
-from pkgllm.evaluation.legacy import leaky_graph, legacy_score
+from pkgllm.evaluation.lists.legacy import leaky_graph, legacy_score
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
 from pkgllm.evaluation.lists.metrics import micro_list_metrics
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask

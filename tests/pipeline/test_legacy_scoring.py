@@ -5,6 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pkgllm.pipeline.evaluation.legacy import (
+    leaky_prompts,
+    legacy_results,
+    newest_answers,
+    read_answers,
+)
 
 from helpers.run_files import Finished, files_below, read_json
 from pkgllm.config.load import load_config
@@ -23,12 +29,6 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.evaluation.jobs import evaluate_run, rescore_answers
-from pkgllm.pipeline.evaluation.legacy import (
-    leaky_prompts,
-    legacy_results,
-    newest_answers,
-    read_answers,
-)
 from pkgllm.progress import Silent
 from pkgllm.prompts.audit import audit_prompt
 

@@ -8,23 +8,9 @@ from pkgllm.baselines import SCORERS, ScorerChoice
 from pkgllm.baselines.ease import Ease
 from pkgllm.baselines.item_knn import ItemKnn
 from pkgllm.baselines.popularity import Popularity
-from pkgllm.config.choices import ChosenList
+from pkgllm.config.choices import ChosenList, Settings
 from pkgllm.config.section import Positive, PositiveFloat, Section
-
-
-class Lists(Section):
-    """Recommendations that the model writes itself, the secondary protocol."""
-
-    k: Annotated[int, Field(ge=1, le=10)] = 10
-    """Longest list, items; longer ones are cut. Of rankers no more than the best 10 are kept."""
-    max_new_tokens: Positive = 160
-    """Tokens after which an unconstrained answer is cut off."""
-    temperature: PositiveFloat = 1.0
-    """Of the sampled answers; below 1 likely tokens become likelier."""
-    samples: Positive = 5
-    """Sampled answers per client, each with a stream of its own."""
-    prompts_at_once: Positive = 16
-    """Prompts that are answered together; bounds the memory."""
+from pkgllm.evaluation.lists import ListSettings
 
 
 class Evaluation(Section):
@@ -51,4 +37,4 @@ class Evaluation(Section):
     ] = (Popularity(), ItemKnn(), Ease())
     """What a run is compared with beside its own base model; tune on ``validation`` only. In a
     mapping, ``names`` lists them and each other key is given to those that have it."""
-    lists: Lists = Lists()
+    lists: Annotated[ListSettings, Settings()] = ListSettings()

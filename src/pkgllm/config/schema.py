@@ -19,7 +19,7 @@ from pkgllm.config.data_sections import (
     Split,
     Synthetic,
 )
-from pkgllm.config.evaluation_sections import Evaluation, Lists
+from pkgllm.config.evaluation_sections import Evaluation
 from pkgllm.config.layout_sections import (
     ByClient,
     Dirichlet,
@@ -87,7 +87,6 @@ __all__ = [
     "Federated",
     "Groups",
     "Layout",
-    "Lists",
     "Local",
     "LocalRuntime",
     "Mode",

@@ -1,11 +1,14 @@
 """Lists of all clients by model and mode, and what follows from them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pkgllm.errors import RunError
 from pkgllm.evaluation.lists.lists import GeneratedList, list_of_items
 from pkgllm.evaluation.lists.metrics import (
     ClientRatios,
@@ -17,7 +20,7 @@ from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.randomness import stream
-from pkgllm.runs.records import Mode
+from pkgllm.runs.records import ListRecord, Mode, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,14 @@ class ClientList:
         """Return the empty list that counts where a model gave none."""
         empty = GeneratedList(num_lines=0, linked=(), novel=(), items=())
         return cls(client, text=None, finished=False, failed=True, found=empty)
+
+    @classmethod
+    def of(cls, record: ListRecord, query: ClientQueries, k: int) -> "ClientList":
+        """Return the list that :meth:`record` wrote down."""
+        if record.failed:
+            return cls.failure(record.client)
+        items = list_of_items(record.linked, visible=query.graph.tails, k=k, num_lines=record.lines)
+        return cls(record.client, record.text, record.finished, failed=False, found=items)
 
     def record(self, model: str, mode: Mode, sample: int) -> dict[str, Any]:
         """Return what is written down, ready for JSON."""
@@ -183,3 +194,61 @@ def _over_samples(samples: Sequence[Mapping[str, ClientRatios]]) -> dict[str, An
             for name, mean, sd in zip(first.names, means, sds, strict=True)
         }
     return found
+
+
+def json_lines(lists: Lists) -> str:
+    """Return one line of JSON for each list."""
+    return "".join(
+        # In ASCII, so that no character of an answer ends a line.
+        f"{json.dumps(client.record(model, mode, number))}\n"
+        for (model, mode), samples in lists.items()
+        for number, sample in enumerate(samples, start=1)
+        for client in sample
+    )
+
+
+def read_lists(path: Path, queries: Sequence[ClientQueries], *, k: int) -> Lists:
+    """Read the written lists of an evaluation; ranked ones are passed over.
+
+    Args:
+        path: A file with the lines that :func:`json_lines` made.
+        queries: What was asked.
+        k: Longest list.
+
+    Returns:
+        One list for each query in every sample, in the order of the queries.
+
+    Raises:
+        RunError: If the file cannot be read, is damaged, or does not answer just these queries.
+    """
+    by_client = {query.client: query for query in queries}
+    lists: dict[tuple[str, Mode], dict[int, dict[str, ClientList]]] = {}
+    for place, record in read_records(path, ListRecord):
+        if record.mode == "ranked":
+            continue
+        query = by_client.get(record.client)
+        if query is None:
+            raise RunError(
+                f"{place}: client {record.client!r} is none of those that are asked now; name the "
+                "people that the answers were written for with --data, as then"
+            )
+        samples = lists.setdefault((record.model, record.mode), {})
+        sample = samples.setdefault(record.sample, {})
+        if record.client in sample:
+            raise RunError(
+                f"{place}: client {record.client!r} stands twice in a sample; {record.advice}"
+            )
+        sample[record.client] = ClientList.of(record, query, k)
+    for (model, mode), samples in lists.items():
+        for sample in samples.values():
+            if missing := sorted(by_client.keys() - sample.keys()):
+                raise RunError(
+                    f"{path}: {len(missing)} of {len(queries)} clients have no answer of {model}, "
+                    f"{mode}, one is {missing[0]!r}; {ListRecord.advice}"
+                )
+    if not lists:
+        raise RunError(f"{path}: must hold written answers, has none; {ListRecord.advice}")
+    return {
+        key: [[samples[number][query.client] for query in queries] for number in sorted(samples)]
+        for key, samples in lists.items()
+    }

@@ -6,7 +6,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
+from pkgllm.prompts.prompts import PromptWriter
 
 
 class CatalogueTrie:
@@ -167,3 +169,9 @@ def shared_length(first: Sequence[int], second: Sequence[int]) -> int:
             break
         length += 1
     return length
+
+
+def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
+    """Return a catalogue as a model reads it."""
+    sequences = [writer.completion_ids(name) for name in catalogue.names]
+    return CatalogueTrie(sequences, names=catalogue.names)

@@ -12,6 +12,7 @@ from pkgllm.config.overrides import parse_override
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
+from pkgllm.evaluation.lists.results import read_lists
 from pkgllm.kge.pykeen_extra import check_pykeen
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.pipeline.build import (
@@ -24,15 +25,14 @@ from pkgllm.pipeline.build import (
     read_corpus,
     read_other_corpus,
 )
-from pkgllm.pipeline.evaluation.legacy import (
+from pkgllm.pipeline.evaluation.listing import (
     ANSWERS,
     LEAKY_SAMPLES,
-    leaky_prompts,
+    list_asker,
     newest_answers,
-    read_answers,
     write_legacy,
+    write_lists,
 )
-from pkgllm.pipeline.evaluation.listing import ListAsker, write_lists
 from pkgllm.pipeline.evaluation.ranking import Report, language_model_task, rank, write_ranks
 from pkgllm.pipeline.evaluation.scorers import Ranked
 from pkgllm.pipeline.partition import layout_notes
@@ -115,12 +115,8 @@ def evaluate_run(
     )
     asker = None
     if protocol != "exact":
-        prompts = (
-            leaky_prompts(population, queries, writer, config.evaluation.part)
-            if protocol == "legacy-leak"
-            else [writer.write(query.graph) for query in queries]
-        )
-        asker = ListAsker(config, ranked, population, queries, prompts)
+        leaky = protocol == "legacy-leak"
+        asker = list_asker(config, ranked, population, queries, leaky=leaky)
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
@@ -206,7 +202,7 @@ def rescore_answers(
             "as then, or restore the data"
         )
     queries = make_queries(config, population, everybody=data is not None)
-    lists = read_answers(answers, queries, k=config.evaluation.lists.k)
+    lists = read_lists(answers, queries, k=config.evaluation.lists.k)
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
     digests = {**digests, "answers": sha256(answers.read_bytes()).hexdigest()}

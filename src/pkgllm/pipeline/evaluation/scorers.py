@@ -10,11 +10,11 @@ from peft import PeftModel
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
 from pkgllm.evaluation.per_client import PerClientScorer
+from pkgllm.evaluation.ranking.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
 from pkgllm.evaluation.ranking.branches import SlotMemory
 from pkgllm.evaluation.ranking.language_model import GIBIBYTE, LanguageModelScorer
-from pkgllm.evaluation.ranking.trie import CatalogueTrie
+from pkgllm.evaluation.ranking.trie import CatalogueTrie, make_trie
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import BaseModel
@@ -32,12 +32,6 @@ class Ranked:
     base: BaseModel
     policy: PeftModel
     writer: PromptWriter
-
-
-def make_trie(writer: PromptWriter, catalogue: Catalogue) -> CatalogueTrie:
-    """Return the catalogue as a model reads it."""
-    sequences = [writer.completion_ids(name) for name in catalogue.names]
-    return CatalogueTrie(sequences, names=catalogue.names)
 
 
 def language_models(

@@ -15,8 +15,12 @@ Source: the public code that belongs to arXiv:2603.13264, as read in July 2026.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.lists.lists import answer_lines, without_mark
+from pkgllm.evaluation.lists.results import Lists, list_results
+from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 
 _THINKING, _THOUGHT = "<think>", "</think>"
@@ -151,3 +155,57 @@ def _recommendations(text: str, bullets_only: bool) -> list[str]:
         return []
     lines = answer_lines(text.rpartition(_THOUGHT)[2])
     return [line for line in lines if not bullets_only or without_mark(line) != line]
+
+
+def legacy_results(
+    catalogue: Catalogue,
+    queries: Sequence[ClientQueries],
+    lists: Lists,
+    *,
+    k: int,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return inflated and honest numbers of the same answers, ready for JSON.
+
+    ``inflated.<model>.<mode>`` holds what :class:`LegacyScore` does, over all samples; ``honest``
+    what :func:`pkgllm.evaluation.lists.results.list_results` returns.
+
+    Args:
+        catalogue: The items.
+        queries: What was asked.
+        lists: The answers.
+        k: Longest list.
+        resamples: Bootstrap resamples behind each honest interval.
+        seed: The run's seed.
+    """
+    goals = [[catalogue[item].name for item in query.held_out] for query in queries]
+    inflated: dict[str, Any] = {}
+    for (model, mode), samples in lists.items():
+        # The published code left out what was cut off; our models are asked for bare titles.
+        answers = [
+            (names, client.text if client.text and client.finished else "")
+            for sample in samples
+            for names, client in zip(goals, sample, strict=True)
+        ]
+        score = legacy_score(answers, bullets_only=False)
+        inflated.setdefault(model, {})[mode] = _numbers(score)
+    honest = list_results(lists, queries, k=k, resamples=resamples, seed=seed)
+    return {"inflated": inflated, "honest": honest}
+
+
+def _numbers(score: LegacyScore) -> dict[str, int | float]:
+    return {
+        "answers": score.num_answers,
+        "scored": score.num_scored,
+        "lines": score.num_lines,
+        "goals": score.num_goals,
+        "true_positives": score.true_positives,
+        "precision": score.precision,
+        "recall": score.recall,
+        "f1": score.f1,
+        "mrr": score.mrr,
+        "hits@1": score.hits_at(1),
+        "hits@3": score.hits_at(3),
+        "hits@10": score.hits_at(10),
+    }

@@ -30,6 +30,7 @@ from transformers import DynamicCache
 
 from pkgllm.config.load import load_config
 from pkgllm.evaluation.ranking.language_model import GIBIBYTE, LanguageModelScorer
+from pkgllm.evaluation.ranking.trie import make_trie
 from pkgllm.evaluation.ranking.trie_search import TIE_NATS
 from pkgllm.evaluation.ranks import Ranks, best_columns, rank_gold
 from pkgllm.evaluation.results import TOP_K

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from pkgllm.config.schema import Lists as ListsSection
+from pkgllm.config.load import load_config
 from pkgllm.corpora.catalogue import Catalogue, Item
-from pkgllm.errors import ModelError
+from pkgllm.errors import ConfigError, ModelError
 from pkgllm.evaluation.lists.lists import list_of_items
 from pkgllm.evaluation.lists.results import ClientList, Lists, list_results, ranked_lists
 from pkgllm.evaluation.protocol import evaluate
@@ -143,9 +142,10 @@ def test_ranked_lists_are_the_best_candidates_and_a_failure_is_an_empty_list() -
 
 
 def test_k_goes_as_far_as_rankers_keep_items() -> None:
-    assert ListsSection(k=TOP_K).k == TOP_K
-    with pytest.raises(ValidationError, match="less than or equal to 10"):
-        ListsSection(k=TOP_K + 1)
+    with_k = [f"evaluation.lists.k={k}" for k in (TOP_K, TOP_K + 1)]
+    assert load_config("quickstart.yaml", with_k[:1]).evaluation.lists.k == TOP_K
+    with pytest.raises(ConfigError, match="of at most 10, got 11"):
+        load_config("quickstart.yaml", with_k[1:])
 
 
 def test_a_record_holds_the_answer_and_what_became_of_it() -> None:

@@ -5,19 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pkgllm.pipeline.evaluation.legacy import (
-    leaky_prompts,
-    legacy_results,
-    newest_answers,
-    read_answers,
-)
 
 from helpers.run_files import Finished, files_below, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import DataError, LeakError, RunError
+from pkgllm.evaluation.lists.legacy import leaky_prompts, legacy_results
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
-from pkgllm.evaluation.lists.results import ClientList, Lists
+from pkgllm.evaluation.lists.results import ClientList, Lists, read_lists
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
@@ -29,6 +24,7 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.evaluation.jobs import evaluate_run, rescore_answers
+from pkgllm.pipeline.evaluation.listing import newest_answers
 from pkgllm.progress import Silent
 from pkgllm.prompts.audit import audit_prompt
 
@@ -107,7 +103,7 @@ def test_inflated_numbers_are_said_to_be_so_wherever_they_stand(own: Path) -> No
 
 
 def test_a_sequel_counts_in_the_published_way_only_and_silence_is_left_out(own: Path) -> None:
-    config, population, queries = asked(own)
+    _, population, queries = asked(own)
     catalogue = population.corpus.catalogue
     linker = TitleLinker(catalogue)
 
@@ -127,7 +123,7 @@ def test_a_sequel_counts_in_the_published_way_only_and_silence_is_left_out(own: 
             ]
         ]
     }
-    results = legacy_results(config, catalogue, queries, lists)
+    results = legacy_results(catalogue, queries, lists, k=10, resamples=100, seed=0)
     inflated = results["inflated"]["tuned"]["greedy"]
     assert (inflated["answers"], inflated["scored"], inflated["lines"]) == (12, 1, 2)
     assert (inflated["precision"], inflated["recall"]) == (1 / 2, 1 / 2)
@@ -217,9 +213,9 @@ def test_answers_that_are_no_text_are_refused(own: Path) -> None:
 def test_answers_come_back_in_the_order_of_the_queries(own: Path) -> None:
     _, _, queries = asked(own)
     lines = answers_of(own).read_text(encoding="utf-8").splitlines()
-    first = read_answers(answers_of(own), queries, k=10)
+    first = read_lists(answers_of(own), queries, k=10)
     answers_of(own).write_text("\n".join(reversed(lines)), encoding="utf-8")
-    again = read_answers(answers_of(own), queries, k=10)
+    again = read_lists(answers_of(own), queries, k=10)
     assert dict(again) == dict(first)
     assert [len(samples) for samples in first.values()] == [1, 1, 2, 1, 1, 2]
 
@@ -255,7 +251,9 @@ def test_leaky_prompts_hold_the_answers_and_the_audit_refuses_each(
             ),
             population,
         )
-        for query, prompt in zip(own, leaky_prompts(population, own, writer, part), strict=True):
+        for query, prompt in zip(
+            own, leaky_prompts(population.splits, own, writer, part), strict=True
+        ):
             assert prompt.client == query.client
             assert all(catalogue[item].name in prompt.text for item in query.held_out)
             with pytest.raises(LeakError):

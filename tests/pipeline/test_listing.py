@@ -14,6 +14,7 @@ from helpers.run_files import Finished, files_below, predictions, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import ConfigError
+from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.free_text import Answer
 from pkgllm.evaluation.lists.generation import ListDecoder
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
@@ -29,7 +30,7 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.evaluation.listing import ListAsker
+from pkgllm.pipeline.evaluation.listing import list_asker
 from pkgllm.pipeline.evaluation.scorers import Ranked
 from pkgllm.pipeline.modes import client_adapter
 from pkgllm.progress import Silent
@@ -50,7 +51,7 @@ class Asked:
     prompts: list[Prompt]
 
     def asker(self) -> ListAsker:
-        return ListAsker(self.config, self.ranked, self.population, self.queries, self.prompts)
+        return list_asker(self.config, self.ranked, self.population, self.queries, self.prompts)
 
     def decoder(self, *, with_adapter: bool) -> ListDecoder:
         return ListDecoder(

@@ -13,15 +13,17 @@ inflated, each for a reason of its own:
 Source: the public code that belongs to arXiv:2603.13264, as read in July 2026.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.splits import ClientSplit
 from pkgllm.evaluation.lists.lists import answer_lines, without_mark
 from pkgllm.evaluation.lists.results import Lists, list_results
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
+from pkgllm.prompts.prompts import Prompt, PromptWriter
 
 _THINKING, _THOUGHT = "<think>", "</think>"
 
@@ -155,6 +157,20 @@ def _recommendations(text: str, bullets_only: bool) -> list[str]:
         return []
     lines = answer_lines(text.rpartition(_THOUGHT)[2])
     return [line for line in lines if not bullets_only or without_mark(line) != line]
+
+
+def leaky_prompts(
+    splits: Iterable[ClientSplit],
+    queries: Sequence[ClientQueries],
+    writer: PromptWriter,
+    part: Literal["test", "validation"],
+) -> list[Prompt]:
+    """Return prompts that hold their answers, as the published code stored them.
+
+    They are never audited, because the audit would rightly refuse them.
+    """
+    held_out = {split.client: split.held_out(part) for split in splits}
+    return [writer.write(leaky_graph(query.graph, held_out[query.client])) for query in queries]
 
 
 def legacy_results(

@@ -12,6 +12,7 @@ from pkgllm.config.overrides import parse_override
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
+from pkgllm.evaluation.lists.legacy import leaky_prompts
 from pkgllm.evaluation.lists.results import read_lists
 from pkgllm.kge.pykeen_extra import check_pykeen
 from pkgllm.lm.adapter import load_adapter
@@ -115,8 +116,12 @@ def evaluate_run(
     )
     asker = None
     if protocol != "exact":
-        leaky = protocol == "legacy-leak"
-        asker = list_asker(config, ranked, population, queries, leaky=leaky)
+        prompts = (
+            leaky_prompts(population.splits, queries, writer, config.evaluation.part)
+            if protocol == "legacy-leak"
+            else [writer.write(query.graph) for query in queries]
+        )
+        asker = list_asker(config, ranked, population, queries, prompts)
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))

@@ -11,7 +11,7 @@ from pathlib import Path
 from pkgllm.config import schema
 from pkgllm.errors import RunError
 from pkgllm.evaluation.lists.asker import ListAsker
-from pkgllm.evaluation.lists.legacy import leaky_graph, legacy_results
+from pkgllm.evaluation.lists.legacy import legacy_results
 from pkgllm.evaluation.lists.results import Lists, json_lines, list_results, ranked_lists
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
@@ -41,8 +41,7 @@ def list_asker(
     ranked: Ranked,
     population: Population,
     queries: Sequence[ClientQueries],
-    *,
-    leaky: bool = False,
+    prompts: Sequence[Prompt],
 ) -> ListAsker:
     """Return what asks the models of a run for lists.
 
@@ -54,8 +53,7 @@ def list_asker(
         ranked: The models.
         population: The clients.
         queries: What is asked, audited.
-        leaky: Whether the prompts hold their answers, as the published code stored them. Those
-            are never audited, because the audit would rightly refuse them.
+        prompts: What the models read, one for each query.
 
     Raises:
         ConfigError: If the longest answer does not fit behind the longest prompt.
@@ -65,28 +63,13 @@ def list_asker(
         ranked.writer,
         population.corpus.catalogue,
         queries,
-        _prompts(config, ranked, population, queries, leaky=leaky),
+        prompts,
         config.evaluation.lists,
         max_positions=ranked.base.max_positions,
         seed=config.seed,
         with_base=config.evaluation.base_model,
         select=own_adapter(ranked, population) if config.mode.name == "local" else None,
     )
-
-
-def _prompts(
-    config: schema.Experiment,
-    ranked: Ranked,
-    population: Population,
-    queries: Sequence[ClientQueries],
-    *,
-    leaky: bool,
-) -> list[Prompt]:
-    if not leaky:
-        return [ranked.writer.write(query.graph) for query in queries]
-    part = config.evaluation.part
-    held_out = {split.client: split.held_out(part) for split in population.splits}
-    return [ranked.writer.write(leaky_graph(q.graph, held_out[q.client])) for q in queries]
 
 
 def write_lists(

@@ -31,7 +31,7 @@ def client_list(
     asked: ClientQueries, linked: Sequence[str], num_lines: int, *, finished: bool = True
 ) -> ClientList:
     found = list_of_items(linked, visible=asked.graph.tails, k=2, num_lines=num_lines)
-    return ClientList(asked.client, "said", finished, failed=False, found=found)
+    return ClientList(asked.client, "said", finished, failed=False, parsed=found)
 
 
 FIRST, SECOND = QUERIES
@@ -133,8 +133,8 @@ def test_ranked_lists_are_the_best_candidates_and_a_failure_is_an_empty_list() -
     lists = ranked_lists(evaluation, k=3)
     ((first, second),) = lists["by_number", "ranked"]
     # Film 0 is known already.
-    assert first.found.items == ("01", "02", "03")
-    assert (second.failed, second.found.items) == (True, ())
+    assert first.parsed.items == ("01", "02", "03")
+    assert (second.failed, second.parsed.items) == (True, ())
     results = list_results(lists, QUERIES, k=3, resamples=100, seed=0)
     ranked = results["models"]["by_number"]["ranked"]
     assert (ranked["failures"], ranked["cut_off"]) == (1, 0)

@@ -109,7 +109,7 @@ def test_a_sequel_counts_in_the_published_way_only_and_silence_is_left_out(own: 
 
     def answer(query: ClientQueries, text: str, *, finished: bool = True) -> ClientList:
         found = read_list(text, linker, visible=query.graph.tails, k=10)
-        return ClientList(query.client, text, finished, failed=False, found=found)
+        return ClientList(query.client, text, finished, failed=False, parsed=found)
 
     first, second, third, *others = queries
     goal = catalogue[first.held_out[0]].name

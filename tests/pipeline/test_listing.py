@@ -143,10 +143,10 @@ def test_greedy_lists_are_those_of_the_decoder_in_any_company(
         (answer,) = decoder.greedy([prompt], terminator=small_world.terminator, max_new_tokens=24)
         text = small_world.text(answer)
         assert (found.text, found.finished) == (text, answer.finished)
-        assert found.found == read_list(text, linker, visible=query.graph.tails, k=4)
+        assert found.parsed == read_list(text, linker, visible=query.graph.tails, k=4)
     if model == "base":
         # The base model has learnt titles, so the lists are no empty matter.
-        assert any(found.found.linked for found in sample)
+        assert any(found.parsed.linked for found in sample)
 
 
 def test_the_adapter_changes_what_is_written(answered: Lists) -> None:
@@ -168,11 +168,11 @@ def test_constrained_lists_hold_k_candidates_under_their_own_names(
         (sample,) = answered[model, "constrained"]
         for query, found in zip(small_world.queries, sample, strict=True):
             assert found.finished
-            assert len(set(found.found.items)) == 4
+            assert len(set(found.parsed.items)) == 4
             mask = candidate_mask(catalogue, query)
-            assert all(mask[catalogue.index_by_id[item]] for item in found.found.items)
+            assert all(mask[catalogue.index_by_id[item]] for item in found.parsed.items)
             lines = (found.text or "").split("\n")
-            assert [linker.link(line) for line in lines] == list(found.found.items)
+            assert [linker.link(line) for line in lines] == list(found.parsed.items)
 
 
 def test_samples_differ_and_come_again_whoever_else_is_asked(

@@ -38,8 +38,8 @@ class Ease(ScorerChoice):
     it is about ``2e-16`` times the largest eigenvalue of :math:`X X^\top` over :math:`\lambda`.
 
     Items that the same clients like have the same column in :math:`X`; each different column is
-    worked out once, so that such items tie exactly, as they do in the formula, and are not told
-    apart by rounding. Items that no training client likes score 0.
+    worked out once, so that such items tie exactly, as they do in the formula, and rounding
+    does not separate them. Items that no training client likes score 0.
 
     Example:
         >>> from pkgllm.baselines.likes import TrainingLikes

@@ -75,8 +75,8 @@ class Slim(ScorerChoice):
         for item, columns, together in likes.liked_together():
             possible = (columns != item) & (together > self.l1)
             others = columns[possible]
-            chosen = matrix[:, others]
-            solved = self._solve(chosen.T @ chosen, together[possible].astype(np.float64))
+            candidates = matrix[:, others]
+            solved = self._solve(candidates.T @ candidates, together[possible].astype(np.float64))
             for other, weight in zip(others.tolist(), solved.tolist(), strict=True):
                 if weight:
                     items, values = weights.setdefault(other, ([], []))

@@ -52,7 +52,7 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class BeyondAccuracy:
-    """The measures of one model's lists; None where it cannot be told, as each says."""
+    """The measures of one model's lists; None where a measure is undefined, as each says."""
 
     coverage: float
     """Share of the catalogue that stands in at least one list."""
@@ -80,7 +80,7 @@ class ListMeasures:
             are passed over.
         catalogue: The items, with their facts of the relation ``genre``.
         training_likes: How many training clients like each item, in column order; tail, novelty and
-            popularity cannot be told without. Shape ``(len(catalogue),)``.
+            popularity need them. Shape ``(len(catalogue),)``.
 
     Raises:
         ValueError: If the training likes have another shape or a negative count.
@@ -88,8 +88,8 @@ class ListMeasures:
     Example:
         >>> from pkgllm.corpora.catalogue import Item
         >>> films = Catalogue([Item("1", "Heat (1995)"), Item("2", "Ran (1985)")])
-        >>> found = ListMeasures([["2"], []], films, np.array([3.0, 1.0])).of([["1"], ["1"]])
-        >>> found.coverage, found.exposure_gini, found.popularity_lift
+        >>> measures = ListMeasures([["2"], []], films, np.array([3.0, 1.0])).of([["1"], ["1"]])
+        >>> measures.coverage, measures.exposure_gini, measures.popularity_lift
         (0.5, 0.5, 2.0)
     """
 
@@ -193,8 +193,8 @@ def genre_vectors(catalogue: Catalogue, relation: str = "genre") -> NDArray[np.f
     genres = [set(item.facts.get(relation, ())) for item in catalogue]
     place = {genre: index for index, genre in enumerate(sorted(set().union(*genres)))}
     vectors = np.zeros((len(catalogue), len(place)))
-    for column, found in enumerate(genres):
-        vectors[column, [place[genre] for genre in found]] = 1 / np.sqrt(max(len(found), 1))
+    for column, of_item in enumerate(genres):
+        vectors[column, [place[genre] for genre in of_item]] = 1 / np.sqrt(max(len(of_item), 1))
     return vectors
 
 

@@ -61,8 +61,8 @@ def chance_reciprocal_rank(num_ranked: NDArray[np.int64]) -> NDArray[np.float64]
         [1.0, 0.75, 0.5208]
     """
     harmonic = np.cumsum(1.0 / np.arange(1, num_ranked.max(initial=1) + 1))
-    found: NDArray[np.float64] = harmonic[num_ranked - 1] / num_ranked
-    return found
+    expected: NDArray[np.float64] = harmonic[num_ranked - 1] / num_ranked
+    return expected
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,11 @@ class PerClientScorer:
         top_k: int,
     ) -> list[RankedClient | PkgllmError]:
         """Rank each client's held-out items with its own model."""
-        found: list[RankedClient | PkgllmError] = []
+        answers: list[RankedClient | PkgllmError] = []
         for place, query in enumerate(queries):
             self._select(query.client)
             part = slice(place, place + 1)
-            found += rank_queries(
+            answers += rank_queries(
                 self._scorer, queries[part], candidates[part], gold[part], top_k=top_k
             )
-        return found
+        return answers

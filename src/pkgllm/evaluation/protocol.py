@@ -56,9 +56,9 @@ def evaluate(
     """
     names = [scorer.name for scorer in scorers]
     clients = [query.client for query in queries]
-    for what, found in (("scorer", names), ("client", clients)):
-        if len(set(found)) != len(found):
-            raise ValueError(f"every {what} must stand once, got {sorted(found)}")
+    for what, given in (("scorer", names), ("client", clients)):
+        if len(set(given)) != len(given):
+            raise ValueError(f"every {what} must stand once, got {sorted(given)}")
     if not names:
         raise ValueError("at least one scorer must be given, got none")
     if not clients:
@@ -86,7 +86,7 @@ def evaluate(
     return Evaluation(
         queries=tuple(queries),
         num_candidates=tuple(int(mask.sum()) for mask in masks),
-        ranked={name: tuple(found) for name, found in ranked.items()},
+        ranked={name: tuple(of_model) for name, of_model in ranked.items()},
         catalogue=catalogue,
         training_likes=training_likes,
         resamples=resamples,
@@ -100,16 +100,16 @@ def _client_ranks(
     catalogue: Catalogue,
     candidates: NDArray[np.bool_],
     gold: NDArray[np.int64],
-    found: RankedClient | PkgllmError,
+    answer: RankedClient | PkgllmError,
 ) -> ClientRanks:
-    if isinstance(found, PkgllmError):
+    if isinstance(answer, PkgllmError):
         logger.warning(
             "%s: the %d queries of client %r count as misses: %s",
             name,
             len(query.held_out),
             query.client,
-            found,
+            answer,
         )
         return ClientRanks(worst_ranks(candidates, gold), (), failed=True)
-    top = tuple(catalogue.items[column].id for column in found.top)
-    return ClientRanks(found.ranks, top, failed=False)
+    top = tuple(catalogue.items[column].id for column in answer.top)
+    return ClientRanks(answer.ranks, top, failed=False)

@@ -1,4 +1,4 @@
-"""What an evaluation found: every model's ranks for every query, and what follows from them.
+"""The results of an evaluation: every model's ranks for every query, and what follows from them.
 
 Top-level numbers are micro means (every query counts alike); macro means count every client alike.
 """
@@ -121,8 +121,8 @@ class Evaluation:
             for metric in METRICS.values()
         ]
         return (
-            np.add.reduceat(np.column_stack([found.upper for found in terms]), starts),
-            np.add.reduceat(np.column_stack([found.lower for found in terms]), starts),
+            np.add.reduceat(np.column_stack([term.upper for term in terms]), starts),
+            np.add.reduceat(np.column_stack([term.lower for term in terms]), starts),
         )
 
     def _group(
@@ -173,14 +173,18 @@ def _named(ratios: RatioBootstrap, names: Sequence[str]) -> dict[str, Any]:
     for index, metric in enumerate(metrics):
         column = {name: len(metrics) * place + index for place, name in enumerate(names)}
         for name in names:
-            found = ratios.estimate(column[name])
-            models[name][metric] = {"value": found.value, "low": found.low, "high": found.high}
+            estimate = ratios.estimate(column[name])
+            models[name][metric] = {
+                "value": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+            }
         for first, second in combinations(names, 2):
-            found = ratios.difference(column[first], column[second])
+            estimate = ratios.difference(column[first], column[second])
             paired[f"{first}-{second}"][metric] = {
-                "difference": found.value,
-                "low": found.low,
-                "high": found.high,
+                "difference": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
             }
     return {"models": models, "paired": paired}
 

@@ -145,7 +145,7 @@ def rank_scores(
         top_k: Length of the list of best candidates.
 
     Returns:
-        What the scores say, or an error where one of a candidate is no number.
+        The ranks, or an error where a candidate's score is NaN.
 
     Raises:
         ValueError: If :func:`rank_gold` refuses the columns.

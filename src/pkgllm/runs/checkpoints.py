@@ -48,8 +48,8 @@ class Checkpoint:
 
     def section(self, name: str) -> dict[str, Tensor]:
         """Return the tensors of a section by key, sorted; none where there is no such section."""
-        found = self.sections.get(name, {})
-        return {key: found[key] for key in sorted(found)}
+        tensors = self.sections.get(name, {})
+        return {key: tensors[key] for key in sorted(tensors)}
 
 
 class Checkpoints:
@@ -167,8 +167,8 @@ class Checkpoints:
         return self._run / _FOLDER / f"{position:06d}.safetensors"
 
     def _newest_first(self) -> list[Path]:
-        found = (self._run / _FOLDER).glob("*.safetensors")
-        return sorted((path for path in found if path.stem.isdecimal()), reverse=True)
+        paths = (self._run / _FOLDER).glob("*.safetensors")
+        return sorted((path for path in paths if path.stem.isdecimal()), reverse=True)
 
 
 def _read(path: Path) -> Checkpoint:
@@ -190,17 +190,17 @@ def _read(path: Path) -> Checkpoint:
 def _lines(path: Path) -> list[bytes]:
     """Return the whole lines of a file; what a crash left of a last one is none."""
     try:
-        found = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     except OSError as error:
         raise cannot("read", path, error) from error
-    return [line for line in found if line.endswith(b"\n")]
+    return [line for line in lines if line.endswith(b"\n")]
 
 
 def _checksum(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> int:
     """Return a CRC-32 of all that a checkpoint says and holds."""
-    found = zlib.crc32(json.dumps(about, sort_keys=True).encode())
+    checksum = zlib.crc32(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         value = tensors[name].numpy()
-        found = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), found)
-        found = zlib.crc32(value.reshape(-1).view("u1").data, found)
-    return found
+        checksum = zlib.crc32(f"{name} {value.dtype} {value.shape}".encode(), checksum)
+        checksum = zlib.crc32(value.reshape(-1).view("u1").data, checksum)
+    return checksum

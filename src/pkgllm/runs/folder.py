@@ -105,7 +105,7 @@ class RunFolder:
             try:
                 yield
             finally:
-                # While it is still held, so that nobody's newer one is taken away.
+                # While it is still held, so that the newer one of another process stays.
                 path.unlink(missing_ok=True)
 
     @property
@@ -115,7 +115,7 @@ class RunFolder:
 
     @property
     def provenance(self) -> Path:
-        """What :func:`provenance` tells."""
+        """What :func:`provenance` returns."""
         return self.path / "provenance.json"
 
     @property
@@ -258,7 +258,7 @@ def _source(file: Path) -> dict[str, object] | None:
     """Return commit and state of the checkout that tracks a file."""
 
     def git(*arguments: str) -> str:
-        # Without optional locks git writes nothing, so that it disturbs nobody's own git.
+        # Without optional locks git writes nothing, so that it does not disturb another git.
         command = ["git", "--no-optional-locks", "-C", str(file.parent), *arguments]
         finished = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         return finished.stdout.strip()

@@ -44,7 +44,7 @@ class Predictions:
     resamples: int
     """Bootstrap resamples behind each interval of the run's results."""
     settings: str
-    """What the run was told to do, but for its seed, its place, and how it was watched."""
+    """The configuration without seed, place, and how training was observed."""
     privacy: str
     """The run's privacy, in a sentence."""
     digests: Mapping[str, str]

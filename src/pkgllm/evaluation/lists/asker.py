@@ -181,7 +181,7 @@ class ListAsker:
             text="\n".join(item.name for item in items),
             finished=True,
             failed=False,
-            found=list_of_items(
+            parsed=list_of_items(
                 [item.id for item in items], visible=query.graph.tails, k=self._settings.k
             ),
         )
@@ -189,7 +189,7 @@ class ListAsker:
     def _of_answer(self, query: ClientQueries, answer: Answer) -> ClientList:
         text = self._writer.text_of(answer.token_ids)
         items = read_list(text, self._linker, visible=query.graph.tails, k=self._settings.k)
-        return ClientList(query.client, text, answer.finished, failed=False, found=items)
+        return ClientList(query.client, text, answer.finished, failed=False, parsed=items)
 
     def _check_room(self, max_positions: int) -> None:
         longest_prompt = max(len(prompt.token_ids) for prompt in self._prompts)

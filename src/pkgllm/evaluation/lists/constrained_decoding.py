@@ -137,7 +137,9 @@ class TitleLists:
         rows = torch.from_numpy(np.repeat([row for row, _ in open_rows], sizes))
         nodes = np.concatenate([nodes for _, nodes in open_rows])
         tokens = torch.from_numpy(self._tokens[nodes])
-        found = logits[rows.to(logits.device), tokens.to(logits.device)].cpu().numpy()
+        logits_of_nodes = logits[rows.to(logits.device), tokens.to(logits.device)].cpu().numpy()
         edges = np.cumsum(sizes)[:-1]
-        for part, scores in zip(np.split(nodes, edges), np.split(found, edges), strict=True):
+        for part, scores in zip(
+            np.split(nodes, edges), np.split(logits_of_nodes, edges), strict=True
+        ):
             yield int(part[scores.argmax()])

@@ -77,9 +77,9 @@ def _normal(text: str) -> str:
 
 
 def _unambiguous(forms: Iterable[tuple[str, str]]) -> Mapping[str, str]:
-    found = tuple(forms)
-    count_by_form = Counter(form for form, _ in found)
-    return {form: item for form, item in found if count_by_form[form] == 1}
+    pairs = tuple(forms)
+    count_by_form = Counter(form for form, _ in pairs)
+    return {form: item for form, item in pairs if count_by_form[form] == 1}
 
 
 class TitleLinker:
@@ -115,17 +115,15 @@ class TitleLinker:
         """Return the id of the item that a line names, or None."""
         for reading in _readings(line.strip()):
             form = _normal(reading)
-            found = (
-                self._by_name.get(reading) or self._by_form.get(form) or self._by_title.get(form)
-            )
-            if found is not None:
-                return found
+            item = self._by_name.get(reading) or self._by_form.get(form) or self._by_title.get(form)
+            if item is not None:
+                return item
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class GeneratedList:
-    """What became of one answer, step by step."""
+    """What an answer was read as, step by step."""
 
     num_lines: int
     """Lines of the answer, whether or not they name an item."""

@@ -64,17 +64,17 @@ def list_rates(lists: Sequence[GeneratedList]) -> ClientRatios:
     """
     if not lists:
         raise ValueError("at least one list must be given, got none")
-    lines = [found.num_lines for found in lists]
-    linked = [len(found.linked) for found in lists]
+    lines = [of_client.num_lines for of_client in lists]
+    linked = [len(of_client.linked) for of_client in lists]
     ones = np.ones(len(lists))
     return ClientRatios(
         names=("answer_rate", "validity_rate", "novelty_rate", "mean_length"),
         sums=np.column_stack(
             [
-                [float(found.answered) for found in lists],
+                [float(of_client.answered) for of_client in lists],
                 linked,
-                [len(found.novel) for found in lists],
-                [len(found.items) for found in lists],
+                [len(of_client.novel) for of_client in lists],
+                [len(of_client.items) for of_client in lists],
             ]
         ).astype(np.float64),
         counts=np.column_stack([ones, lines, linked, ones]).astype(np.float64),
@@ -114,11 +114,13 @@ def micro_list_metrics(
         >>> micro_list_metrics([["a", "b"], []], [["b", "c"], ["a", "d"]], k=2).values()
         {'precision@2': 0.5, 'recall@2': 0.25, 'f1@2': 0.3333333333333333}
     """
-    found = _overlaps(lists, gold, k)
+    overlaps = _overlaps(lists, gold, k)
     return ClientRatios(
         names=(f"precision@{k}", f"recall@{k}", f"f1@{k}"),
-        sums=np.column_stack([found.hits, found.hits, 2 * found.hits]),
-        counts=np.column_stack([found.lengths, found.golds, found.lengths + found.golds]),
+        sums=np.column_stack([overlaps.hits, overlaps.hits, 2 * overlaps.hits]),
+        counts=np.column_stack(
+            [overlaps.lengths, overlaps.golds, overlaps.lengths + overlaps.golds]
+        ),
     )
 
 
@@ -144,20 +146,20 @@ def macro_list_metrics(
         >>> macro_list_metrics([["a", "b"], []], [["b", "c"], ["a"]], k=2).values()
         {'precision@2': 0.25, 'recall@2': 0.25, 'f1@2': 0.25, 'precision_on_nonempty@2': 0.5}
     """
-    found = _overlaps(lists, gold, k)
-    precision = ratio(found.hits, found.lengths)
-    ones = np.ones(len(found.hits))
+    overlaps = _overlaps(lists, gold, k)
+    precision = ratio(overlaps.hits, overlaps.lengths)
+    ones = np.ones(len(overlaps.hits))
     return ClientRatios(
         names=(f"precision@{k}", f"recall@{k}", f"f1@{k}", f"precision_on_nonempty@{k}"),
         sums=np.column_stack(
             [
                 precision,
-                found.hits / found.golds,
-                2 * found.hits / (found.lengths + found.golds),
+                overlaps.hits / overlaps.golds,
+                2 * overlaps.hits / (overlaps.lengths + overlaps.golds),
                 precision,
             ]
         ),
-        counts=np.column_stack([ones, ones, ones, found.lengths > 0]).astype(np.float64),
+        counts=np.column_stack([ones, ones, ones, overlaps.lengths > 0]).astype(np.float64),
     )
 
 

@@ -34,13 +34,14 @@ class ClientList:
     """False where the answer was cut off at its longest length."""
     failed: bool
     """True where the model gave no list, so that an empty one counts."""
-    found: GeneratedList
+    parsed: GeneratedList
+    """What it was read as."""
 
     @classmethod
     def failure(cls, client: str) -> "ClientList":
         """Return the empty list that counts where a model gave none."""
         empty = GeneratedList(num_lines=0, linked=(), novel=(), items=())
-        return cls(client, text=None, finished=False, failed=True, found=empty)
+        return cls(client, text=None, finished=False, failed=True, parsed=empty)
 
     @classmethod
     def of(cls, record: ListRecord, query: ClientQueries, k: int) -> "ClientList":
@@ -48,7 +49,7 @@ class ClientList:
         if record.failed:
             return cls.failure(record.client)
         items = list_of_items(record.linked, visible=query.graph.tails, k=k, num_lines=record.lines)
-        return cls(record.client, record.text, record.finished, failed=False, found=items)
+        return cls(record.client, record.text, record.finished, failed=False, parsed=items)
 
     def record(self, model: str, mode: Mode, sample: int) -> dict[str, Any]:
         """Return what is written down, ready for JSON."""
@@ -60,9 +61,9 @@ class ClientList:
             "text": self.text,
             "finished": self.finished,
             "failed": self.failed,
-            "lines": self.found.num_lines,
-            "linked": list(self.found.linked),
-            "items": list(self.found.items),
+            "lines": self.parsed.num_lines,
+            "linked": list(self.parsed.linked),
+            "items": list(self.parsed.items),
         }
 
 
@@ -90,7 +91,7 @@ def ranked_lists(evaluation: Evaluation, *, k: int) -> dict[tuple[str, Mode], Sa
                     text=None,
                     finished=True,
                     failed=False,
-                    found=list_of_items(client.top[:k], visible=query.graph.tails, k=k),
+                    parsed=list_of_items(client.top[:k], visible=query.graph.tails, k=k),
                 )
                 for query, client in zip(evaluation.queries, ranked, strict=True)
             ]
@@ -138,12 +139,12 @@ def list_results(
     models: dict[str, Any] = {}
     for (model, mode), samples in measured.items():
         entry: dict[str, Any] = _counted(lists[model, mode])
-        for part, found in samples[0].items():
+        for part, ratios_of_part in samples[0].items():
             entry[part] = {
                 name: asdict(ratios.estimate(column + place))
-                for place, name in enumerate(found.names)
+                for place, name in enumerate(ratios_of_part.names)
             }
-            column += len(found.names)
+            column += len(ratios_of_part.names)
         if mode == "sampled":
             entry["over_samples"] = _over_samples(samples)
         models.setdefault(model, {})[mode] = entry
@@ -158,9 +159,9 @@ def list_results(
 def _measures(
     lists: Sequence[ClientList], gold: Sequence[Sequence[str]], k: int
 ) -> dict[str, ClientRatios]:
-    items = [client.found.items for client in lists]
+    items = [client.parsed.items for client in lists]
     return {
-        "rates": list_rates([client.found for client in lists]),
+        "rates": list_rates([client.parsed for client in lists]),
         "micro": micro_list_metrics(items, gold, k=k),
         "macro": macro_list_metrics(items, gold, k=k),
     }
@@ -184,16 +185,16 @@ def _counted(samples: Samples) -> dict[str, Any]:
 
 
 def _over_samples(samples: Sequence[Mapping[str, ClientRatios]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    spread: dict[str, Any] = {}
     for part, first in samples[0].items():
         values = np.array([list(sample[part].values().values()) for sample in samples])
         means = values.mean(axis=0).tolist()
         sds = values.std(axis=0, ddof=1).tolist() if len(samples) > 1 else [None] * len(means)
-        found[part] = {
+        spread[part] = {
             name: {"mean": mean, "sd": sd}
             for name, mean, sd in zip(first.names, means, sds, strict=True)
         }
-    return found
+    return spread
 
 
 def json_lines(lists: Lists) -> str:

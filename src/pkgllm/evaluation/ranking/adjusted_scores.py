@@ -55,8 +55,8 @@ class PmiScorer:
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
         """Return nats, shape ``(len(queries), len(catalogue))``."""
         nobody = ClientQueries("nobody", False, PersonalGraph("nobody", ()), ())
-        found = self._scorer.scores([nobody, *queries])
-        added: NDArray[np.float64] = found[1:] - found[0]
+        scores = self._scorer.scores([nobody, *queries])
+        added: NDArray[np.float64] = scores[1:] - scores[0]
         return added
 
 

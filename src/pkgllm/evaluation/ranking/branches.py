@@ -61,12 +61,12 @@ class SlotMemory:
         """
         shape = (decoder.num_layers, capacity, 2, decoder.num_key_value_heads, decoder.head_dim)
         like = decoder.dtype, decoder.device
-        found = self._slots
-        if found is None or found.shape != shape or (found.dtype, found.device) != like:
+        slots = self._slots
+        if slots is None or slots.shape != shape or (slots.dtype, slots.device) != like:
             self._slots = None
-            found = torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
-            self._slots = found
-        return found
+            slots = torch.empty(shape, dtype=decoder.dtype, device=decoder.device)
+            self._slots = slots
+        return slots
 
 
 class Branches:
@@ -256,7 +256,7 @@ class Branches:
                 part = groups[start:stop, head]
                 scores = linear(part.reshape(-1, part.shape[-1]), keys[head]).float()
                 weights = scores.softmax(dim=-1)
-                # The greatest weight tells the sum without another pass of exponentials.
+                # The greatest weight gives the sum without another pass of exponentials.
                 log_sum = scores.amax(dim=-1) - weights.amax(dim=-1).log_()
                 log_sums[start:stop, head] = log_sum.view(*part.shape[:-1], 1)
                 seen[start:stop, head] = linear(weights.to(values.dtype), values[head]).view_as(

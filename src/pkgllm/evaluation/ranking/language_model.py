@@ -94,12 +94,12 @@ class LanguageModelScorer:
 
         Raises:
             ModelError: If a client's prompt is empty, or leaves no room for the longest title, or
-                a title's probability is no number.
+                a title's probability is NaN.
         """
         prompts = [self._prompt(query) for query in queries]
         # In this order each shares with the one before it whatever it shares with any before.
         order = sorted(range(len(prompts)), key=prompts.__getitem__)
-        found = np.empty((len(queries), len(self._trie.terminal_nodes)))
+        scores = np.empty((len(queries), len(self._trie.terminal_nodes)))
         with torch.inference_mode():
             branches = self._branches()
             for start in range(0, len(order), self.clients_at_once):
@@ -107,11 +107,11 @@ class LanguageModelScorer:
                 search = self._search(
                     branches, [queries[p] for p in places], [prompts[p] for p in places]
                 )
-                search.visit(np.ones((len(places), found.shape[1]), dtype=bool))
+                search.visit(np.ones((len(places), scores.shape[1]), dtype=bool))
                 for error in search.errors.values():
                     raise error
-                found[places] = search.scores
-        return found
+                scores[places] = search.scores
+        return scores
 
     def best(
         self, query: ClientQueries, candidates: NDArray[np.bool_], k: int
@@ -151,11 +151,11 @@ class LanguageModelScorer:
         else goes through the model with a title changes how its score is rounded. In bfloat16 it
         changes more than that, with or without this shortcut.
         """
-        found: list[RankedClient | PkgllmError] = []
+        answers: list[RankedClient | PkgllmError] = []
         for start in range(0, len(queries), self.clients_at_once):
             part = slice(start, start + self.clients_at_once)
-            found += self._rank_at_once(queries[part], candidates[part], gold[part], top_k)
-        return found
+            answers += self._rank_at_once(queries[part], candidates[part], gold[part], top_k)
+        return answers
 
     def _rank_at_once(
         self,
@@ -164,13 +164,13 @@ class LanguageModelScorer:
         gold: Sequence[NDArray[np.int64]],
         top_k: int,
     ) -> list[RankedClient | PkgllmError]:
-        found: dict[int, RankedClient | PkgllmError] = {}
+        answers: dict[int, RankedClient | PkgllmError] = {}
         prompts: dict[int, list[int]] = {}
         for place, query in enumerate(queries):
             try:
                 prompts[place] = self._prompt(query)
             except ModelError as error:
-                found[place] = error
+                answers[place] = error
         if prompts:
             places = list(prompts)
             with torch.inference_mode():
@@ -182,14 +182,14 @@ class LanguageModelScorer:
                 )
             scores = search.scores
             for row, place in enumerate(places):
-                found[place] = search.errors.get(row) or RankedClient(
+                answers[place] = search.errors.get(row) or RankedClient(
                     ranks=rank_gold(
                         scores[row], candidates[place], gold[place], tolerance=TIE_NATS
                     ),
                     top=best_columns(scores[row], candidates[place], top_k),
                     num_fed=int(search.num_fed[row]),
                 )
-        return [found[place] for place in range(len(queries))]
+        return [answers[place] for place in range(len(queries))]
 
     def _branches(self) -> Branches:
         return Branches(

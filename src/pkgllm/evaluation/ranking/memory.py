@@ -63,7 +63,7 @@ def plan_memory(
     logits = budget // 8 // (8 * decoder.vocab_size)
     if slots < attended or min(rows, logits) < 1:
         least = max(math.ceil(slot * attended * 8 / 5), row * 4, 64 * decoder.vocab_size)
-        # Rounded up, so that who follows the message is not told the same again.
+        # Rounded up, so that the advised value is enough.
         least_gib = math.ceil(1000 * least / 2**30) / 1000
         raise ModelError(
             f"evaluation.memory_gib must be at least {least_gib:.3f} to rank with prompts of "

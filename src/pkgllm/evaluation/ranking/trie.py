@@ -120,12 +120,12 @@ class CatalogueTrie:
 
         Shape ``(nodes, longest_input)``; rows of terminators hold nothing.
         """
-        found = np.full((len(self), self.longest_input), -1, dtype=np.int32)
+        paths = np.full((len(self), self.longest_input), -1, dtype=np.int32)
         for depth, nodes in enumerate(self.inputs_by_depth):
             if depth:
-                found[nodes] = found[self.parents[nodes]]
-            found[nodes, depth] = nodes
-        return found
+                paths[nodes] = paths[self.parents[nodes]]
+            paths[nodes, depth] = nodes
+        return paths
 
     def children(self, nodes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the children of some nodes and where each node's begin among them.

@@ -32,8 +32,8 @@ class TrieReader:
     def first_log_probs(self, tokens: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return log-probabilities of tokens after each prompt, shape ``(clients, tokens)``."""
         offsets = np.arange(self._num_clients + 1) * len(tokens)
-        found = self._log_probs(self._last_hidden, np.tile(tokens, self._num_clients), offsets)
-        return found.reshape(self._num_clients, len(tokens))
+        log_probs = self._log_probs(self._last_hidden, np.tile(tokens, self._num_clients), offsets)
+        return log_probs.reshape(self._num_clients, len(tokens))
 
     def feed(self, rows: Rows) -> NDArray[np.float32]:
         """Feed rows into the next slots and return their children's log-probabilities."""
@@ -63,14 +63,14 @@ class TrieReader:
         if not len(tokens):
             return np.empty(0, dtype=np.float32)
         rows = np.repeat(np.arange(len(hidden)), np.diff(offsets))
-        found = self._branches.decoder.log_probs(
+        of_tokens = self._branches.decoder.log_probs(
             hidden,
             offsets.tolist(),
             self._tensor(rows),
             self._tensor(tokens),
             rows_at_once=self._logits_at_once,
         )
-        log_probs: NDArray[np.float32] = found.cpu().numpy()
+        log_probs: NDArray[np.float32] = of_tokens.cpu().numpy()
         return log_probs
 
     def _tensor(self, values: NDArray[np.generic]) -> Tensor:

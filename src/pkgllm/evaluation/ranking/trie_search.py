@@ -185,8 +185,8 @@ class TrieSearch:
         np.add.at(edges, (clients, self._trie.ends[nodes]), -1)
         is_below = edges.cumsum(axis=1)[:, self._trie.inputs] > 0
         inputs = self._trie.inputs
-        found, at = np.nonzero(is_below & wanted[:, inputs] & ~self._fed[:, inputs])
-        return found, inputs[at]
+        clients, at = np.nonzero(is_below & wanted[:, inputs] & ~self._fed[:, inputs])
+        return clients, inputs[at]
 
     def _visit_best(self, candidates: NDArray[np.bool_], clients: list[int], top_k: int) -> None:
         """Go on from the best nodes until nothing left can be among the ``top_k`` best titles."""
@@ -195,7 +195,7 @@ class TrieSearch:
         is_input[self._trie.inputs] = True
         width = _WIDTH_PER_TITLE * top_k
         while clients:
-            found: list[tuple[int, NDArray[np.int64]]] = []
+            batches: list[tuple[int, NDArray[np.int64]]] = []
             for client in clients:
                 sums, scores = self._sums[client], self.scores[client, candidates[client]]
                 lowest = _kth_best(scores, top_k) - _MARGIN_NATS
@@ -204,11 +204,11 @@ class TrieSearch:
                 if len(nodes) > width:
                     nodes = np.sort(nodes[np.argpartition(sums[nodes], -width)[-width:]])
                 if len(nodes) and client not in self.errors:
-                    found.append((client, nodes))
-            clients = [client for client, _ in found]
-            if found:
-                repeated = [np.full(len(nodes), client) for client, nodes in found]
-                nodes = np.concatenate([nodes for _, nodes in found])
+                    batches.append((client, nodes))
+            clients = [client for client, _ in batches]
+            if batches:
+                repeated = [np.full(len(nodes), client) for client, nodes in batches]
+                nodes = np.concatenate([nodes for _, nodes in batches])
                 self._feed(np.concatenate(repeated), nodes, wanted)
 
     def _paths_to(self, columns: NDArray[np.bool_]) -> NDArray[np.bool_]:

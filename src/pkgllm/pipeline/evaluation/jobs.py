@@ -70,7 +70,7 @@ def evaluate_run(
 
     Args:
         path: The run folder.
-        progress: Is told how far the work is.
+        progress: Shows how far the work is.
         data: Another folder in ReDial's format, whose clients were all unseen in training.
         output: Folder to make for the results; the next number below ``RUN/evaluations`` when
             absent.
@@ -78,7 +78,7 @@ def evaluate_run(
         overrides: Values of ``evaluation`` to set over those of the run, each ``KEY=VALUE``.
 
     Returns:
-        What each protocol found, the ranks first.
+        A report of each protocol, that of the ranks first.
 
     Raises:
         RunError: If the folder holds no finished training, or the output exists.

@@ -29,7 +29,7 @@ from pkgllm.runs.records import read_object
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where an evaluation was written, and what it found."""
+    """The results of an evaluation, and where they were written."""
 
     folder: Path
     name: Literal["results", "lists", "legacy"]
@@ -122,7 +122,7 @@ def rank(task: Task, progress: Progress) -> Evaluation:
 
     Args:
         task: What is asked.
-        progress: Is told how far the work is.
+        progress: Shows how far the work is.
     """
     catalogue = task.population.corpus.catalogue
     likes = training_likes(task.liked, catalogue)
@@ -152,11 +152,11 @@ def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report
     lines = (json.dumps(row, ensure_ascii=False) for row in evaluation.predictions())
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))
     guarantee = read_guarantee(task.run)
-    promised = asdict(guarantee) if guarantee else None
+    privacy = asdict(guarantee) if guarantee else None
     report = Report(output.path, "results", results, task.title, task.notes)
     output.write_text("results.md", markdown(report.document))
     # Last, since it says that the run is finished.
-    output.write_json("results.json", {**results, "privacy": promised, "notes": task.notes})
+    output.write_json("results.json", {**results, "privacy": privacy, "notes": task.notes})
     return report
 
 

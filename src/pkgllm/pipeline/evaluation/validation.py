@@ -28,13 +28,13 @@ class Validation:
     """
 
     def __init__(self, config: schema.Experiment, ranked: Ranked, population: Population) -> None:
-        chosen = {
+        changed = {
             "part": "validation",
             "max_clients": config.observation.max_clients,
             "baselines": (),
         }
         self._config = config.model_copy(
-            update={"evaluation": config.evaluation.model_copy(update=chosen)}
+            update={"evaluation": config.evaluation.model_copy(update=changed)}
         )
         self._ranked = ranked
         self._population = population
@@ -55,14 +55,14 @@ class Validation:
         """
         with carrying(self._ranked.policy, adapter):
             scorer = self._scorer()
-            found = evaluate(
+            evaluation = evaluate(
                 [scorer],
                 self._queries,
                 self._population.corpus.catalogue,
                 resamples=self._config.evaluation.bootstrap_resamples,
                 seed=self._config.seed,
             )
-        clients = found.ranked[scorer.name]
+        clients = evaluation.ranked[scorer.name]
         ranks = np.concatenate([client.ranks.realistic for client in clients])
         return {
             "clients": len(clients),

@@ -40,6 +40,11 @@ class TrainingLikes:
         for columns in self.columns:
             self.counts[columns] += 1
 
+    @classmethod
+    def within(cls, catalogue: Catalogue, clients: Iterable[Collection[str]]) -> "TrainingLikes":
+        """Return the likes among the items of a catalogue, which may be another folder's."""
+        return cls(catalogue, [[item for item in own if item in catalogue] for own in clients])
+
     def matrix(self) -> NDArray[np.float64]:
         """Return 1 where a client likes an item, else 0, shape ``(clients, catalogue)``."""
         matrix = np.zeros((len(self.columns), len(self.catalogue)))

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pkgllm.assistant.recommend import Recommender
+from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.load import load_config
 from pkgllm.corpora.domains import SHIPPED, read_domain
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.build import Population, check_room, make_queries, populate, read_corpus
 from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
-from pkgllm.pipeline.evaluation.scorers import training_likes
 from pkgllm.pipeline.recommender import TrainedModel, open_recommender
 from pkgllm.pipeline.run_record import check_same_split, read_liked
 from pkgllm.progress import Progress
@@ -91,7 +91,7 @@ def _trained(scale: Scale, path: Path, progress: Progress) -> Path:
 
 def _film_case(model: TrainedModel, population: Population) -> PieCase:
     queries = make_queries(model.config, population)
-    likes = training_likes(read_liked(model.run.path), model.recommender.catalogue)
+    likes = TrainingLikes.within(model.recommender.catalogue, read_liked(model.run.path))
     name = population.corpus.name
     return film_case(name, model.recommender, queries, likes.counts.astype(float))
 

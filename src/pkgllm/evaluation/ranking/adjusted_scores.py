@@ -5,13 +5,42 @@ used is to be chosen on validation.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.graph.personal_graph import PersonalGraph
+
+ScoreName = Literal["sum", "mean", "pmi", "policy_reference_ratio"]
+
+
+def adjusted(
+    policy: LanguageModelScorer,
+    reference: LanguageModelScorer,
+    score: ScoreName,
+    *,
+    num_tokens: NDArray[np.int64],
+) -> tuple[Scorer, Scorer]:
+    """Return the tuned and the base model with a score.
+
+    Args:
+        policy: The tuned model.
+        reference: The base model, which keeps the sum where the score is a ratio to it.
+        score: Which.
+        num_tokens: Tokens of each column's title and terminator, shape ``(catalogue,)``.
+    """
+    match score:
+        case "sum":
+            return policy, reference
+        case "mean":
+            return MeanScorer(policy, num_tokens), MeanScorer(reference, num_tokens)
+        case "pmi":
+            return PmiScorer(policy), PmiScorer(reference)
+        case "policy_reference_ratio":
+            return RatioScorer(policy, reference), reference
 
 
 class MeanScorer:

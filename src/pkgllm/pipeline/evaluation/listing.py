@@ -77,12 +77,7 @@ def write_lists(
 ) -> Report:
     """Ask for lists in every mode, and write lists, results and table.
 
-    Args:
-        task: What is asked.
-        asker: Asks the language models.
-        evaluation: The ranks of all models, whose best candidates stand beside.
-        output: Where the files go.
-        progress: Shows how far the work is.
+    The best candidates of the models' ranks stand beside.
     """
     choice = task.config.evaluation
     samples: dict[Mode, int] = {"greedy": 1, "constrained": 1, "sampled": choice.lists.samples}
@@ -125,16 +120,7 @@ def write_legacy(
     *,
     leaky: bool,
 ) -> Report:
-    """Score answers both ways, and write numbers, table and, of leaky prompts, the answers.
-
-    Args:
-        config: The run's configuration.
-        population: The clients.
-        queries: What was asked.
-        lists: The answers.
-        output: Where the files go.
-        leaky: Whether the prompts held the answers.
-    """
+    """Score answers both ways, and write numbers, table and, of leaky prompts, the answers."""
     scores = legacy_results(
         population.corpus.catalogue,
         queries,

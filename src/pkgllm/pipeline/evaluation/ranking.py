@@ -6,16 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.pipeline.build import Population
-from pkgllm.pipeline.evaluation.scorers import (
-    Ranked,
-    language_models,
-    training_likes,
-)
+from pkgllm.pipeline.evaluation.scorers import Ranked, language_models
 from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.progress import Progress
@@ -93,15 +90,6 @@ def language_model_task(
 ) -> Task:
     """Return the task of ranking the language models of a run.
 
-    Args:
-        config: Of the run.
-        ranked: The models.
-        population: All clients.
-        queries: Audited.
-        liked: Items that each training client likes, in the facts that it trains on.
-        facts_left_out: Facts that did not fit into the prompts.
-        training_notes: What a reader must know of who trained on what.
-
     Raises:
         ModelError: If the base model cannot be ranked, or memory does not suffice.
     """
@@ -118,14 +106,9 @@ def language_model_task(
 
 
 def rank(task: Task, progress: Progress) -> Evaluation:
-    """Rank every query with every model.
-
-    Args:
-        task: What is asked.
-        progress: Shows how far the work is.
-    """
+    """Rank every query with every model."""
     catalogue = task.population.corpus.catalogue
-    likes = training_likes(task.liked, catalogue)
+    likes = TrainingLikes.within(catalogue, task.liked)
     seed = task.config.seed
     simple = [choice.fit(likes, seed=seed) for choice in task.config.evaluation.baselines]
     with progress.track("ranking", len(task.queries)) as advance:
@@ -141,13 +124,7 @@ def rank(task: Task, progress: Progress) -> Evaluation:
 
 
 def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report:
-    """Write predictions, results and table of a ranking.
-
-    Args:
-        task: What was asked.
-        evaluation: The ranks.
-        output: Where the files go.
-    """
+    """Write predictions, results and table of a ranking."""
     results = evaluation.results()
     lines = (json.dumps(row, ensure_ascii=False) for row in evaluation.predictions())
     output.write_text("predictions.jsonl", "".join(f"{line}\n" for line in lines))

@@ -1,20 +1,17 @@
 """The models that an evaluation compares: tuned and base language models, simple baselines."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from peft import PeftModel
 
-from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
-from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.per_client import PerClientScorer
-from pkgllm.evaluation.ranking.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
+from pkgllm.evaluation.ranking.adjusted_scores import adjusted
 from pkgllm.evaluation.ranking.branches import SlotMemory
 from pkgllm.evaluation.ranking.language_model import GIBIBYTE, LanguageModelScorer
-from pkgllm.evaluation.ranking.trie import CatalogueTrie, make_trie
+from pkgllm.evaluation.ranking.trie import make_trie
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import BaseModel
@@ -59,40 +56,15 @@ def language_models(
             memory=memory,
         )
 
-    policy = language_model("tuned", with_adapter=True)
-    reference = language_model("base", with_adapter=False)
-    if config.evaluation.score == "policy_reference_ratio":
-        tuned: Scorer = RatioScorer(policy, reference)
-        base: Scorer = reference
-    else:
-        tuned, base = (_adjusted(s, config.evaluation.score, trie) for s in (policy, reference))
+    tuned, base = adjusted(
+        language_model("tuned", with_adapter=True),
+        language_model("base", with_adapter=False),
+        config.evaluation.score,
+        num_tokens=trie.depths[trie.terminal_nodes] + 1,
+    )
     if config.mode.name == "local":
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
     return (tuned, base) if config.evaluation.base_model else (tuned,)
-
-
-def _adjusted(
-    scorer: LanguageModelScorer, score: Literal["sum", "mean", "pmi"], trie: CatalogueTrie
-) -> Scorer:
-    match score:
-        case "sum":
-            return scorer
-        case "mean":
-            return MeanScorer(scorer, trie.depths[trie.terminal_nodes] + 1)
-        case "pmi":
-            return PmiScorer(scorer)
-
-
-def training_likes(liked: Sequence[Collection[str]], catalogue: Catalogue) -> TrainingLikes:
-    """Return what the baselines learn from; another folder's catalogue may lack some items.
-
-    Args:
-        liked: Items that each training client likes, in the facts that it trains on.
-        catalogue: The items, in column order.
-    """
-    return TrainingLikes(
-        catalogue, [[item for item in of_client if item in catalogue] for of_client in liked]
-    )
 
 
 def own_adapter(ranked: Ranked, population: Population) -> Callable[[str], None]:

@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import PkgllmError
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.pipeline.build import Population, make_writer, populate, read_corpus
+from pkgllm.pipeline.build import make_writer, populate, read_corpus
 from pkgllm.pipeline.partition import lay_out_groups
 from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import PromptWriter

@@ -19,14 +19,13 @@ from pkgllm.baselines.random import Random
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.clients import Corpus
-from pkgllm.corpora.splits import ClientSplit
+from pkgllm.corpora.splits import ClientSplit, Population
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.pipeline.build import (
-    Population,
     build_groups,
     make_queries,
     populate,

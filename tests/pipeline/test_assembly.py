@@ -8,11 +8,11 @@ import pytest
 from helpers.tiny_corpus import CLIENTS, FILMS, tiny_experiment, write_corpus
 from pkgllm.config import schema
 from pkgllm.corpora.redial import read_redial
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import ConfigError, DataError, LeakError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.pipeline.build import (
-    Population,
     audit_queries,
     build_groups,
     check_room,

@@ -10,10 +10,11 @@ import pytest
 from helpers.run_files import files_below, read_json
 from helpers.tiny_corpus import FILMS, tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.pipeline.build import Population, build_groups, make_writer, populate, read_corpus
+from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
 from pkgllm.pipeline.partition import lay_out_groups, layout_note, layout_notes
 from pkgllm.pipeline.train import train

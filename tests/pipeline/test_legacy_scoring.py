@@ -9,6 +9,7 @@ import pytest
 from helpers.run_files import Finished, files_below, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.evaluation.lists.legacy import leaky_prompts, legacy_results
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
@@ -16,7 +17,6 @@ from pkgllm.evaluation.lists.results import ClientList, Lists, read_lists
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
-    Population,
     audit_queries,
     make_queries,
     make_writer,

@@ -1,17 +1,17 @@
 """From sections of the configuration to the objects they describe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from peft import PeftModel
 
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
+from pkgllm.corpora.clients import Corpus, take_part, unseen_clients
 from pkgllm.corpora.hub import read_hub
 from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
-from pkgllm.corpora.splits import ClientSplit, split_corpus
+from pkgllm.corpora.splits import Population, split_corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter
@@ -33,27 +33,6 @@ from pkgllm.training.public_baseline import PublicBaseline
 
 _ASKED_FOR = ("liked", "disliked", "rule")
 """Sources of completions that may not stand in their prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Population:
-    """The clients of a run with what is held out of each."""
-
-    corpus: Corpus
-    left_out: LeftOut
-    splits: tuple[ClientSplit, ...]
-
-    @property
-    def in_training(self) -> tuple[ClientSplit, ...]:
-        """The clients that train."""
-        return tuple(split for split in self.splits if split.seen_in_training)
-
-    def liked_in_training(self) -> list[list[str]]:
-        """Return what each training client likes, in the facts that it trains on."""
-        return [
-            [fact.tail for fact in split.train_graph.with_relation("liked")]
-            for split in self.in_training
-        ]
 
 
 def read_corpus(config: schema.AnyExperiment) -> Corpus:

@@ -7,9 +7,10 @@ from statistics import median
 from typing import Any
 
 from pkgllm.config import schema
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import DataError, RunError
 from pkgllm.files import hidden_sibling
-from pkgllm.pipeline.build import Population, build_groups
+from pkgllm.pipeline.build import build_groups
 from pkgllm.pipeline.privacy.statement import MOVED
 from pkgllm.progress import Progress
 from pkgllm.prompts.group_store import GroupStore, GroupWriter

@@ -11,6 +11,7 @@ from peft import PeftModel
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
 from pkgllm.corpora.catalogue_file import write_catalogue_file
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.files import remove_unfinished
@@ -23,7 +24,6 @@ from pkgllm.lm.adapter import (
 )
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import (
-    Population,
     audit_queries,
     check_room,
     make_kl_baseline,

@@ -10,14 +10,13 @@ from peft import PeftModel
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.overrides import parse_override
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
-from pkgllm.corpora.splits import split_digest
+from pkgllm.corpora.splits import Population, split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
 from pkgllm.evaluation.lists.legacy import leaky_prompts
 from pkgllm.evaluation.lists.results import read_lists
 from pkgllm.kge.pykeen_extra import check_pykeen
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.pipeline.build import (
-    Population,
     audit_queries,
     check_room,
     make_queries,

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pkgllm.config import schema
+from pkgllm.corpora.splits import Population
 from pkgllm.errors import RunError
 from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.legacy import legacy_results
 from pkgllm.evaluation.lists.results import Lists, json_lines, list_results, ranked_lists
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.ranking import (
     Report,
     Task,

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
+from pkgllm.corpora.splits import Population
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.scorers import Ranked, language_models
 from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement

@@ -7,6 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from pkgllm.config import schema
+from pkgllm.corpora.splits import Population
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.ranking.adjusted_scores import adjusted
 from pkgllm.evaluation.ranking.branches import SlotMemory
@@ -15,7 +16,6 @@ from pkgllm.evaluation.ranking.trie import make_trie
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.modes import client_adapter
 from pkgllm.prompts.prompts import PromptWriter
 

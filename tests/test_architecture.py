@@ -97,6 +97,23 @@ def test_imports_point_to_the_floors_below(module: str) -> None:
             assert FLOOR_BY_ROOM[other] < FLOOR_BY_ROOM[own], f"{module} imports {imported}"
 
 
+SUBROOMS = {"evaluation": ["", "ranking", "lists"]}
+"""Of a room with an order inside: what may be imported stands before what imports it."""
+
+
+@pytest.mark.parametrize("room", SUBROOMS)
+def test_imports_point_one_way_inside_a_room(room: str) -> None:
+    def place(module: str) -> int:
+        inner = module.split(".")[2:]
+        package = MODULES[module].name == "__init__.py"
+        return SUBROOMS[room].index(inner[0] if inner and (package or len(inner) > 1) else "")
+
+    for module in (name for name in MODULES if room_of(name) == room):
+        for imported in internal(module):
+            if room_of(imported) == room:
+                assert place(imported) <= place(module), f"{module} imports {imported}"
+
+
 def test_no_cycle() -> None:
     TopologicalSorter({module: internal(module) for module in MODULES}).prepare()
 

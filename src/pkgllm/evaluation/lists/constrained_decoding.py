@@ -11,7 +11,7 @@ from torch import Tensor
 from pkgllm.evaluation.ranking.trie import CatalogueTrie
 
 
-class TitleWalk:
+class ConstrainedList:
     """The state of one client's list: the titles so far, and the place in the trie.
 
     A title that is listed, or was no candidate, is closed; a node with nothing but closed titles
@@ -26,12 +26,12 @@ class TitleWalk:
 
     Example:
         >>> trie = CatalogueTrie([[5, 7, 0], [5, 0]], names=["a b", "a"])
-        >>> walk = TitleWalk(trie, np.array([True, True]), k=2, separator=[9])
+        >>> state = ConstrainedList(trie, np.array([True, True]), k=2, separator=[9])
         >>> fed = []
-        >>> while not walk.done:
-        ...     allowed = walk.allowed()
-        ...     fed.append(walk.forced() if allowed is None else walk.take(int(allowed[0])))
-        >>> fed, walk.columns
+        >>> while not state.done:
+        ...     allowed = state.allowed()
+        ...     fed.append(state.forced() if allowed is None else state.take(int(allowed[0])))
+        >>> fed, state.columns
         ([5, 9, 5, 7, None], [1, 0])
     """
 
@@ -107,23 +107,23 @@ class TitleLists:
 
     Args:
         trie: The catalogue.
-        walks: Over that trie, one per row.
+        lists: Over that trie, one per row.
     """
 
-    def __init__(self, trie: CatalogueTrie, walks: Sequence[TitleWalk]) -> None:
+    def __init__(self, trie: CatalogueTrie, lists: Sequence[ConstrainedList]) -> None:
         self._tokens = trie.tokens
-        self._walks = walks
+        self._lists = lists
 
     def write(self, logits: Tensor) -> list[int | None]:
         """Return the token to feed next in each row; None where its list is complete."""
-        choices = [None if walk.done else walk.allowed() for walk in self._walks]
+        choices = [None if state.done else state.allowed() for state in self._lists]
         best = self._best_of(logits, choices)
         fed: list[int | None] = []
-        for walk, choice in zip(self._walks, choices, strict=True):
-            if walk.done:
+        for state, choice in zip(self._lists, choices, strict=True):
+            if state.done:
                 fed.append(None)
             else:
-                fed.append(walk.forced() if choice is None else walk.take(next(best)))
+                fed.append(state.forced() if choice is None else state.take(next(best)))
         return fed
 
     def _best_of(

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from pkgllm.errors import ModelError
-from pkgllm.evaluation.lists.constrained_decoding import TitleLists, TitleWalk
+from pkgllm.evaluation.lists.constrained_decoding import ConstrainedList, TitleLists
 from pkgllm.evaluation.lists.free_text import Answer, FreeText, Pick, Sampler, most_probable
 from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.lm.adapter import without_adapter
@@ -171,7 +171,8 @@ class ListDecoder:
         columns: list[tuple[int, ...]] = [()] * len(prompts)
         for places in self._batches(prompts, longest):
             walks = [
-                TitleWalk(trie, candidates[place], k=k, separator=separator) for place in places
+                ConstrainedList(trie, candidates[place], k=k, separator=separator)
+                for place in places
             ]
             self._decode([prompts[place] for place in places], TitleLists(trie, walks))
             for place, walk in zip(places, walks, strict=True):

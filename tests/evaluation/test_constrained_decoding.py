@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pkgllm.evaluation.lists.constrained_decoding import TitleLists, TitleWalk
+from pkgllm.evaluation.lists.constrained_decoding import ConstrainedList, TitleLists
 from pkgllm.evaluation.ranking.trie import CatalogueTrie
 
 TERMINATOR, SEPARATOR = 0, (4, 5)
@@ -29,7 +29,7 @@ def test_a_walk_allows_just_what_leads_to_an_open_title(
     trie = trie_of(sequences)
     columns = st.lists(st.booleans(), min_size=len(sequences), max_size=len(sequences))
     candidates = np.array(data.draw(columns.filter(any), label="candidates"))
-    walk = TitleWalk(trie, candidates, k=k, separator=SEPARATOR)
+    walk = ConstrainedList(trie, candidates, k=k, separator=SEPARATOR)
     open_titles = {tuple(sequences[column]) for column in np.flatnonzero(candidates)}
     num_titles = min(k, len(open_titles))
     fed: list[int] = []
@@ -63,7 +63,7 @@ def test_each_row_of_a_batch_takes_its_best_allowed_token() -> None:
     # The titles 1 2, 1 3 and 2; token 9 is better than all and belongs to none.
     trie = trie_of([[1, 2, 0], [1, 3, 0], [2, 0]])
     walks = [
-        TitleWalk(trie, np.array(mask), k=k, separator=[7])
+        ConstrainedList(trie, np.array(mask), k=k, separator=[7])
         for mask, k in (([True, True, True], 2), ([False, True, False], 3), ([True, True, True], 1))
     ]
     lists = TitleLists(trie, walks)
@@ -90,5 +90,5 @@ def test_each_row_of_a_batch_takes_its_best_allowed_token() -> None:
 
 def test_the_first_of_equal_logits_is_taken() -> None:
     trie = trie_of([[2, 0], [1, 0], [3, 0]])
-    walk = TitleWalk(trie, np.ones(3, dtype=bool), k=1, separator=[7])
+    walk = ConstrainedList(trie, np.ones(3, dtype=bool), k=1, separator=[7])
     assert TitleLists(trie, [walk]).write(torch.zeros(1, 10)) == [1]

@@ -9,9 +9,10 @@ from pkgllm.assistant.recommend import Recommender
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.load import load_config
 from pkgllm.corpora.domains import SHIPPED, read_domain
+from pkgllm.corpora.splits import Population
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
-from pkgllm.pipeline.build import Population, check_room, make_queries, populate, read_corpus
+from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus
 from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
 from pkgllm.pipeline.recommender import TrainedModel, open_recommender
 from pkgllm.pipeline.run_record import check_same_split, read_liked

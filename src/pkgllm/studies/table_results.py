@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pkgllm.evaluation.comparison import client_terms, privacy_notes
+from pkgllm.evaluation.metrics import top_list_terms
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.evaluation.top_lists import top_list_terms
 from pkgllm.kge.participation import below_isolation
 from pkgllm.pipeline.evaluation.comparison import read_predictions
 from pkgllm.randomness import stream

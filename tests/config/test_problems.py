@@ -85,7 +85,7 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (
             {"training": {"engine": "lane"}},
-            'training.engine: must be one of lanes, sequential, got "lane"',
+            'training.engine: must be one of lanes, sequential, trl, got "lane"',
         ),
         (
             {"clients": {"unseen_share": float("nan")}},

@@ -191,7 +191,7 @@ def test_the_protocol_refuses_its_queries() -> None:
     [
         ((), "client 'p1': a held-out fact is needed, got none"),
         ((fact("3", 1, "disliked"),), "held-out facts must be liked, got 'disliked'"),
-        ((fact("2", 1),), "an item carries one fact, got two about '2'"),
+        ((fact("2", 1),), "an item has at most one fact, got two about '2'"),
     ],
 )
 def test_what_cannot_leak_is_refused(held_out: tuple[Fact, ...], message: str) -> None:

@@ -10,3 +10,5 @@ PositiveFloat = Annotated[float, Gt(0)]
 """Above 0; as every float of a configuration, finite."""
 NotNegativeFloat = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
+Probability = Annotated[float, Gt(0), Lt(1)]
+"""Neither impossible nor certain."""

@@ -17,6 +17,7 @@ from pkgllm.baselines.popularity import Popularity
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.clients import Corpus
+from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import ClientSplit
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
@@ -24,7 +25,6 @@ from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.pipeline.build import (
-    Population,
     build_groups,
     make_queries,
     populate,

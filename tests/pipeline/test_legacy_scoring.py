@@ -9,12 +9,12 @@ import pytest
 from helpers.run_files import Finished, files_below, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
-    Population,
     audit_queries,
     make_queries,
     make_writer,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from helpers.run_files import Finished, files_below, predictions, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError
 from pkgllm.evaluation.lists.free_text import Answer
 from pkgllm.evaluation.lists.generation import ListDecoder
@@ -21,7 +22,6 @@ from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter, load_adapter, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
-    Population,
     make_queries,
     make_writer,
     populate,

@@ -8,10 +8,10 @@ from typing import Any
 from pkgllm.config.differences import differences
 from pkgllm.config.load import load_any_config, load_config
 from pkgllm.config.schema import AnyExperiment, Experiment
+from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.pipeline.build import Population
 from pkgllm.runs.folder import RunFolder, provenance
 
 LIKED = "liked_in_training.json"

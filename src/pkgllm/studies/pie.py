@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pkgllm.assistant.recommend import Recommender
 from pkgllm.config.load import load_config
 from pkgllm.corpora.domains import SHIPPED, read_domain
+from pkgllm.corpora.population import Population
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
-from pkgllm.pipeline.build import Population, check_room, make_queries, populate, read_corpus
+from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus
 from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
 from pkgllm.pipeline.evaluation.scorers import training_likes
 from pkgllm.pipeline.recommender import TrainedModel, open_recommender

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from pkgllm.config import schema
+from pkgllm.corpora.population import Population
 from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, check_federation
 from pkgllm.kge.federated_scorer import FederatedScorer
@@ -15,7 +16,7 @@ from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.scorer import EmbeddingScorer
 from pkgllm.kge.settings import EmbeddingFederation
 from pkgllm.lm.base_model import find_device
-from pkgllm.pipeline.build import Population, make_queries
+from pkgllm.pipeline.build import make_queries
 from pkgllm.pipeline.evaluation.ranking import Task
 
 

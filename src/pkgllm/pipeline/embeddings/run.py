@@ -6,13 +6,14 @@ from pathlib import Path
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import EmbeddingExperiment
+from pkgllm.corpora.population import Population
 from pkgllm.errors import StoppedError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.interrupts import after_this_round
 from pkgllm.kge.files import load_embeddings, save_embeddings
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.training import TrainingSetup, train_embeddings
-from pkgllm.pipeline.build import Population, populate, read_corpus
+from pkgllm.pipeline.build import populate, read_corpus
 from pkgllm.pipeline.embeddings.assembly import (
     EmbeddingPlan,
     Trained,

@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.population import Population
 from pkgllm.errors import RunError
 from pkgllm.evaluation.legacy import LegacyScore, leaky_graph, legacy_score
 from pkgllm.evaluation.lists.lists import list_of_items
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.files import cannot
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.list_results import ClientList, Lists, Mode, Samples, list_results
 from pkgllm.pipeline.evaluation.listing import json_lines
 from pkgllm.pipeline.evaluation.ranking import Report, data_notes, run_notes, run_title, task_note

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pkgllm.config import schema
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError, PkgllmError
 from pkgllm.evaluation.lists.free_text import Answer
 from pkgllm.evaluation.lists.generation import ListDecoder
 from pkgllm.evaluation.lists.lists import TitleLinker, list_of_items, read_list
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.evaluation.list_results import (
     ClientList,
     Lists,

@@ -13,8 +13,8 @@ from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import AnyExperiment
 from pkgllm.errors import ConfigError, RunError
 from pkgllm.files import cannot
-from pkgllm.pipeline.privacy.guarantees import ranked_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
+from pkgllm.privacy.statements import read_ranked_guarantee
 from pkgllm.runs.folder import RunFolder
 
 _AGAIN = "rank the run again with pkgllm evaluate"
@@ -178,7 +178,7 @@ def privacy_notes(runs: Iterable[tuple[str, Predictions]]) -> list[str]:
     """
     names_by_statement: dict[str, list[str]] = {}
     for name, run in runs:
-        promised = privacy_statement(run.config, ranked_guarantee(run.path))
+        promised = privacy_statement(run.config, read_ranked_guarantee(RunFolder(run.path).results))
         names_by_statement.setdefault(promised, []).append(name)
     if len(names_by_statement) == 1:
         return list(names_by_statement)

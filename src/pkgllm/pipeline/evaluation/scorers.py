@@ -14,6 +14,7 @@ from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.baselines.popularity import Popularity
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.corpora.population import Population
 from pkgllm.evaluation.adjusted_scores import MeanScorer, PmiScorer, RatioScorer
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.ranking.branches import SlotMemory
@@ -22,7 +23,6 @@ from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.pipeline.build import Population
 from pkgllm.pipeline.modes import client_adapter
 from pkgllm.prompts.prompts import PromptWriter
 

@@ -3,12 +3,13 @@
 import numpy as np
 
 from pkgllm.config import schema
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import Scorer
 from pkgllm.lm.adapter import AdapterState, carrying
-from pkgllm.pipeline.build import Population, audit_queries, make_queries
+from pkgllm.pipeline.build import audit_queries, make_queries
 from pkgllm.pipeline.evaluation.scorers import Ranked, language_models
 
 

@@ -24,7 +24,7 @@ from pkgllm.assistant.extraction_model import ModelExtractor, Thresholds
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.mentions import MentionFinder
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.corpora.redial import TRAIN_FILE, read_redial
+from pkgllm.corpora.redial_files import TRAIN_FILE, read_redial
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.randomness import stream
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.schema import EmbeddingExperiment, Experiment
 from pkgllm.errors import ConfigError
+from pkgllm.privacy.units.example import ExamplePrivacy
 from pkgllm.shipped import presets_folder
 from pkgllm.studies.study_plan import load_study
 from pkgllm.studies.table_plan import load_table
@@ -156,7 +157,7 @@ def test_the_names_hold_what_they_promise() -> None:
 @pytest.mark.parametrize("preset", [preset for preset in PRESETS if "-dp" in preset])
 def test_a_private_preset_trains_few_values_and_bounds_its_facts(preset: str) -> None:
     config = load_config(preset)
-    assert config.privacy.name == "example"
+    assert isinstance(config.privacy, ExamplePrivacy)
     assert config.privacy.target_epsilon == 8
     assert config.adapter.freeze_a
     # No client has more groups than this, and delta must be below one among them.

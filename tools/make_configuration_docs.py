@@ -6,8 +6,10 @@ Example:
 
 import argparse
 import inspect
+import re
 import sys
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from pkgllm.config.choices import documentation, is_part, keys, listed, parts, t
 from pkgllm.config.documents import write_yaml
 from pkgllm.config.fields import describe
 from pkgllm.config.schema import EmbeddingExperiment, Experiment
-from pkgllm.config.section import Section
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 
@@ -82,9 +83,12 @@ def _table(heading: str, section: type[Any], level: str) -> Iterator[str]:
 
 
 def _summary(section: type[Any]) -> str:
-    """Return what a section is, without the equations with which a choice goes on."""
-    text = inspect.getdoc(section) or ""
-    return text if issubclass(section, Section) else text.partition("\n\n")[0]
+    """Return what a section is, without the equations and errors with which a choice goes on."""
+    paragraphs = (inspect.getdoc(section) or "").split("\n\n")
+    words = takewhile(
+        lambda text: not re.search(r":math:|^\.\. |^(Raises|Source):", text), paragraphs
+    )
+    return "\n\n".join(words)
 
 
 def _meaning(key: str, field: FieldInfo) -> str:

@@ -15,6 +15,7 @@ from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.lm.lanes.lora_factors import StackedFactors
 from pkgllm.objectives.objective import Objective
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.example_level import Charge
 from pkgllm.privacy.noise import secure
 from pkgllm.prompts.groups import Group
 from pkgllm.training import lane_passes, sequential
@@ -23,7 +24,7 @@ from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.example_gradients import example_gradients
 from pkgllm.training.lane_losses import lane_losses
 from pkgllm.training.local import CohortTrainer, LocalSteps
-from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
+from pkgllm.training.private_lanes import PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
 from training_bench.measure import Clock

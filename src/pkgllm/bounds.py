@@ -53,3 +53,7 @@ def _bounds_of(settings: type) -> dict[str, tuple[Any, ...]]:
     return {
         name: kind.__metadata__ for name, kind in kinds.items() if get_origin(kind) is Annotated
     }
+
+
+Probability = Annotated[float, Gt(0), Lt(1)]
+"""Neither impossible nor certain."""

@@ -89,7 +89,7 @@ def _without(key: str) -> dict[str, Any]:
         ),
         (
             {"clients": {"unseen_share": float("nan")}},
-            "clients.unseen_share: must be a number of at least 0 and below 1, got NaN",
+            "clients.unseen_share: must be finite, got NaN",
         ),
         ({"seed": True}, "seed: must be a whole number of at least 0, got true"),
         ({"seed": "4"}, 'seed: must be a whole number of at least 0, got "4"'),

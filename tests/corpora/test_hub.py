@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pkgllm.corpora.hub import read_hub, read_records, to_file_format
-from pkgllm.corpora.redial import read_dialogue, read_redial
+from pkgllm.corpora.redial_files import read_dialogue, read_redial
 from pkgllm.errors import DataError
 
 Make = Callable[..., dict[str, Any]]

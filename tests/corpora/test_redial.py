@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pkgllm.corpora.clients import Corpus, take_part
-from pkgllm.corpora.redial import find_redial, fold, read_redial
+from pkgllm.corpora.redial_files import find_redial, fold, read_redial
 from pkgllm.corpora.splits import split_corpus
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance

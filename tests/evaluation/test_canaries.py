@@ -19,7 +19,8 @@ from pkgllm.baselines.random import Random
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.clients import Corpus
-from pkgllm.corpora.splits import ClientSplit, Population
+from pkgllm.corpora.population import Population
+from pkgllm.corpora.splits import ClientSplit
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer

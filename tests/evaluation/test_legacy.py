@@ -13,7 +13,8 @@ from pkgllm.evaluation.lists.metrics import micro_list_metrics
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation
 from pkgllm.prompts.audit import audit_prompt
-from pkgllm.prompts.prompts import PromptForm, PromptWriter
+from pkgllm.prompts.prompts import PromptWriter
+from pkgllm.prompts.settings import PromptForm
 
 SAID = Provenance("own_answer", "conversation/1")
 CATALOGUE = Catalogue(

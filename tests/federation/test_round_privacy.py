@@ -27,7 +27,7 @@ from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.privacy.adaptive_clipping import AdaptiveClip
+from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed
 
@@ -50,8 +50,8 @@ def train(
     clients = list(CLIENTS)
     privacy = ClientLevelRounds(
         noise_multiplier=noise_multiplier,
-        clip=AdaptiveClip(clip_norm),
-        adaptive=adaptive,
+        clip_norm=clip_norm,
+        adaptive_clipping=AdaptiveClipping(count_noise_std=5.0) if adaptive else None,
         num_clients=len(clients),
         expected_cohort=cohort_size,
         charge=charge,
@@ -125,8 +125,8 @@ def test_cohorts_are_drawn_from_all_clients_and_who_is_not_connected_adds_nothin
             on_round=seen.append,
             privacy=ClientLevelRounds(
                 noise_multiplier=noise_multiplier,
-                clip=AdaptiveClip(0.5),
-                adaptive=False,
+                clip_norm=0.5,
+                adaptive_clipping=None,
                 num_clients=len(CLIENTS),
                 expected_cohort=10,
                 charge=lambda round_num, mechanism: charged.append(mechanism),
@@ -194,8 +194,8 @@ def test_what_is_released_depends_on_the_noisy_means_alone(
             on_round=seen.append,
             privacy=Loud(
                 noise_multiplier=1.0,
-                clip=AdaptiveClip(1.0),
-                adaptive=False,
+                clip_norm=1.0,
+                adaptive_clipping=None,
                 num_clients=len(targets),
                 expected_cohort=3,
                 charge=lambda round_num, mechanism: None,

@@ -7,8 +7,9 @@ import pytest
 
 from helpers.tiny_corpus import CLIENTS, FILMS, tiny_experiment, write_corpus
 from pkgllm.config import schema
-from pkgllm.corpora.redial import read_redial
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
+from pkgllm.corpora.redial_files import read_redial
+from pkgllm.corpora.small_world import SmallWorldCorpus
 from pkgllm.errors import ConfigError, DataError, LeakError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
@@ -21,10 +22,10 @@ from pkgllm.pipeline.build import (
     make_writer,
     populate,
     read_corpus,
-    read_other_corpus,
 )
 from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import Prompt, PromptWriter
+from pkgllm.prompts.settings import PromptSettings
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,9 @@ def population(config: schema.Experiment) -> Population:
 
 
 def with_section(config: schema.Experiment, name: str, **changes: Any) -> schema.Experiment:
-    section = getattr(config, name).model_copy(update=changes)
+    section = getattr(config, name)
+    changed = section.model_copy if hasattr(section, "model_copy") else None
+    section = changed(update=changes) if changed else replace(section, **changes)
     return config.model_copy(update={name: section})
 
 
@@ -229,7 +232,7 @@ def test_a_limit_draws_clients_with_the_seed(
 
 def test_another_folder_is_all_unseen(config: schema.Experiment, data: Path) -> None:
     for folder in (data, data.parent):
-        corpus = read_other_corpus(config, folder)
+        corpus = config.corpus.read_folder(folder, "latest")
         assert corpus.graphs == read_redial(data, movie_facts=None).graphs
         assert corpus.name == str(folder)
         others = populate(config, corpus, all_unseen=True)
@@ -237,7 +240,7 @@ def test_another_folder_is_all_unseen(config: schema.Experiment, data: Path) -> 
         assert len(others.splits) == 12
     nowhere = data.parent / "movie_kg"
     with pytest.raises(DataError) as caught:
-        read_other_corpus(config, nowhere)
+        config.corpus.read_folder(nowhere, "latest")
     assert str(caught.value) == (
         f"--data {nowhere}: must hold train_data.jsonl or redial/train_data.jsonl, has neither"
     )
@@ -246,12 +249,10 @@ def test_another_folder_is_all_unseen(config: schema.Experiment, data: Path) -> 
 def test_the_small_world_is_the_shipped_one_or_a_folder(
     config: schema.Experiment, data: Path
 ) -> None:
-    shipped = read_corpus(
-        config.model_copy(update={"corpus": schema.SmallWorldCorpus(name="small_world")})
-    )
+    shipped = read_corpus(config.model_copy(update={"corpus": SmallWorldCorpus()}))
     assert shipped.name == "small world"
     assert len(shipped.graphs) > 20
-    own = schema.SmallWorldCorpus(name="small_world", folder=str(data))
+    own = SmallWorldCorpus(folder=str(data))
     assert len(read_corpus(config.model_copy(update={"corpus": own})).graphs) == 12
 
 
@@ -260,9 +261,9 @@ def test_prompt_and_title_must_fit_into_the_base_model(
 ) -> None:
     writer, catalogue = make_writer(config.prompt, base), population.corpus.catalogue
     longest = max(len(writer.completion_ids(name)) for name in FILMS.values())
-    fits = config.prompt.model_copy(update={"max_tokens": 1024 - longest})
+    fits = replace(config.prompt, max_tokens=1024 - longest)
     check_room(fits, writer, base, catalogue)
-    too_long = config.prompt.model_copy(update={"max_tokens": 1025 - longest})
+    too_long = replace(config.prompt, max_tokens=1025 - longest)
     with pytest.raises(ConfigError) as caught:
         check_room(too_long, writer, base, catalogue)
     assert str(caught.value) == (
@@ -272,7 +273,7 @@ def test_prompt_and_title_must_fit_into_the_base_model(
 
 
 def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
-    choice = schema.Prompt(
+    choice = PromptSettings(
         form="triples", instruction="Be kind.", request="A comedy?", max_tokens=99
     )
     writer = make_writer(choice, base)

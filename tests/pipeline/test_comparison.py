@@ -237,7 +237,7 @@ def test_what_runs_promise_stands_beside_what_they_found(tmp_path: Path) -> None
         f"z: {NOT_PRIVATE}",
     ]
     (with_unit[0] / "results.json").write_text(json.dumps({"privacy": {"epsilon": 1}}))
-    with pytest.raises(PrivacyError, match=r"x/results\.json: must hold what the run promises"):
+    with pytest.raises(PrivacyError, match=r"x/results\.json: must hold what the run guarantees"):
         compare(with_unit)
 
 

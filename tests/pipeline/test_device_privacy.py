@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from helpers.tiny_corpus import tiny_experiment, write_corpus
-from pkgllm.config.schema import ExamplePrivacy
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
 from pkgllm.federation.algorithms.fedavg import FedAvg
 from pkgllm.federation.flower.grid import LocalGrid
@@ -18,11 +17,13 @@ from pkgllm.lm.adapter import adapter_state
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.deployment.client_folder import ClientFolder
 from pkgllm.pipeline.deployment.setup import write_federation_keys
-from pkgllm.pipeline.privacy.devices import DevicePrivacy
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.accounting import epsilon
+from pkgllm.privacy.device_ledger import DevicePrivacy
 from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.units.example import ExamplePrivacy
+from pkgllm.privacy.units.unit import Participation
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 
@@ -33,22 +34,28 @@ BUDGET = 1.001 * epsilon([Mechanism(2.0, 0.25, 9)], delta=0.01)
 
 def section(**keys: Any) -> ExamplePrivacy:
     tree = {
-        "name": "example",
         "delta": 0.01,
         "clip_norm": 0.5,
         "noise_multiplier": 2.0,
         "max_epsilon": BUDGET,
         "expected_batch_size": 2,
     }
-    return ExamplePrivacy.model_validate({**tree, **keys})
+    return ExamplePrivacy(**{**tree, **keys})
 
 
 def opened(folder: Path, *, num_groups: int = 8, **keys: Any) -> DevicePrivacy:
     (folder / "private").mkdir(exist_ok=True)
     return DevicePrivacy(
         section(**keys),
-        num_groups=num_groups,
-        num_steps=9,
+        Participation(
+            num_clients=1,
+            num_groups={"ann": num_groups},
+            rounds=3,
+            steps_per_round=3,
+            cohort_size=1,
+            min_updates=1,
+            rounds_by_client=lambda rounds: {"ann": rounds},
+        ),
         ledger=folder / "privacy_ledger.jsonl",
         head=folder / "private" / "privacy_head.json",
     )
@@ -115,7 +122,7 @@ def test_who_empties_the_private_folder_keeps_the_budget(
     head.write_text(written)
     assert opened(tmp_path).spent > 0
     head.write_text("{}")
-    with pytest.raises(PrivacyError, match=r"privacy_head\.json: must tell how far"):
+    with pytest.raises(PrivacyError, match=r"privacy_head\.json: must say how far"):
         opened(tmp_path)
 
 
@@ -161,7 +168,7 @@ def built(
         clients={"unseen_share": 0.0},
         mode={"name": "federated", "rounds": 4, "cohort_size": 1},
         objective={"name": "apo_zero"},
-        privacy=section(max_epsilon=two, expected_batch_size=9).model_dump(),
+        privacy=section(max_epsilon=two, expected_batch_size=9),
     )
     build_data(config, root / "built", Silent())
     return root / "built"

@@ -1,7 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ FILES = {
     "config.yaml",
     "provenance.json",
     "split.json",
-    "layout.json",
+    "partition.json",
     "liked_in_training.json",
     "metrics.jsonl",
     "timings.jsonl",
@@ -247,7 +247,7 @@ def test_a_leak_ends_the_run_before_it_trains(
     known = answers(config)
 
     def make_leaky(choice: Any, base: Any) -> PromptWriter:
-        writer = Leaky(base.tokenizer, **choice.model_dump())
+        writer = Leaky(base.tokenizer, **asdict(choice))
         writer.answers = known
         return writer
 

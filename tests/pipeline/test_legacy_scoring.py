@@ -9,7 +9,7 @@ import pytest
 from helpers.run_files import Finished, files_below, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.evaluation.lists.legacy import leaky_prompts, legacy_results
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from helpers.run_files import Finished, files_below, predictions, read_json
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError
 from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.free_text import Answer

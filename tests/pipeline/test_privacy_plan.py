@@ -8,15 +8,13 @@ from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PrivacyError
 from pkgllm.federation.cohort import sample_cohort
-from pkgllm.pipeline.privacy.plan import (
-    check_privacy,
-    plan_privacy,
-    planned_schedules,
-    settle_noise,
-)
-from pkgllm.pipeline.privacy.statement import make_guarantee, privacy_statement
-from pkgllm.privacy.accounting import Schedule, epsilon, fact_epsilon
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
+from pkgllm.pipeline.privacy.setup import check_run, noisy_unit, participation_of, plan_run
+from pkgllm.pipeline.privacy.statement import privacy_statement
+from pkgllm.privacy.accounting import epsilon, fact_epsilon
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, Schedule
+from pkgllm.privacy.planner import settle_noise
+from pkgllm.privacy.statements import guarantee_of
+from pkgllm.privacy.units.unit import NoisyUnit
 
 # The quicker accountant; what prices is proved beside it.
 CLIENT = {
@@ -63,6 +61,19 @@ def federated(rounds: int, cohort_size: int) -> dict[str, Any]:
     return {"name": "federated", "rounds": rounds, "cohort_size": cohort_size}
 
 
+def unit_of(config: Experiment) -> NoisyUnit:
+    unit = noisy_unit(config)
+    assert unit is not None
+    return unit
+
+
+def planned_schedules(
+    config: Experiment, num_groups: dict[str, int], rounds: int | None = None
+) -> tuple[Schedule, ...]:
+    participation = participation_of(config, num_groups)
+    return unit_of(config).schedules(participation, rounds or participation.rounds)
+
+
 def test_with_unit_client_all_share_one_schedule(make: Make) -> None:
     config = make(CLIENT, mode=federated(8, 3))
     groups = {f"{n}": 5 for n in range(12)}
@@ -82,7 +93,7 @@ def test_with_local_noise_each_client_counts_the_rounds_it_is_drawn_in(make: Mak
 
 
 def test_a_plan_of_local_noise_by_hand(make: Make) -> None:
-    plan = plan_privacy(make(LOCAL, mode={**federated(4, 10), "min_updates": 9}))
+    plan = plan_run(make(LOCAL, mode={**federated(4, 10), "min_updates": 9}))
     # All ten are drawn in each of the four rounds.
     assert (plan.sampling_probability, plan.steps) == ((1.0, 1.0), (4, 4))
     assert plan.guarantee.neighboring_relation is NeighboringRelation.ZERO_OUT_ONE
@@ -124,7 +135,7 @@ def test_pooled_graphs_are_one_client(make: Make) -> None:
 
 def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:
     # Twelve people, two of them unseen.
-    plan = plan_privacy(make(CLIENT, mode=federated(8, 4)))
+    plan = plan_run(make(CLIENT, mode=federated(8, 4)))
     assert (plan.num_clients, plan.num_units) == (10, (10, 10))
     assert plan.sampling_probability == (0.4, 0.4)
     assert plan.steps == (8, 8)
@@ -142,7 +153,7 @@ def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:
 
 
 def test_a_plan_of_the_unit_example_tells_what_a_fact_costs(make: Make) -> None:
-    plan = plan_privacy(make({**EXAMPLE, "expected_batch_size": 1}, mode=federated(2, 10)))
+    plan = plan_run(make({**EXAMPLE, "expected_batch_size": 1}, mode=federated(2, 10)))
     # Everybody is drawn in both rounds and makes one step in each. Of three windows the oldest
     # would be the third group of its facts.
     assert (plan.num_units, plan.steps) == ((2, 2), (2, 2))
@@ -155,7 +166,7 @@ def test_a_plan_of_the_unit_example_tells_what_a_fact_costs(make: Make) -> None:
 
 def test_the_budget_ends_the_plan_where_it_ends_the_run(make: Make) -> None:
     config = make({**CLIENT, "max_epsilon": 1.5}, mode=federated(8, 4))
-    plan = plan_privacy(config)
+    plan = plan_run(config)
 
     def after(rounds: int) -> float:
         return epsilon([Mechanism(1.5, 0.4, rounds)], delta=0.01, accountant="rdp")
@@ -168,7 +179,7 @@ def test_a_target_is_reached_at_the_end_of_the_worst_client(make: Make) -> None:
     chosen = {**EXAMPLE, "noise_multiplier": None, "target_epsilon": 4.0}
     config = make(chosen, mode=federated(6, 2))
     groups = {"ann": 2, "bob": 5, "cem": 9, "dan": 9}
-    noise = settle_noise(config, groups)
+    noise = settle_noise(unit_of(config), participation_of(config, groups))
     spent = [
         epsilon([s.mechanism(noise)], delta=0.01, accountant="rdp")
         for s in planned_schedules(config, groups)
@@ -183,8 +194,9 @@ def test_adaptive_clipping_may_not_spend_all_of_a_target(make: Make) -> None:
         "target_epsilon": 1.0,
         "adaptive_clipping": {"count_noise_std": 0.1},
     }
+    config = make(chosen, mode=federated(2, 2))
     with pytest.raises(PrivacyError, match=r"count_noise_std must be above half of the noise"):
-        settle_noise(make(chosen, mode=federated(2, 2)), {f"{n}": 1 for n in range(20)})
+        settle_noise(unit_of(config), participation_of(config, {f"{n}": 1 for n in range(20)}))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,7 @@ def test_delta_is_below_one_by_the_number_of_units(
     make: Make, privacy: dict[str, Any], groups: dict[str, int], limit: str
 ) -> None:
     with pytest.raises(PrivacyError, match=f"privacy.delta must be below {limit}"):
-        check_privacy(make(privacy), groups)
+        check_run(make(privacy), groups)
 
 
 def test_what_a_table_says_of_privacy(make: Make) -> None:
@@ -206,7 +218,7 @@ def test_what_a_table_says_of_privacy(make: Make) -> None:
         "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."
     )
     marked = make({**EXAMPLE, "report_private_metrics": True})
-    said = privacy_statement(marked, make_guarantee(marked, 2.991, 6.2))
+    said = privacy_statement(marked, guarantee_of(unit_of(marked), 2.991, 6.2))
     assert said == (
         "Privacy: not private, because losses and counts leave the clients without noise; without "
         "that epsilon 3.00 at delta 0.01; unit example, add or remove one; accountant rdp; of one "

@@ -20,9 +20,8 @@ from helpers.real_federation import RealFederation, free_port, kill, real_federa
 from helpers.tiny_corpus import write_corpus
 from pkgllm.config.load import dump_config
 from pkgllm.pipeline.deployment.setup import write_federation_keys
-from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.train import build_data
-from pkgllm.privacy.statements import statement
+from pkgllm.privacy.statements import read_guarantee, statement
 from pkgllm.progress import Silent
 
 LOUD_ONE, QUIET_ONE, SPENT = "00", "01", "02"

@@ -12,10 +12,12 @@ from pkgllm.config import schema
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
-from pkgllm.pipeline.privacy.plan import plan_privacy
-from pkgllm.pipeline.trainers import ExampleRelease, make_trainer
+from pkgllm.pipeline.privacy.setup import plan_run
+from pkgllm.pipeline.trainers import make_trainer
+from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import fixed
+from pkgllm.privacy.units.none import NoPrivacy
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.private_lanes import PrivateLaneTrainer
@@ -71,7 +73,7 @@ def test_no_fact_enters_more_groups_than_are_accounted_for(build: Build, bound: 
     assert most == bound
     # What is planned counts the very groups that are trained on.
     counts = [len(groups[client]) for client in groups]
-    assert plan_privacy(config).num_units == (min(counts), max(counts))
+    assert plan_run(config).num_units == (min(counts), max(counts))
 
 
 def test_other_units_leave_the_groups_as_they_are(build: Build) -> None:
@@ -110,6 +112,6 @@ def test_it_trains_clients_whose_release_is_charged(build: Build) -> None:
 
     with pytest.raises(ValueError, match="got none with example"):
         make_trainer(config, policy, base, groups, None, local_steps=2)
-    plain = config.model_copy(update={"privacy": schema.NoPrivacy(name="none")})
+    plain = config.model_copy(update={"privacy": NoPrivacy()})
     with pytest.raises(ValueError, match="got one with none"):
         make_trainer(plain, policy, base, groups, None, local_steps=2, release=release)

@@ -14,13 +14,12 @@ from pkgllm.errors import PrivacyError
 from pkgllm.privacy.accounting import (
     MAX_NOISE_MULTIPLIER,
     NOISE_TOLERANCE,
-    Schedule,
     calibrate_noise,
     epsilon,
     fact_epsilon,
     largest_epsilon,
 )
-from pkgllm.privacy.mechanisms import Accountant, Mechanism, of_a_fact
+from pkgllm.privacy.mechanisms import Accountant, Mechanism, Schedule, fact_mechanism
 
 DELTA = 1e-4
 NOISE = st.floats(0.5, 20)
@@ -144,7 +143,7 @@ def test_group_privacy_by_hand(max_groups: int) -> None:
     found = fact_epsilon([one], max_groups=max_groups, delta=DELTA, accountant="rdp")
     each = found / max_groups
     left = DELTA / sum(math.exp(place * each) for place in range(max_groups))
-    moved = epsilon([of_a_fact(one, max_groups)], delta=DELTA, accountant="rdp")
+    moved = epsilon([fact_mechanism(one, max_groups)], delta=DELTA, accountant="rdp")
     assert found < moved
     assert epsilon([one], delta=left, accountant="rdp") <= each * (1 + 1e-9)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pkgllm.privacy.accounting import epsilon, fact_epsilon
-from pkgllm.privacy.mechanisms import Mechanism, of_a_fact
+from pkgllm.privacy.mechanisms import Mechanism, fact_mechanism
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
@@ -81,13 +81,13 @@ def test_they_agree_on_fifty_random_settings() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("max_groups", [2])
-def test_the_epsilon_of_a_fact_is_above_the_mixture_of_gaussians(
+def test_the_epsilon_fact_mechanism_is_above_the_mixture_of_gaussians(
     reference: Reference, max_groups: int
 ) -> None:
     exact = reference([setting(*numbers, max_groups) for numbers in FEW[1:4]])
     for (noise, probability, steps, delta), mixture in zip(FEW[1:4], exact, strict=True):
         one = Mechanism(noise, probability, steps)
-        moved = epsilon([of_a_fact(one, max_groups)], delta=delta)
+        moved = epsilon([fact_mechanism(one, max_groups)], delta=delta)
         # Where all are drawn the moved one is the mixture; the grids of both differ.
         assert moved >= mixture - 0.02
         found = fact_epsilon([one], max_groups=max_groups, delta=delta)

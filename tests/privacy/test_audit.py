@@ -116,8 +116,8 @@ def test_noise_of_another_scale_is_caught_both_ways(unit: str, factor: float) ->
 
     findings = noise_findings(release_of(unit, scaled), SETTINGS, source())
     assert {f.statistic for f in findings if not f.passed} == {
-        "scale over what was promised, nobody drawn",
-        "scale over what was promised, twice the expected units",
+        "scale over what it must be, nobody drawn",
+        "scale over what it must be, twice the expected units",
     }
 
 
@@ -125,7 +125,7 @@ def test_noise_of_another_scale_is_caught_both_ways(unit: str, factor: float) ->
 def test_a_mean_over_those_drawn_shows_in_the_noise(unit: str) -> None:
     findings = noise_findings(release_of(unit, mean_for_sum), SETTINGS, source())
     by_name = {finding.statistic: finding for finding in findings}
-    assert by_name["scale over what was promised, twice the expected units"].value == pytest.approx(
+    assert by_name["scale over what it must be, twice the expected units"].value == pytest.approx(
         0.5, rel=0.03
     )
     assert failed(findings)

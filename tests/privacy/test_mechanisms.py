@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from pkgllm.privacy.mechanisms import (
     Mechanism,
     NeighboringRelation,
+    fact_mechanism,
     merge,
-    of_a_fact,
-    of_a_share,
+    share_mechanism,
 )
 
 MECHANISMS = st.builds(
@@ -50,10 +50,10 @@ def test_sampling_does_not_help_where_who_takes_part_is_known() -> None:
 
 
 def test_a_share_has_its_part_of_the_variance() -> None:
-    assert of_a_share(Mechanism(3.0, 1.0, 7), 9) == Mechanism(1.0, 1.0, 7)
-    assert of_a_share(Mechanism(3.0, 1.0, 7), 1) == Mechanism(3.0, 1.0, 7)
+    assert share_mechanism(Mechanism(3.0, 1.0, 7), 9) == Mechanism(1.0, 1.0, 7)
+    assert share_mechanism(Mechanism(3.0, 1.0, 7), 1) == Mechanism(3.0, 1.0, 7)
     with pytest.raises(ValueError, match="min_shares must be at least 1, got 0"):
-        of_a_share(Mechanism(3.0, 1.0), 0)
+        share_mechanism(Mechanism(3.0, 1.0), 0)
 
 
 @given(st.lists(MECHANISMS, max_size=8), st.randoms())
@@ -71,12 +71,12 @@ def test_a_history_is_the_same_in_any_order_and_in_any_parts(
 
 
 def test_a_fact_in_one_group_costs_what_the_group_costs() -> None:
-    assert of_a_fact(Mechanism(1.5, 0.25, 7), 1) == Mechanism(1.5, 0.25, 7)
+    assert fact_mechanism(Mechanism(1.5, 0.25, 7), 1) == Mechanism(1.5, 0.25, 7)
 
 
-def test_the_mechanism_of_a_fact_by_hand() -> None:
+def test_the_mechanism_fact_mechanism_by_hand() -> None:
     # Not drawn at all: 0.9^3 = 0.729. At worst three clip norms in noise of 1.5.
-    found = of_a_fact(Mechanism(1.5, 0.1, 7), 3)
+    found = fact_mechanism(Mechanism(1.5, 0.1, 7), 3)
     assert found.noise_multiplier == 0.5
     assert found.sampling_probability == pytest.approx(0.271, abs=1e-12)
     assert found.steps == 7
@@ -84,4 +84,4 @@ def test_the_mechanism_of_a_fact_by_hand() -> None:
 
 def test_a_fact_enters_at_least_one_group() -> None:
     with pytest.raises(ValueError, match="max_groups must be at least 1, got 0"):
-        of_a_fact(Mechanism(1.0, 0.1), 0)
+        fact_mechanism(Mechanism(1.0, 0.1), 0)

@@ -69,13 +69,13 @@ def test_real_shares_pass() -> None:
 def test_noise_of_another_scale_is_caught_both_ways(factor: float) -> None:
     share = changed(lambda s: replace(s, noise_multiplier=factor * s.noise_multiplier))
     assert failed(share_findings(SETTINGS, source(), share)) == {
-        "one share: noise, scale over what was promised"
+        "one share: noise, scale over what it must be"
     }
 
 
 def test_a_share_that_is_divided_for_too_many_is_caught() -> None:
     share = changed(lambda s: replace(s, min_shares=4 * s.min_shares))
-    assert "one share: noise, scale over what was promised" in failed(
+    assert "one share: noise, scale over what it must be" in failed(
         share_findings(SETTINGS, source(), share)
     )
     assert any("Gaussian fit" in name for name in failed(canaries(share)))
@@ -92,7 +92,7 @@ def test_a_share_without_its_clip_is_caught() -> None:
 
 def test_a_bare_update_is_caught() -> None:
     names = failed(share_findings(SETTINGS, source(), forgotten))
-    assert "one share: noise, scale over what was promised" in names
+    assert "one share: noise, scale over what it must be" in names
     assert "one share: one client moves it by, clip norms" in names
 
 

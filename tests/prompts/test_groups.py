@@ -10,13 +10,9 @@ from hypothesis import strategies as st
 from helpers.some_graphs import CATALOGUE, NUM_ITEMS, a_fact, graphs, liked, said, sizes
 from pkgllm.corpora.splits import split_client
 from pkgllm.graph.personal_graph import PersonalGraph
-from pkgllm.prompts.groups import (
-    Group,
-    GroupBuilder,
-    NegativeCounts,
-)
+from pkgllm.prompts.groups import Group, GroupBuilder
 from pkgllm.prompts.prompts import PromptWriter
-from pkgllm.prompts.windows import WindowSettings
+from pkgllm.prompts.settings import GroupSettings, Negatives
 from pkgllm.randomness import stream
 
 pytest_plugins = ["helpers.prose_writers"]
@@ -24,17 +20,17 @@ pytest_plugins = ["helpers.prose_writers"]
 Build = Callable[..., tuple[Group, ...]]
 
 
-counts = st.builds(NegativeCounts, st.integers(0, 5), st.integers(0, NUM_ITEMS + 3))
+counts = st.builds(Negatives, known=st.integers(0, 5), uniform=st.integers(0, NUM_ITEMS + 3))
 
 
 @pytest.fixture(scope="module")
 def build(prose_writer: PromptWriter) -> Build:
     def build(
-        graph: PersonalGraph, negatives: NegativeCounts, *, seed: int = 0, **more: int
+        graph: PersonalGraph, negatives: Negatives, *, seed: int = 0, **more: Any
     ) -> tuple[Group, ...]:
         builder = GroupBuilder(CATALOGUE, prose_writer, negatives)
         wanted = {"hidden_facts": 3, "stride": 2, "min_context": 1, "max_groups": 16} | more
-        return builder.build(graph, stream(seed, "groups", graph.owner), WindowSettings(**wanted))
+        return builder.build(graph, stream(seed, "groups", graph.owner), GroupSettings(**wanted))
 
     return build
 
@@ -46,7 +42,7 @@ def items(group: Group, *sources: str) -> list[str]:
 @settings(max_examples=150, deadline=None)
 @given(graph=graphs, wanted=sizes, negatives=counts)
 def test_what_every_group_promises(
-    build: Build, graph: PersonalGraph, wanted: dict[str, int], negatives: NegativeCounts
+    build: Build, graph: PersonalGraph, wanted: dict[str, int], negatives: Negatives
 ) -> None:
     fact_by_item = {fact.tail: fact for fact in graph.facts}
     groups = build(graph, negatives, **wanted)
@@ -77,7 +73,7 @@ def test_what_every_group_promises(
 def test_the_generator_decides_and_the_latest_windows_are_kept(
     build: Build, graph: PersonalGraph, wanted: dict[str, int], seed: int
 ) -> None:
-    negatives = NegativeCounts(known=1, uniform=4)
+    negatives = Negatives(known=1, uniform=4)
     everything = build(graph, negatives, seed=seed, **(wanted | {"max_groups": 1000}))
     some = build(graph, negatives, seed=seed, **wanted)
     assert some == build(graph, negatives, seed=seed, **wanted)
@@ -92,7 +88,7 @@ def test_the_generator_decides_and_the_latest_windows_are_kept(
 
 
 def test_another_seed_draws_other_negatives(build: Build) -> None:
-    graph, negatives = liked(6), NegativeCounts(uniform=4)
+    graph, negatives = liked(6), Negatives(uniform=4)
     drawn = {tuple(items(build(graph, negatives, seed=s)[0], "uniform")) for s in range(5)}
     assert len(drawn) > 1
 
@@ -106,7 +102,7 @@ def test_nothing_held_out_is_seen_by_the_builder(
         graph = graph.only([*graph.without(["00"]).facts, a_fact(0, "liked", 3)])
     split = split_client(graph, test_share=0.3, validation_share=0.2, seen_in_training=True)
     held_out = {fact.tail for fact in split.validation + split.test}
-    negatives = NegativeCounts(known=2, uniform=NUM_ITEMS)
+    negatives = Negatives(known=2, uniform=NUM_ITEMS)
     groups = build(split.train_graph, negatives, **wanted)
     for group in groups:
         assert not group.prompt.tails & held_out
@@ -124,7 +120,7 @@ def test_the_draw_is_the_same_whatever_the_person_likes_later(build: Build) -> N
             future = past.only([*past.facts, *(a_fact(n, "liked", 8) for n in later)])
             split = split_client(future, test_share=0.2, validation_share=0, seen_in_training=True)
             assert {int(fact.tail) for fact in split.test} == set(later)
-            trained_on.append(build(split.train_graph, NegativeCounts(uniform=4), seed=seed))
+            trained_on.append(build(split.train_graph, Negatives(uniform=4), seed=seed))
         assert trained_on[0] == trained_on[1]
         drawn = {item for group in trained_on[0] for item in items(group, "uniform")}
         tests_drawn += len(drawn & {"10", "11", "15", "16"})
@@ -138,7 +134,7 @@ def test_uniform_negatives_are_uniform(build: Build) -> None:
     drawn = [
         item
         for seed in range(1000)
-        for item in items(build(graph, NegativeCounts(uniform=2), seed=seed)[0], "uniform")
+        for item in items(build(graph, Negatives(uniform=2), seed=seed)[0], "uniform")
     ]
     tally = np.bincount([int(item) for item in drawn], minlength=NUM_ITEMS)
     assert tally[:2].tolist() == [0, 0]
@@ -146,7 +142,7 @@ def test_uniform_negatives_are_uniform(build: Build) -> None:
 
 
 def test_groups_are_frozen(build: Build) -> None:
-    (group, *_) = build(said("liked", "liked"), NegativeCounts())
+    (group, *_) = build(said("liked", "liked"), Negatives())
     parts: list[tuple[Any, str]] = [
         (group, "completions"),
         (group.completions[0], "desirable"),

@@ -12,7 +12,8 @@ from pkgllm.errors import LeakError
 from pkgllm.graph.personal_graph import RELATIONS, Fact, Moment, PersonalGraph, Provenance
 from pkgllm.graph.vocabulary import ITEMS
 from pkgllm.prompts.audit import audit_prompt
-from pkgllm.prompts.prompts import Prompt, PromptForm, PromptWriter
+from pkgllm.prompts.prompts import Prompt, PromptWriter
+from pkgllm.prompts.settings import PromptForm
 
 SAID = Provenance("own_answer", "conversation/1")
 FORMS: tuple[PromptForm, ...] = ("triples", "jsonld", "prose")

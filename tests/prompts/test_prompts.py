@@ -11,7 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import RELATIONS, Fact, Moment, PersonalGraph, Provenance
-from pkgllm.prompts.prompts import PromptForm, PromptWriter, by_priority
+from pkgllm.prompts.prompts import PromptWriter, by_priority
+from pkgllm.prompts.settings import PromptForm
 
 FORMS: tuple[PromptForm, ...] = ("triples", "jsonld", "prose")
 SAID = Provenance("own_answer", "conversation/1")

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import pytest
 
 from pkgllm.corpora.catalogue import Catalogue, Item
-from pkgllm.prompts.groups import Group, GroupBuilder, NegativeCounts
+from pkgllm.prompts.groups import Group, GroupBuilder
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import NUM_PUBLIC_GROUPS, public_groups
-from pkgllm.prompts.windows import WindowSettings
+from pkgllm.prompts.settings import GroupSettings, Negatives
 
 pytest_plugins = ["helpers.prose_writers"]
 
-WINDOWS = WindowSettings(3, 2, min_context=2, max_groups=5, max_context=6)
+WINDOWS = GroupSettings(hidden_facts=3, stride=2, min_context=2, max_groups=5, max_context=6)
 
 Make = Callable[..., tuple[Group, ...]]
 
@@ -24,9 +24,9 @@ def films(count: int) -> Catalogue:
 @pytest.fixture(scope="module")
 def make(prose_writer: PromptWriter) -> Make:
     def make(
-        catalogue: Catalogue, windows: WindowSettings = WINDOWS, *, seed: int = 0
+        catalogue: Catalogue, windows: GroupSettings = WINDOWS, *, seed: int = 0
     ) -> tuple[Group, ...]:
-        builder = GroupBuilder(catalogue, prose_writer, NegativeCounts(known=1, uniform=2))
+        builder = GroupBuilder(catalogue, prose_writer, Negatives(known=1, uniform=2))
         return public_groups(catalogue, builder, windows, seed=seed)
 
     return make
@@ -64,11 +64,13 @@ def test_catalogue_settings_and_seed_decide(make: Make) -> None:
 def test_without_a_maximum_a_prompt_holds_at_most_sixteen_films(make: Make) -> None:
     sizes = {
         len(group.prompt.tails)
-        for group in make(films(200), WindowSettings(3, 2, min_context=1, max_groups=5))
+        for group in make(
+            films(200), GroupSettings(hidden_facts=3, stride=2, min_context=1, max_groups=5)
+        )
     }
     assert max(sizes) <= 16
     assert len(sizes) > 8
-    long = make(films(200), WindowSettings(3, 2, min_context=20, max_groups=5))
+    long = make(films(200), GroupSettings(hidden_facts=3, stride=2, min_context=20, max_groups=5))
     assert {len(group.prompt.tails) for group in long} == {20}
 
 

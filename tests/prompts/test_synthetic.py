@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -7,10 +8,11 @@ from hypothesis import strategies as st
 from helpers.some_graphs import NUM_ITEMS, graphs, liked, said
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.graph.personal_graph import PersonalGraph
-from pkgllm.prompts.groups import Group, GroupBuilder, NegativeCounts
+from pkgllm.prompts.groups import Group, GroupBuilder
 from pkgllm.prompts.item_similarity import AdamicAdar
 from pkgllm.prompts.prompts import PromptWriter
-from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
+from pkgllm.prompts.settings import Negatives, SyntheticSettings
+from pkgllm.prompts.synthetic import synthetic_groups
 from pkgllm.randomness import stream
 
 pytest_plugins = ["helpers.prose_writers"]
@@ -25,11 +27,16 @@ Make = Callable[..., tuple[Group, ...]]
 
 @pytest.fixture(scope="module")
 def make(prose_writer: PromptWriter) -> Make:
-    def make(graph: PersonalGraph, *, seed: int = 0, **chosen: int) -> tuple[Group, ...]:
-        wanted = {"graph_edits": 4, "max_hidden": 10, "known_items": 2, "rule_facts": 3} | chosen
-        builder = GroupBuilder(FILMS, prose_writer, NegativeCounts(known=0, uniform=2))
+    def make(
+        graph: PersonalGraph, *, seed: int = 0, max_context: int | None = None, **changes: Any
+    ) -> tuple[Group, ...]:
+        wanted = {"graph_edits": 4, "max_hidden": 10, "known_items": 2, "rule_facts": 3} | changes
+        builder = GroupBuilder(FILMS, prose_writer, Negatives(known=0, uniform=2))
         generator = stream(seed, "synthetic", graph.owner)
-        return synthetic_groups(graph, builder, SyntheticSettings(**wanted), SIMILARITY, generator)
+        settings = SyntheticSettings(**wanted)
+        return synthetic_groups(
+            graph, builder, settings, SIMILARITY, generator, max_context=max_context
+        )
 
     return make
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,12 +10,15 @@ from hypothesis import strategies as st
 
 from helpers.some_graphs import a_fact, graphs, liked, said, sizes
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
-from pkgllm.prompts.windows import WindowSettings, hidden_windows
+from pkgllm.prompts.settings import GroupSettings
+from pkgllm.prompts.windows import hidden_windows
 
 
-def windows(graph: PersonalGraph, **wanted: int) -> list[tuple[str, str]]:
+def windows(
+    graph: PersonalGraph, *, max_groups_per_fact: int | None = None, **wanted: Any
+) -> list[tuple[str, str]]:
     """Context and hidden films of each window, one digit a film."""
-    found = hidden_windows(graph, WindowSettings(**wanted))
+    found = hidden_windows(graph, GroupSettings(**wanted), max_groups_per_fact=max_groups_per_fact)
     return [
         ("".join(fact.tail[1] for fact in context.facts), "".join(fact.tail[1] for fact in hidden))
         for context, hidden in found
@@ -75,24 +79,29 @@ def test_short_graphs(graph: PersonalGraph, expected: list[tuple[str, str]]) -> 
     assert windows(graph, **(wanted | {"min_context": 1})) == with_context
 
 
-def facts_of(graph: PersonalGraph, wanted: WindowSettings) -> list[tuple[Fact, ...]]:
+def facts_of(
+    graph: PersonalGraph, wanted: GroupSettings, bound: int | None
+) -> list[tuple[Fact, ...]]:
     """All facts of each window."""
-    return [(*context.facts, *hidden) for context, hidden in hidden_windows(graph, wanted)]
+    found = hidden_windows(graph, wanted, max_groups_per_fact=bound)
+    return [(*context.facts, *hidden) for context, hidden in found]
 
 
 @settings(max_examples=200, deadline=None)
 @given(graphs, sizes, st.integers(1, 4), st.none() | st.integers(1, 6))
 def test_no_fact_enters_more_windows_than_it_may(
-    graph: PersonalGraph, sizes: dict[str, int], bound: int, max_context: int | None
+    graph: PersonalGraph, sizes: dict[str, Any], bound: int, max_context: int | None
 ) -> None:
-    wanted = WindowSettings(**sizes, max_context=max_context, max_groups_per_fact=bound)
-    found = facts_of(graph, wanted)
+    if max_context is not None:
+        max_context = max(max_context, sizes["min_context"])
+    wanted = GroupSettings(**sizes, max_context=max_context)
+    found = facts_of(graph, wanted, bound)
     entered = Counter(fact.tail for window in found for fact in window)
     assert all(count <= bound for count in entered.values())
-    unbound = facts_of(graph, replace(wanted, max_groups_per_fact=None))
+    unbound = facts_of(graph, wanted, None)
     # The first window is what it would be without a bound.
     assert found[:1] == unbound[:1]
-    for context, hidden in hidden_windows(graph, wanted):
+    for context, hidden in hidden_windows(graph, wanted, max_groups_per_fact=bound):
         assert max_context is None or len(context.facts) <= max_context
         assert len(context.facts) >= min(wanted.min_context, max_context or len(graph.facts))
         assert all(fact.time < hidden[0].time for fact in context.facts)
@@ -101,11 +110,12 @@ def test_no_fact_enters_more_windows_than_it_may(
 @settings(max_examples=100, deadline=None)
 @given(graphs, sizes)
 def test_a_bound_that_no_fact_reaches_changes_nothing(
-    graph: PersonalGraph, sizes: dict[str, int]
+    graph: PersonalGraph, sizes: dict[str, Any]
 ) -> None:
-    without = WindowSettings(**sizes)
-    bound = replace(without, max_groups_per_fact=1000, max_context=1000)
-    assert list(hidden_windows(graph, bound)) == list(hidden_windows(graph, without))
+    without = GroupSettings(**sizes)
+    bound = replace(without, max_context=1000)
+    found = hidden_windows(graph, bound, max_groups_per_fact=1000)
+    assert list(found) == list(hidden_windows(graph, without))
 
 
 def test_the_newest_facts_that_may_still_enter_are_the_context() -> None:

@@ -4,12 +4,12 @@ import pytest
 
 from helpers.printed import printed
 from pkgllm.privacy.audit import Finding
-from pkgllm.privacy.plans import Plan, Spending, plan_warnings
+from pkgllm.privacy.planner import PrivacyPlan, Spending, plan_warnings
 from pkgllm.privacy.statements import Guarantee
 from pkgllm.report.document import Table
 from pkgllm.report.privacy import audit_document, canaries_document, plan_document
 
-PLAN = Plan(
+PLAN = PrivacyPlan(
     guarantee=Guarantee("client", 2.0, 1e-4, "prv"),
     num_clients=500,
     num_units=(500, 500),
@@ -27,7 +27,7 @@ PLAN = Plan(
 )
 
 
-def shown(plan: Plan) -> str:
+def shown(plan: PrivacyPlan) -> str:
     return " ".join(printed(plan_document(plan), 100).split())
 
 
@@ -81,7 +81,7 @@ EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_pe
         (replace(PLAN, num_units=(99, 99)), "99 clients are too few"),
         (
             replace(LOCAL, guarantee=replace(LOCAL.guarantee, share_epsilon=12.0)),
-            "epsilon 12 promises next to nothing against the server",
+            "epsilon 12 guarantees next to nothing against the server",
         ),
         (
             replace(PLAN, guarantee=EXAMPLE, num_units=(9, 99)),
@@ -95,7 +95,7 @@ EXAMPLE = Guarantee("example", 2.0, 1e-4, "prv", fact_epsilon=5.0, max_groups_pe
         ),
     ],
 )
-def test_numbers_that_mean_little_are_warned_of(plan: Plan, piece: str) -> None:
+def test_numbers_that_mean_little_are_warned_of(plan: PrivacyPlan, piece: str) -> None:
     (warning,) = plan_warnings(plan)
     assert piece in warning
     assert plan_document(plan).notes[-1] == f"Warning: {warning}."

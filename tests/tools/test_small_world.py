@@ -8,11 +8,12 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from pkgllm.corpora.redial import read_redial
+from pkgllm.corpora.redial_files import read_redial
 from pkgllm.errors import RunError
 from pkgllm.graph.personal_graph import Fact, Moment, Provenance, Relation
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.prompts.prompts import PromptForm, write_facts
+from pkgllm.prompts.prompts import write_facts
+from pkgllm.prompts.settings import PromptForm
 from pkgllm.randomness import stream
 from pkgllm.shipped import small_world_folder
 from tools.small_world import generate_small_world

@@ -33,11 +33,12 @@ from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.objectives.objective import Objective
 from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.example_level import Charge
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.prompts.groups import Group
 from pkgllm.training.lane_passes import reference_scorer
-from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
+from pkgllm.training.private_lanes import PrivateLaneTrainer
 
 GROUPS = {f"p{number}": some_groups(3, seed=number) for number in range(1, 4)}
 EXACT = GaussianSettings(clip_norm=1e6, noise_multiplier=0.0, expected_units=3.0)

@@ -103,6 +103,7 @@ def train(
     from pkgllm.config.schema import Experiment
     from pkgllm.pipeline import train as jobs
     from pkgllm.pipeline.deployment import server as deployment
+    from pkgllm.pipeline.privacy.setup import is_deployed
     from pkgllm.pipeline.run_record import open_unfinished
     from pkgllm.terminal import show_progress
 
@@ -114,7 +115,7 @@ def train(
         tree, path = given, output or Path(given.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
-    if isinstance(tree, Experiment) and deployment.is_deployed(tree):
+    if isinstance(tree, Experiment) and is_deployed(tree):
         deployment.train_deployed(
             tree,
             path,

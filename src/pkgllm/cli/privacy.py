@@ -28,11 +28,11 @@ def plan(config: ConfigOption, overrides: SetOption = None) -> None:
 
     tree = load_config(config, overrides or [])
 
-    from pkgllm.pipeline.privacy.plan import plan_privacy
+    from pkgllm.pipeline.privacy.setup import plan_run
     from pkgllm.report.privacy import plan_document
     from pkgllm.report.to_terminal import show
 
-    show(plan_document(plan_privacy(tree)))
+    show(plan_document(plan_run(tree)))
 
 
 @privacy_app.command(
@@ -55,8 +55,8 @@ def audit(
 
     tree = load_config(config, overrides or [])
 
-    from pkgllm.pipeline.privacy.audit import audit_mechanism, claim_of
-    from pkgllm.pipeline.privacy.plan import plan_privacy
+    from pkgllm.pipeline.privacy.setup import plan_run
+    from pkgllm.privacy.mechanism_audit import audit_mechanism, claim_of
     from pkgllm.privacy.noise import secure
     from pkgllm.report.privacy import audit_document
     from pkgllm.report.to_terminal import show
@@ -64,7 +64,7 @@ def audit(
 
     if epsilon is not None and epsilon <= 0:
         raise ConfigError(f"--epsilon must be above 0, got {epsilon:g}")
-    claim = claim_of(plan_privacy(tree), accounted=epsilon)
+    claim = claim_of(plan_run(tree), accounted=epsilon)
     findings = audit_mechanism(claim, secure(), show_progress(), num_canaries=canaries)
     show(audit_document(findings))
     if not all(finding.passed for finding in findings):

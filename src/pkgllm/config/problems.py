@@ -13,6 +13,9 @@ from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate
 from pkgllm.config.schema import KINDS, EmbeddingExperiment, Experiment
 from pkgllm.config.section import Section
 
+_RENAMED: dict[KeyPath, str] = {("layout",): "partition"}
+"""Keys that are named otherwise, by the path that they are still looked for at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -133,6 +136,8 @@ def _unknown_key(key: Key, value: object, top: type[Section]) -> Problem:
 
 def _nearest(key: Key, top: type[Section]) -> str:
     name = key.path[-1]
+    if renamed := _RENAMED.get(key.path):
+        return f"it is called {renamed}"
     if other := other_kind(key.path, top):
         return other
     if close := did_you_mean(name, keys(key.section)):

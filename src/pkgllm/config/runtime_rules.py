@@ -2,27 +2,27 @@
 
 from collections.abc import Iterator
 
-from pkgllm.config.layout_sections import Layout
 from pkgllm.config.mode_sections import DeploymentRuntime, Federated, RayRuntime
 from pkgllm.config.observation_sections import Observation
-from pkgllm.config.privacy_sections import Privacy
 from pkgllm.config.training_sections import BaseModelChoice
+from pkgllm.privacy.units.unit import PrivacyUnit
+from pkgllm.prompts.partition.partition import Partition
 
 
 def runtime_problems(
     mode: Federated,
     base_model: BaseModelChoice,
-    layout: Layout,
+    partition: Partition,
     observation: Observation,
-    privacy: Privacy,
+    privacy: PrivacyUnit,
 ) -> Iterator[str]:
     """Yield what does not fit the mode's runtime, one line each."""
     match mode.runtime:
         case RayRuntime() as runtime:
             yield from _ray_problems(runtime, base_model)
         case DeploymentRuntime():
-            yield from _deployment_problems(layout, observation)
-            if privacy.name == "example" and privacy.budget is None:
+            yield from _deployment_problems(partition, observation)
+            if privacy.hides_examples and privacy.budget is None:
                 yield (
                     "privacy.target_epsilon or privacy.max_epsilon must be given with mode.runtime "
                     "deployment, because each client keeps its ledger by itself, and its budget is "
@@ -44,11 +44,11 @@ def _ray_problems(runtime: RayRuntime, base_model: BaseModelChoice) -> Iterator[
         )
 
 
-def _deployment_problems(layout: Layout, observation: Observation) -> Iterator[str]:
-    if layout.name != "by_client":
+def _deployment_problems(partition: Partition, observation: Observation) -> Iterator[str]:
+    if partition.changes_groups:
         yield (
-            f"layout {layout.name} needs a runtime that has everybody's examples in one place; use "
-            "layout by_client with mode.runtime deployment"
+            f"partition {partition.name} needs a runtime that has everybody's examples in one "
+            "place; use partition by_client with mode.runtime deployment"
         )
     if observation.evaluate_every:
         yield (

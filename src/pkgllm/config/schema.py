@@ -6,29 +6,10 @@ The sections live beside; this module is where others take them from.
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from pkgllm.config.choices import ChosenFrom, Settings, choices_in
-from pkgllm.config.data_sections import (
-    Clients,
-    Groups,
-    Negatives,
-    Prompt,
-    RedialCorpus,
-    SmallWorldCorpus,
-    Split,
-    Synthetic,
-)
 from pkgllm.config.evaluation_sections import Evaluation
-from pkgllm.config.layout_sections import (
-    ByClient,
-    Dirichlet,
-    Layout,
-    OneSided,
-    Paired,
-    Redistributed,
-    layout_problems,
-)
 from pkgllm.config.mode_sections import (
     Centralized,
     DeploymentRuntime,
@@ -39,19 +20,6 @@ from pkgllm.config.mode_sections import (
     RayRuntime,
 )
 from pkgllm.config.observation_sections import Observation
-from pkgllm.config.privacy_rules import (
-    exposure_problems,
-    privacy_problems,
-    synthetic_problems,
-)
-from pkgllm.config.privacy_sections import (
-    AdaptiveClipping,
-    ClientPrivacy,
-    ExamplePrivacy,
-    NoPrivacy,
-    Privacy,
-    has_local_noise,
-)
 from pkgllm.config.runtime_rules import runtime_problems
 from pkgllm.config.section import NotNegative, Section
 from pkgllm.config.training_sections import (
@@ -60,57 +28,49 @@ from pkgllm.config.training_sections import (
     EmbeddingTraining,
     Training,
 )
+from pkgllm.corpora import CORPORA
+from pkgllm.corpora.reader import CorpusReader
+from pkgllm.corpora.settings import Clients, Split
 from pkgllm.federation.aggregation import aggregation_problems
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.embeddings import EMBEDDINGS
 from pkgllm.kge.settings import EMBEDDING_MODES, EmbeddingMode, FoldIn, PooledGraph
 from pkgllm.objectives import OBJECTIVES
 from pkgllm.objectives.objective import Objective
+from pkgllm.privacy.units import PRIVACY_UNITS
+from pkgllm.privacy.units.none import NoPrivacy
+from pkgllm.privacy.units.unit import PrivacyUnit
+from pkgllm.prompts.partition import PARTITIONS
+from pkgllm.prompts.partition.by_client import ByClient
+from pkgllm.prompts.partition.partition import Partition
+from pkgllm.prompts.settings import GroupSettings, PromptSettings, SyntheticSettings
 
 __all__ = [
     "KINDS",
     "Adapter",
-    "AdaptiveClipping",
     "AnyExperiment",
     "BaseModelChoice",
-    "ByClient",
     "Centralized",
-    "ClientPrivacy",
-    "Clients",
     "DeploymentRuntime",
-    "Dirichlet",
     "EmbeddingExperiment",
     "EmbeddingTraining",
     "Evaluation",
-    "ExamplePrivacy",
     "Experiment",
     "Federated",
-    "Groups",
-    "Layout",
     "Local",
     "LocalRuntime",
     "Mode",
-    "Negatives",
-    "NoPrivacy",
     "Observation",
-    "OneSided",
-    "Paired",
-    "Privacy",
-    "Prompt",
     "RayRuntime",
-    "RedialCorpus",
-    "Redistributed",
     "Section",
-    "SmallWorldCorpus",
-    "Split",
-    "Synthetic",
     "Training",
-    "has_local_noise",
     "kind_of",
 ]
 
 
-Corpus = Annotated[RedialCorpus | SmallWorldCorpus, Field(discriminator="name")]
+Corpus = Annotated[CorpusReader, ChosenFrom(CORPORA)]
+_Clients = Annotated[Clients, Settings()]
+_Split = Annotated[Split, Settings()]
 
 
 class Experiment(Section):
@@ -119,19 +79,19 @@ class Experiment(Section):
     seed: NotNegative = 0
     """Every random stream of the run is derived from it."""
     corpus: Corpus
-    clients: Clients = Clients()
-    split: Split = Split()
+    clients: _Clients = Clients()
+    split: _Split = Split()
     base_model: BaseModelChoice
     adapter: Adapter = Adapter()
-    prompt: Prompt = Prompt()
-    groups: Groups = Groups()
-    synthetic: Synthetic = Synthetic()
-    layout: Layout = ByClient(name="by_client")
+    prompt: Annotated[PromptSettings, Settings()] = PromptSettings()
+    groups: Annotated[GroupSettings, Settings()] = GroupSettings()
+    synthetic: Annotated[SyntheticSettings, Settings()] = SyntheticSettings()
+    partition: Annotated[Partition, ChosenFrom(PARTITIONS)] = ByClient()
     """Which client trains on which examples of the groups."""
     objective: Annotated[Objective, ChosenFrom(OBJECTIVES)]
     training: Training = Training()
     mode: Mode
-    privacy: Privacy = NoPrivacy(name="none")
+    privacy: Annotated[PrivacyUnit, ChosenFrom(PRIVACY_UNITS)] = NoPrivacy()
     evaluation: Evaluation = Evaluation()
     observation: Observation = Observation()
     output: str = "runs"
@@ -139,18 +99,14 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Experiment":
-        problems = list(layout_problems(self.layout, self.objective, self.mode))
-        problems += _unanswerable(self.evaluation, self.split)
+        problems = list(_unanswerable(self.evaluation, self.split))
         problems += self._unobservable()
         problems += (line for choice in choices_in(self) for line in choice.problems(self))
         if self.mode.name == "federated":
             problems += runtime_problems(
-                self.mode, self.base_model, self.layout, self.observation, self.privacy
+                self.mode, self.base_model, self.partition, self.observation, self.privacy
             )
             problems += aggregation_problems(self)
-        problems += privacy_problems(self.privacy, self.objective, self.mode, self.training.engine)
-        problems += exposure_problems(self.privacy, self.layout, self.observation)
-        problems += synthetic_problems(self.privacy, self.synthetic)
         if problems:
             raise ValueError("\n".join(problems))
         return self
@@ -180,8 +136,8 @@ class EmbeddingExperiment(Section):
     seed: NotNegative = 0
     """Every random stream of the run is derived from it."""
     corpus: Corpus
-    clients: Clients = Clients()
-    split: Split = Split()
+    clients: _Clients = Clients()
+    split: _Split = Split()
     embedding: Annotated[Embedding, ChosenFrom(EMBEDDINGS)]
     training: EmbeddingTraining = EmbeddingTraining()
     mode: Annotated[EmbeddingMode, ChosenFrom(EMBEDDING_MODES)] = PooledGraph()

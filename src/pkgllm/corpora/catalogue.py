@@ -43,8 +43,8 @@ def year_of(name: str) -> int | None:
         >>> year_of("The Last Harbour (1995)"), year_of("Signs (2002) [1]"), year_of("Gazpacho")
         (1995, 2002, None)
     """
-    found = _YEAR.search(name)
-    return int(found["year"]) if found else None
+    match = _YEAR.search(name)
+    return int(match["year"]) if match else None
 
 
 def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:
@@ -57,11 +57,11 @@ def tell_apart(items: Iterable[Item]) -> tuple[Item, ...]:
         >>> [item.name for item in tell_apart(twins)]
         ['Signs (2002) [1]', 'Signs (2002) [2]']
     """
-    found = tuple(items)
-    count_by_name = Counter(item.name for item in found)
+    listed = tuple(items)
+    count_by_name = Counter(item.name for item in listed)
     return tuple(
         replace(item, name=f"{item.name} [{item.id}]") if count_by_name[item.name] > 1 else item
-        for item in found
+        for item in listed
     )
 
 

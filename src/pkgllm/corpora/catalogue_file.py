@@ -24,11 +24,11 @@ def read_catalogue_file(path: Path) -> Catalogue:
         DataError: If the file cannot be read or holds something else, or an id or a name stands
             twice.
     """
-    found = read_json_object(path, what="a catalogue")
-    items = found.get("items")
+    record = read_json_object(path, what="a catalogue")
+    items = record.get("items")
     if not isinstance(items, list):
         raise DataError(f"{path}: items must be a list, got {items!r:.60}")
-    of_file = _item_class(found.get("item_class", MOVIE), str(path))
+    of_file = _item_class(record.get("item_class", MOVIE), str(path))
     read = [
         _item(item, of_file, f"{path}: item {number}") for number, item in enumerate(items, start=1)
     ]
@@ -71,7 +71,7 @@ def read_json_object(path: Path, *, what: str) -> dict[str, object]:
         DataError: If it cannot be read, is not JSON, or holds something else.
     """
     try:
-        found = json.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
+        record = json.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -83,35 +83,35 @@ def read_json_object(path: Path, *, what: str) -> dict[str, object]:
         ) from error
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: not {what}: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: {what} must be one JSON object, got {found!r:.60}")
-    return found
+    if not isinstance(record, dict):
+        raise DataError(f"{path}: {what} must be one JSON object, got {record!r:.60}")
+    return record
 
 
-def _item(found: object, of_file: str, where: str) -> Item:
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: must be an object, got {found!r:.60}")
-    texts = [found.get(key) for key in ("id", "name")]
+def _item(record: object, of_file: str, where: str) -> Item:
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: must be an object, got {record!r:.60}")
+    texts = [record.get(key) for key in ("id", "name")]
     for key, text in zip(("id", "name"), texts, strict=True):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"{where}: {key} must be a text, got {text!r:.60}")
     item_id, name = map(str, texts)
-    item_class = _item_class(found.get("item_class", of_file), where)
-    return Item(item_id, name, _facts(found.get("facts", {}), where), item_class)
+    item_class = _item_class(record.get("item_class", of_file), where)
+    return Item(item_id, name, _facts(record.get("facts", {}), where), item_class)
 
 
-def _item_class(found: object, where: str) -> str:
+def _item_class(name: object, where: str) -> str:
     try:
-        item_class_iri(str(found))
+        item_class_iri(str(name))
     except ValueError as error:
         raise DataError(f"{where}: item_class: {error}") from error
-    return str(found)
+    return str(name)
 
 
-def _facts(found: object, where: str) -> Mapping[str, tuple[str, ...]]:
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: facts must be an object, got {found!r:.60}")
-    for relation, values in found.items():
+def _facts(record: object, where: str) -> Mapping[str, tuple[str, ...]]:
+    if not isinstance(record, dict):
+        raise DataError(f"{where}: facts must be an object, got {record!r:.60}")
+    for relation, values in record.items():
         if not isinstance(values, list) or not all(isinstance(v, str) and v for v in values):
             raise DataError(f"{where}: {relation} must be a list of texts, got {values!r:.60}")
-    return {relation: tuple(values) for relation, values in found.items() if values}
+    return {relation: tuple(values) for relation, values in record.items() if values}

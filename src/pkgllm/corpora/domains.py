@@ -51,13 +51,13 @@ def read_domain(name: str) -> Domain:
         DataError: If it cannot be read or holds something else.
     """
     path = domains_folder() / f"{name}.json" if name in SHIPPED else Path(name)
-    found = read_json_object(path, what="a domain")
+    record = read_json_object(path, what="a domain")
     catalogue = read_catalogue_file(path)
     try:
-        constraint, people = found["constraint"], found["people"]
+        constraint, people = record["constraint"], record["people"]
         assert isinstance(constraint, dict)
         assert isinstance(people, list)
-        texts = [found[key] for key in ("name", "request", "avoid", "alike")]
+        texts = [record[key] for key in ("name", "request", "avoid", "alike")]
         title, request, avoid, alike = map(str, texts)
         return Domain(
             name=title,
@@ -74,7 +74,7 @@ def read_domain(name: str) -> Domain:
         ) from error
 
 
-def _person(found: dict[str, list[list[str]]], catalogue: Catalogue) -> DomainPerson:
+def _person(record: dict[str, list[list[str]]], catalogue: Catalogue) -> DomainPerson:
     said = Provenance("own_answer", "domain")
     facts = tuple(
         Fact(
@@ -85,6 +85,8 @@ def _person(found: dict[str, list[list[str]]], catalogue: Catalogue) -> DomainPe
             said,
             catalogue[item].item_class,
         )
-        for place, (relation, item) in enumerate(found["facts"])
+        for place, (relation, item) in enumerate(record["facts"])
     )
-    return DomainPerson(PersonalGraph(str(found["id"]), facts), tuple(map(str, found["held_out"])))
+    return DomainPerson(
+        PersonalGraph(str(record["id"]), facts), tuple(map(str, record["held_out"]))
+    )

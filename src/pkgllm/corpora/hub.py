@@ -13,7 +13,8 @@ from typing import Any
 
 from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.movie_facts import read_movie_facts
-from pkgllm.corpora.redial import Dialogue, Restated, assemble, read_dialogue
+from pkgllm.corpora.redial_files import Dialogue, assemble, read_dialogue
+from pkgllm.corpora.settings import Restated
 from pkgllm.errors import DataError
 
 _KEYS = ("movieMentions", "initiatorQuestions", "respondentQuestions")

@@ -29,12 +29,12 @@ def read_movie_facts(path: Path) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
 def _facts(facts: object, where: str) -> Mapping[str, tuple[str, ...]]:
     if not isinstance(facts, dict):
         raise DataError(f"{where}: facts must be an object, got {facts!r}")
-    found = {}
+    kept_facts = {}
     for relation in FACT_RELATIONS:
         values = facts.get(relation, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise DataError(f"{where}: {relation} must be a list of texts, got {values!r}")
         folded = (" ".join(value.split()) for value in values)
         if kept := tuple(dict.fromkeys(value for value in folded if value)):
-            found[relation] = kept
-    return found
+            kept_facts[relation] = kept
+    return kept_facts

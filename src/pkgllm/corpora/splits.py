@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from pkgllm.corpora.clients import Corpus, LeftOut
+from pkgllm.corpora.clients import Corpus
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 
 Part = Literal["validation", "test"]
@@ -52,27 +52,6 @@ class ClientSplit:
     def held_out(self, part: Part) -> tuple[Fact, ...]:
         """Return the facts to be asked for, in order of time."""
         return self.validation if part == "validation" else self.test
-
-
-@dataclass(frozen=True, slots=True)
-class Population:
-    """The clients of a run with what is held out of each."""
-
-    corpus: Corpus
-    left_out: LeftOut
-    splits: tuple[ClientSplit, ...]
-
-    @property
-    def in_training(self) -> tuple[ClientSplit, ...]:
-        """The clients that train."""
-        return tuple(split for split in self.splits if split.seen_in_training)
-
-    def liked_in_training(self) -> list[list[str]]:
-        """Return what each training client likes, in the facts that it trains on."""
-        return [
-            [fact.tail for fact in split.train_graph.with_relation("liked")]
-            for split in self.in_training
-        ]
 
 
 def split_client(

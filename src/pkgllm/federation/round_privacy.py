@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from pkgllm.lm.adapter import AdapterState
-from pkgllm.privacy.adaptive_clipping import AdaptiveClip, update_noise_multiplier
+from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.local_noise import LocalNoise, sum_shares
@@ -49,8 +49,8 @@ class ClientLevelRounds:
 
     Args:
         noise_multiplier: Of a whole round, which is accounted for.
-        clip: The clip norm, and how it changes; it stays as it is where the count is not noised.
-        adaptive: Whether it changes.
+        clip_norm: Of the first round.
+        adaptive_clipping: How the clip norm changes; None where it stays as it is.
         num_clients: All training clients, whether they are connected or not.
         expected_cohort: Clients in a round on average.
         charge: Writes a release down before it is made; raises where it cannot.
@@ -63,8 +63,8 @@ class ClientLevelRounds:
         self,
         *,
         noise_multiplier: float,
-        clip: AdaptiveClip,
-        adaptive: bool,
+        clip_norm: float,
+        adaptive_clipping: AdaptiveClipping | None,
         num_clients: int,
         expected_cohort: int,
         charge: Callable[[int, Mechanism], None],
@@ -72,24 +72,20 @@ class ClientLevelRounds:
         noise: NoiseSource,
         trained: Sequence[str],
     ) -> None:
-        self._clip = clip
-        self._adaptive = adaptive
+        self.clip_norm = clip_norm
+        """Of the round to come; private with the others."""
+        self._adaptive_clipping = adaptive_clipping
         self._expected_cohort = expected_cohort
         self._mechanism = Mechanism(noise_multiplier, expected_cohort / num_clients)
         self._update_noise_multiplier = (
-            update_noise_multiplier(noise_multiplier, clip.count_noise_std)
-            if adaptive
+            adaptive_clipping.update_noise_multiplier(noise_multiplier)
+            if adaptive_clipping
             else noise_multiplier
         )
         self._charge = charge
         self._affordable = affordable
         self._noise = noise
         self._trained = trained
-
-    @property
-    def clip_norm(self) -> float:
-        """Of the round to come; private with the others."""
-        return self._clip.clip_norm
 
     def draw(self, clients: Sequence[str], round_num: int) -> tuple[str, ...]:
         """Draw each client by itself; the cohort may be empty."""
@@ -114,14 +110,13 @@ class ClientLevelRounds:
         mean = privatise_updates(
             before,
             updates,
-            GaussianSettings(
-                self._clip.clip_norm, self._update_noise_multiplier, self._expected_cohort
-            ),
+            GaussianSettings(self.clip_norm, self._update_noise_multiplier, self._expected_cohort),
             self._noise.generator("sum", round_num),
             trained=self._trained,
         )
-        if self._adaptive:
-            self._clip = self._clip.after(
+        if self._adaptive_clipping:
+            self.clip_norm = self._adaptive_clipping.next_clip_norm(
+                self.clip_norm,
                 num_updates=mean.num_updates,
                 num_within=mean.num_within,
                 expected_cohort=self._expected_cohort,

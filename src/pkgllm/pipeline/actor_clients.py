@@ -15,9 +15,11 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.local_clients import make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
-from pkgllm.pipeline.privacy.run import LEDGER, RunPrivacy, noise_source
-from pkgllm.pipeline.trainers import GPU_SHARE, ExampleRelease, make_trainer
+from pkgllm.pipeline.privacy.setup import noise_source, shared_noise
+from pkgllm.pipeline.trainers import GPU_SHARE, make_trainer
+from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.ledger import ChargedBefore
+from pkgllm.privacy.run_privacy import LEDGER, RunPrivacy
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.folder import RunFolder
@@ -110,14 +112,15 @@ class ActorClientsFactory:
         )
         source = noise_source(config, insecure_fixed_noise=self.insecure_fixed_noise)
         charged = ChargedBefore(self.config.parent / LEDGER)
-        noise = make_noise(config, policy, self.noise_multiplier, source, charged=charged)
+        settings = self.noise_multiplier and shared_noise(config, self.noise_multiplier)
+        noise = make_noise(settings or None, policy, source, charged=charged)
         assert isinstance(config.mode, schema.Federated), "only federated runs have actors"
         clients = make_clients(config, config.mode, trainer, self.config.parent, noise)
         return ActorClients(clients, tuple(groups))
 
     def _release(self, config: schema.Experiment) -> ExampleRelease | None:
         """Return how an actor draws noise, and sees that the run's process has charged for it."""
-        if config.privacy.name != "example" or self.noise_multiplier is None:
+        if not config.privacy.hides_examples or self.noise_multiplier is None:
             return None
         return ExampleRelease(
             self.noise_multiplier,

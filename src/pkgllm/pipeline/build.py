@@ -1,17 +1,15 @@
 """From sections of the configuration to the objects they describe."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 
 from peft import PeftModel
 
 from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
-from pkgllm.corpora.clients import Corpus, take_part, unseen_clients
-from pkgllm.corpora.hub import read_hub
-from pkgllm.corpora.redial import TRAIN_FILE, find_redial, read_redial
-from pkgllm.corpora.splits import Population, split_corpus
+from pkgllm.corpora.clients import Corpus
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter
@@ -20,14 +18,13 @@ from pkgllm.progress import Progress
 from pkgllm.prompts.audit import audit_prompt
 from pkgllm.prompts.canaries import Canary, inserted_groups
 from pkgllm.prompts.group_store import GroupStore, GroupWriter
-from pkgllm.prompts.groups import GroupBuilder, NegativeCounts, with_mismatched
+from pkgllm.prompts.groups import GroupBuilder, with_mismatched
 from pkgllm.prompts.item_similarity import AdamicAdar
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import public_groups
-from pkgllm.prompts.synthetic import SyntheticSettings, synthetic_groups
-from pkgllm.prompts.windows import WindowSettings
+from pkgllm.prompts.settings import PromptSettings
+from pkgllm.prompts.synthetic import synthetic_groups
 from pkgllm.randomness import stream, torch_seed
-from pkgllm.shipped import small_world_folder
 from pkgllm.training.local import KlBaseline, no_baseline
 from pkgllm.training.public_baseline import PublicBaseline
 
@@ -37,70 +34,15 @@ _ASKED_FOR = ("liked", "disliked", "rule")
 
 def read_corpus(config: schema.AnyExperiment) -> Corpus:
     """Read the corpus that a configuration names."""
-    choice, restated = config.corpus, config.split.restated_facts
-    if choice.name == "small_world":
-        folder = Path(choice.folder) if choice.folder else small_world_folder() / "redial"
-        found = read_redial(folder, movie_facts=None, restated_facts=restated)
-        return replace(found, name="small world")
-    facts = Path(choice.movie_facts) if choice.movie_facts else None
-    if choice.hub is not None:
-        return read_hub(choice.hub, movie_facts=facts, restated_facts=restated)
-    folder = find_redial(choice.folder)
-    return read_redial(folder, movie_facts=facts, restated_facts=restated)
-
-
-def read_other_corpus(config: schema.AnyExperiment, folder: Path) -> Corpus:
-    """Read another folder in ReDial's format: the folder itself, or its ``redial`` folder.
-
-    Raises:
-        DataError: If neither holds dialogues.
-    """
-    for place in (folder, folder / "redial"):
-        if (place / TRAIN_FILE).is_file():
-            found = read_redial(place, movie_facts=None, restated_facts=config.split.restated_facts)
-            return replace(found, name=str(folder))
-    raise DataError(f"--data {folder}: must hold {TRAIN_FILE} or redial/{TRAIN_FILE}, has neither")
+    return config.corpus.read(config.split.restated_facts)
 
 
 def populate(
     config: schema.AnyExperiment, corpus: Corpus, *, all_unseen: bool = False
 ) -> Population:
-    """Choose who takes part, who is kept out of training, and what is held out.
-
-    Args:
-        config: The run's configuration.
-        corpus: Everybody.
-        all_unseen: Whether nobody took part in training, as with another folder of clients.
-    """
-    corpus, left_out = take_part(
-        corpus,
-        min_liked=config.clients.min_liked,
-        below_min_liked=config.clients.below_min_liked,
-    )
-    owners = [graph.owner for graph in corpus.graphs]
-    unseen = unseen_clients(owners, share=config.clients.unseen_share, seed=config.seed)
-    splits = split_corpus(
-        corpus,
-        test_share=config.split.test_share,
-        validation_share=config.split.validation_share,
-        unseen=frozenset(owners) if all_unseen else unseen,
-    )
-    return Population(corpus, left_out, splits)
-
-
-def window_settings(config: schema.Experiment) -> WindowSettings:
-    """Return how graphs are cut into groups, and how often a fact may enter them.
-
-    With privacy unit ``example`` no fact enters more groups than its epsilon is computed for.
-    """
-    wanted, privacy = config.groups, config.privacy
-    return WindowSettings(
-        wanted.hidden_facts,
-        wanted.stride,
-        wanted.min_context,
-        wanted.max_groups,
-        wanted.max_context,
-        privacy.max_groups_per_fact if isinstance(privacy, schema.ExamplePrivacy) else None,
+    """Choose who takes part, who is kept out of training, and what is held out."""
+    return Population.of(
+        corpus, config.clients, config.split, seed=config.seed, all_unseen=all_unseen
     )
 
 
@@ -122,7 +64,7 @@ def build_groups(
         population: All clients.
         writer: Writes prompts and completions.
         path: The file to write; its folder must exist.
-        progress: Is told how far the work is.
+        progress: Shows how many clients are done.
         canaries: Are put in, those that take part, to see afterwards what training gave away.
 
     Raises:
@@ -131,16 +73,8 @@ def build_groups(
         RunError: If the file cannot be written.
     """
     catalogue, synthetic = population.corpus.catalogue, config.synthetic
-    builder = _group_builder(config, catalogue, writer)
-    windows = window_settings(config)
+    builder = GroupBuilder(catalogue, writer, config.groups.negatives)
     similarity = AdamicAdar(catalogue, synthetic.relations) if synthetic.rule_facts else None
-    edits = SyntheticSettings(
-        synthetic.graph_edits,
-        synthetic.max_hidden,
-        synthetic.known_items,
-        synthetic.rule_facts,
-        config.groups.max_context,
-    )
     with (
         GroupWriter.create(path) as stored,
         progress.track("building groups", len(population.in_training)) as advance,
@@ -149,10 +83,17 @@ def build_groups(
             groups = builder.build(
                 split.train_graph,
                 stream(config.seed, "groups", split.client),
-                windows,
+                config.groups,
+                max_groups_per_fact=config.privacy.fact_bound,
             )
-            made = stream(config.seed, "synthetic", split.client)
-            added = synthetic_groups(split.train_graph, builder, edits, similarity, made)
+            added = synthetic_groups(
+                split.train_graph,
+                builder,
+                synthetic,
+                similarity,
+                stream(config.seed, "synthetic", split.client),
+                max_context=config.groups.max_context,
+            )
             if added:
                 groups = with_mismatched((*groups, *added))
             for group in groups:
@@ -174,13 +115,6 @@ def build_groups(
                 "and a liked fact to hide; lower groups.min_context or read more dialogues"
             )
     return GroupStore.open(path)
-
-
-def _group_builder(
-    config: schema.Experiment, catalogue: Catalogue, writer: PromptWriter
-) -> GroupBuilder:
-    wanted = config.groups.negatives
-    return GroupBuilder(catalogue, writer, NegativeCounts(wanted.known, wanted.uniform))
 
 
 def make_queries(
@@ -236,16 +170,9 @@ def audit_queries(
     return left_out
 
 
-def make_writer(choice: schema.Prompt, base: BaseModel) -> PromptWriter:
+def make_writer(settings: PromptSettings, base: BaseModel) -> PromptWriter:
     """Return what writes prompts and completions for a base model."""
-    return PromptWriter(
-        base.tokenizer,
-        form=choice.form,
-        instruction=choice.instruction,
-        request=choice.request,
-        max_tokens=choice.max_tokens,
-        answer_mark=choice.answer_mark,
-    )
+    return PromptWriter(base.tokenizer, **asdict(settings))
 
 
 def make_policy(config: schema.Experiment, base: BaseModel) -> PeftModel:
@@ -263,7 +190,7 @@ def make_policy(config: schema.Experiment, base: BaseModel) -> PeftModel:
 
 
 def check_room(
-    choice: schema.Prompt, writer: PromptWriter, base: BaseModel, catalogue: Catalogue
+    settings: PromptSettings, writer: PromptWriter, base: BaseModel, catalogue: Catalogue
 ) -> None:
     """Fail before any work where the longest prompt and title do not fit into the base model.
 
@@ -272,11 +199,11 @@ def check_room(
     """
     longest = max(len(writer.completion_ids(name)) for name in catalogue.names)
     room = base.max_positions - longest
-    if choice.max_tokens > room:
+    if settings.max_tokens > room:
         raise ConfigError(
             f"prompt.max_tokens must be at most {room}, because {base.name} has "
             f"{base.max_positions} positions and the longest title takes {longest}; "
-            f"got {choice.max_tokens}"
+            f"got {settings.max_tokens}"
         )
 
 
@@ -293,8 +220,8 @@ def make_kl_baseline(
     """
     if not config.objective.takes_baseline:
         return no_baseline
-    builder = _group_builder(config, catalogue, writer)
-    groups = public_groups(catalogue, builder, window_settings(config), seed=config.seed)
+    builder = GroupBuilder(catalogue, writer, config.groups.negatives)
+    groups = public_groups(catalogue, builder, config.groups, seed=config.seed)
     return PublicBaseline(policy, groups)
 
 

@@ -19,9 +19,10 @@ from pkgllm.lm.adapter import AdapterState, trained_keys
 from pkgllm.pipeline.actor_clients import actor_clients, ray_resources
 from pkgllm.pipeline.local_clients import make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
-from pkgllm.pipeline.privacy.run import PRIVACY, budgeted, clients_budget, clip_of
+from pkgllm.pipeline.privacy.setup import PRIVACY, client_budget
 from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, Training, detail
-from pkgllm.privacy.ledger import RUN
+from pkgllm.privacy.mechanisms import RUN
+from pkgllm.privacy.units.client import ClientPrivacy
 from pkgllm.progress import Advance
 
 
@@ -80,9 +81,7 @@ def rounds_of(
 
 def _in_this_process(training: Training, mode: schema.Federated, rounds: Rounds) -> AdapterState:
     config, privacy = training.config, training.privacy
-    noise = None
-    if privacy:
-        noise = make_noise(config, training.policy, privacy.noise_multiplier, privacy.noise)
+    noise = make_noise(privacy.local_noise, training.policy, privacy.noise) if privacy else None
     trainer = training.trainer(training.groups, local_steps=config.training.local_steps)
     app = CohortApp(make_clients(config, mode, trainer, training.run.path, noise))
     return run_rounds(FlowerTransport(LocalGrid(app, sorted(training.groups))), rounds)
@@ -113,19 +112,18 @@ def _write_down(training: Training, record: RoundRecord) -> None:
         metrics["epsilon"] = training.privacy.epsilon
         if training.privacy.share_epsilon is not None:
             metrics["share_epsilon"] = training.privacy.share_epsilon
-    elif (budget := clients_budget(training.config)) is not None:
+    elif (budget := client_budget(training.config)) is not None:
         metrics["max_epsilon"] = budget
     privacy = training.config.privacy
-    if privacy.name != "client" or schema.has_local_noise(privacy):
-        # With that unit the draw hides who took part, unless clients add the noise themselves.
+    if not privacy.hides_cohort:
         metrics |= {
             "cohort": list(record.cohort),
             "failed": dict(record.failed),
             "bytes_down": record.bytes_down,
             "bytes_up": record.bytes_up,
         }
-    if privacy.name != "client":
-        # With that unit the noise hides how updates differ, best where only their sum is seen.
+    if not privacy.hides_clients:
+        # Noise on the sum hides how updates differ, best where only their sum is seen.
         metrics |= {
             "update_norms": asdict(record.spread.norms),
             "update_cosines": asdict(record.spread.cosines),
@@ -143,40 +141,38 @@ def _write_down(training: Training, record: RoundRecord) -> None:
 
 
 def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | None:
-    """Return what makes a run's rounds private; None where nothing is promised."""
-    promised = training.privacy
-    if promised is None:
+    """Return what makes a run's rounds private; None where nothing is guaranteed."""
+    privacy = training.privacy
+    if privacy is None:
         return None
-    privacy = budgeted(training.config)
-    if isinstance(privacy, schema.ExamplePrivacy):
 
-        def charge(round_num: int, cohort: Sequence[str]) -> None:
-            promised.charge(round_num, promised.cohort_mechanisms(cohort))
+    def charge(round_num: int, cohort: Sequence[str]) -> None:
+        privacy.charge(round_num, privacy.releases(cohort))
 
-        return ExampleLevelRounds(
-            lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
-            # An actor trains in a process of its own, and only this one keeps the ledger.
-            charge if mode.runtime.name == "ray" else None,
-        )
-    settings = promised.local_noise
-    if settings is not None:
+    def affordable(cohort: Sequence[str]) -> bool:
+        return privacy.affordable(privacy.releases(cohort))
+
+    if privacy.unit.hides_examples:
+        # An actor trains in a process of its own, and only this one keeps the ledger.
+        return ExampleLevelRounds(affordable, charge if mode.runtime.name == "ray" else None)
+    trained = trained_keys(training.policy)
+    if (settings := privacy.local_noise) is not None:
         return LocalNoiseRounds(
             settings,
             expected_cohort=mode.cohort_size,
-            charge=lambda round_num, cohort: promised.charge(
-                round_num, promised.cohort_mechanisms(cohort)
-            ),
-            affordable=lambda cohort: promised.affordable(promised.cohort_mechanisms(cohort)),
-            trained=trained_keys(training.policy),
+            charge=charge,
+            affordable=affordable,
+            trained=trained,
         )
+    assert isinstance(privacy.unit, ClientPrivacy)
     return ClientLevelRounds(
-        noise_multiplier=promised.noise_multiplier,
-        clip=clip_of(privacy, training.start),
-        adaptive=privacy.adaptive_clipping is not None,
-        num_clients=len(promised.num_groups),
+        noise_multiplier=privacy.noise_multiplier,
+        clip_norm=privacy.clip_norm,
+        adaptive_clipping=privacy.unit.adaptive_clipping,
+        num_clients=privacy.participation.num_clients,
         expected_cohort=mode.cohort_size,
-        charge=lambda round_num, mechanism: promised.charge(round_num, {RUN: mechanism}),
-        affordable=lambda mechanism: promised.affordable({RUN: mechanism}),
-        noise=promised.noise,
-        trained=trained_keys(training.policy),
+        charge=lambda round_num, mechanism: privacy.charge(round_num, {RUN: mechanism}),
+        affordable=lambda mechanism: privacy.affordable({RUN: mechanism}),
+        noise=privacy.noise,
+        trained=trained,
     )

@@ -18,15 +18,11 @@ from pkgllm.lm.adapter import (
     save_adapter,
     update_norm,
 )
-from pkgllm.pipeline.privacy.run import PRIVACY
+from pkgllm.pipeline.privacy.setup import POOLED, PRIVACY
 from pkgllm.pipeline.training_run import ADAPTER, Groups, Training, detail
 from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
-
-POOLED = "pooled"
-"""The one client of a centralised run, which holds everybody's groups."""
-
 
 _CLIENTS_AT_ONCE = 32
 
@@ -94,9 +90,9 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
     with training.progress.track("rounds", mode.rounds) as advance:
         for _ in range(training.done):
             advance()
-        promised = training.privacy
+        privacy = training.privacy
         for round_num in range(training.done + 1, mode.rounds + 1):
-            if promised and not promised.affordable(promised.cohort_mechanisms([POOLED])):
+            if privacy and not privacy.affordable(privacy.releases([POOLED])):
                 logger.warning(
                     "round %d would exceed the privacy budget, so training ends before it",
                     round_num,
@@ -117,9 +113,9 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
             if baseline is not None:
                 told["kl_baseline"] = baseline
             sections: dict[str, Mapping[str, Tensor]] = {ADAPTER: done.adapter}
-            if promised:
-                told["epsilon"] = promised.epsilon
-                sections[PRIVACY] = promised.section(None)
+            if privacy:
+                told["epsilon"] = privacy.epsilon
+                sections[PRIVACY] = privacy.section(None)
             training.observer.after_round(
                 round_num,
                 done.adapter,

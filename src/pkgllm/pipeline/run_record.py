@@ -6,7 +6,8 @@ from pathlib import Path
 from pkgllm.config.differences import differences
 from pkgllm.config.load import load_any_config, load_config
 from pkgllm.config.schema import AnyExperiment, Experiment
-from pkgllm.corpora.splits import Population, split_digest
+from pkgllm.corpora.population import Population
+from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.runs.folder import RunFolder, provenance

@@ -11,7 +11,7 @@ from peft import PeftModel
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
 from pkgllm.corpora.catalogue_file import write_catalogue_file
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.files import remove_unfinished
@@ -34,7 +34,6 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
-from pkgllm.pipeline.deployment.server import is_deployed
 from pkgllm.pipeline.deployment.setup import graph_file
 from pkgllm.pipeline.evaluation.ranking import (
     Report,
@@ -48,9 +47,14 @@ from pkgllm.pipeline.evaluation.scorers import Ranked
 from pkgllm.pipeline.evaluation.validation import check_observation
 from pkgllm.pipeline.local_clients import STATES
 from pkgllm.pipeline.modes import check_cohort, check_runtime, train_policy
-from pkgllm.pipeline.partition import LAYOUT, lay_out_groups, layout_notes
-from pkgllm.pipeline.privacy.plan import check_privacy
-from pkgllm.pipeline.privacy.run import FIXED_NOISE, LEDGER, noise_source
+from pkgllm.pipeline.partition import PARTITION, partition_groups, partition_notes
+from pkgllm.pipeline.privacy.setup import (
+    FIXED_NOISE,
+    check_run,
+    is_deployed,
+    noise_source,
+    noisy_unit,
+)
 from pkgllm.pipeline.run_record import (
     check_same_base,
     check_same_data,
@@ -64,6 +68,7 @@ from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import Traces, going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.run_privacy import LEDGER
 from pkgllm.progress import Progress
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.prompts import PromptWriter
@@ -135,10 +140,10 @@ def train(
     try:
         groups = _build_groups(job, run, progress)
         check_cohort(config.mode, groups)
-        check_privacy(config, {client: groups.num_groups(client) for client in groups})
+        check_run(config, {client: groups.num_groups(client) for client in groups})
     except PkgllmError:
         # The folder stays empty, so that the corrected command can use it.
-        for name in ("config.yaml", GROUPS, LAYOUT):
+        for name in ("config.yaml", GROUPS, PARTITION):
             (run.path / name).unlink(missing_ok=True)
         raise
     noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise)
@@ -235,7 +240,7 @@ def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
     if run.adapter.exists():
         return None
     try:
-        if (run.path / LAYOUT).exists():
+        if (run.path / PARTITION).exists():
             return GroupStore.open(run.path / GROUPS)
     except DataError as error:
         logger.warning("%s; its groups are built again", error)
@@ -244,8 +249,8 @@ def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
 
 def _build_groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore:
     path = run.path / GROUPS
-    groups, layout = lay_out_groups(job.config, job.population, job.writer, path, progress)
-    run.write_json(LAYOUT, layout)
+    groups, summary = partition_groups(job.config, job.population, job.writer, path, progress)
+    run.write_json(PARTITION, summary)
     return groups
 
 
@@ -259,8 +264,9 @@ def _go_on(
 ) -> Report:
     """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
     if not run.provenance.exists():
-        if job.config.privacy.name != "none" and not (run.path / LEDGER).exists():
-            Ledger.create(run.path / LEDGER, unit=job.config.privacy.name)
+        unit = noisy_unit(job.config)
+        if unit is not None and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit=unit.name)
         made_of = run_provenance(job.config, job.population, job.base, job.base.device)
         write_record(run, job.population, {**made_of, FIXED_NOISE: noise.reproducible})
     if groups is None:
@@ -285,6 +291,6 @@ def _go_on(
         job.queries,
         liked=job.population.liked_in_training(),
         facts_left_out=job.facts_left_out,
-        training_notes=layout_notes(job.config, run.path),
+        training_notes=partition_notes(job.config, run.path),
     )
     return write_ranks(task, rank(task, progress), run)

@@ -1,7 +1,6 @@
 """The engine of local training that a configuration names."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from peft import PeftModel
@@ -10,13 +9,14 @@ from pkgllm.config import schema
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.privacy.clipping import GaussianSettings
-from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.example_level import ExampleRelease
+from pkgllm.privacy.units.example import ExamplePrivacy
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps
-from pkgllm.training.private_lanes import Charge, PrivateLaneTrainer
+from pkgllm.training.private_lanes import PrivateLaneTrainer
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
 from pkgllm.training.sequential import reference_scorer as sequential_reference_scorer
@@ -26,17 +26,6 @@ _CPU_BYTES = 2 << 30
 
 GPU_SHARE = 0.8
 """Part of a GPU's free memory that training takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleRelease:
-    """What training with privacy unit ``example`` needs beside its configuration."""
-
-    noise_multiplier: float
-    """As configured, or computed from the target epsilon."""
-    noise: NoiseSource
-    charge: Charge
-    """Charges what is about to be released, before anybody has it."""
 
 
 def make_trainer(
@@ -66,7 +55,7 @@ def make_trainer(
         ValueError: If the unit is ``example`` and ``release`` is None, or the other way round.
     """
     privacy, training = config.privacy, config.training
-    if isinstance(privacy, schema.ExamplePrivacy) != (release is not None):
+    if privacy.hides_examples != (release is not None):
         raise ValueError(
             "release must be given with privacy.name example and with no other, got "
             f"{'one' if release else 'none'} with {privacy.name}"
@@ -94,7 +83,7 @@ def make_trainer(
             decoder = LaneDecoder(policy, kernel=training.attention)
             memory_bytes = _memory_bytes(training, base.device)
             reference = ReferenceColumn(reference_scorer(decoder, memory_bytes), folder)
-    if isinstance(privacy, schema.ExamplePrivacy) and release is not None:
+    if isinstance(privacy, ExamplePrivacy) and release is not None:
         return PrivateLaneTrainer(
             decoder,
             groups,

@@ -14,15 +14,12 @@ from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, s
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import learning_rate
 from pkgllm.pipeline.observer import Observer
-from pkgllm.pipeline.privacy.guarantees import GUARANTEE
-from pkgllm.pipeline.privacy.run import (
-    RunPrivacy,
-    clients_budget,
-    clients_guarantee,
-    open_ledger,
-)
-from pkgllm.pipeline.trainers import ExampleRelease, make_trainer
+from pkgllm.pipeline.privacy.setup import client_guarantee, run_privacy
+from pkgllm.pipeline.trainers import make_trainer
+from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.run_privacy import RunPrivacy
+from pkgllm.privacy.statements import GUARANTEE
 from pkgllm.progress import Progress
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoint, Checkpoints, Sections
@@ -54,7 +51,7 @@ class Training:
     stop_asked: Callable[[], bool] = lambda: False
     """Whether to end after the next checkpoint."""
     privacy: RunPrivacy | None = None
-    """What is promised and counted here; None for nothing, or where each client counts."""
+    """What is guaranteed and counted here; None for nothing, or where each client counts."""
     kl_baseline: KlBaseline = no_baseline
     """Of each round, for an objective that does not estimate it from its own batches."""
 
@@ -67,7 +64,7 @@ class Training:
     def reports_losses(self) -> bool:
         """Whether a loss may be written down where everybody's examples are in one place."""
         privacy = self.config.privacy
-        return privacy.name == "none" or privacy.report_private_metrics
+        return not privacy.adds_noise or privacy.report_private_metrics
 
     def state(self, name: str = ADAPTER) -> AdapterState:
         """Return an adapter of the checkpoint to go on from, or else the policy's."""
@@ -88,7 +85,7 @@ class Training:
     def trainer(self, groups: Groups, *, local_steps: int) -> CohortTrainer:
         """Return the engine for some groups."""
         release = None
-        if self.privacy is not None and self.config.privacy.name == "example":
+        if self.privacy is not None and self.privacy.unit.hides_examples:
             release = ExampleRelease(
                 self.privacy.noise_multiplier, self.privacy.noise, self.privacy.charge
             )
@@ -110,8 +107,8 @@ class Training:
         """Put an adapter into the policy and into the run folder, with what was spent on it."""
         load_adapter_state(self.policy, state)
         counted = self.privacy.guarantee if self.privacy else None
-        if promised := counted or clients_guarantee(self.config):
-            self.run.write_json(GUARANTEE, asdict(promised))
+        if guarantee := counted or client_guarantee(self.config):
+            self.run.write_json(GUARANTEE, asdict(guarantee))
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
 
 
@@ -168,10 +165,7 @@ def going_on(
         start = checkpoints.newest()
         checkpoints.rewind(start)
         observer = Observer(run, config.observation, traces.validation)
-        privacy = None
-        if config.privacy.name != "none" and clients_budget(config) is None:
-            ledger = open_ledger(config, run.path, start)
-            privacy = RunPrivacy(config, traces.num_groups, ledger, traces.noise)
+        privacy = run_privacy(config, run.path, traces.num_groups, traces.noise, start)
         try:
             yield Training(
                 config,

@@ -8,13 +8,19 @@ Two accountants of Opacus do the work. ``prv`` composes the privacy loss numeric
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from pkgllm.errors import PrivacyError
-from pkgllm.privacy.mechanisms import Accountant, History, Mechanism, merge, of_a_fact
+from pkgllm.privacy.mechanisms import (
+    Accountant,
+    History,
+    Mechanism,
+    Schedule,
+    fact_mechanism,
+    merge,
+)
 
 NOISE_TOLERANCE = 1e-3
 """A calibrated noise multiplier is at most this share above the smallest one."""
@@ -71,8 +77,9 @@ def fact_epsilon(
 ) -> float:
     """Return the epsilon of one fact that enters several groups, where an example is one group.
 
-    The smaller of two bounds. The one is that of :func:`~pkgllm.privacy.mechanisms.of_a_fact`. The
-    other is group privacy: what is ``(e, d)``-private for one group is, for ``k`` of them,
+    The smaller of two bounds. The one is that of
+    :func:`~pkgllm.privacy.mechanisms.fact_mechanism`. The other is group privacy: what is
+    ``(e, d)``-private for one group is, for ``k`` of them,
     ``(k e, d (1 + exp(e) + ... + exp((k - 1) e)))``-private (Vadhan 2017, lemma 7.2.2).
 
     Args:
@@ -88,7 +95,9 @@ def fact_epsilon(
         True
     """
     merged = merge(history)
-    moved = epsilon([of_a_fact(m, max_groups) for m in merged], delta=delta, accountant=accountant)
+    moved = epsilon(
+        [fact_mechanism(m, max_groups) for m in merged], delta=delta, accountant=accountant
+    )
     if max_groups == 1 or not math.isfinite(moved):
         return moved
     return min(moved, _group_privacy(merged, max_groups, delta, accountant))
@@ -120,18 +129,6 @@ def largest_epsilon(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """A mechanism whose noise is not chosen yet."""
-
-    sampling_probability: float
-    steps: int
-
-    def mechanism(self, noise_multiplier: float) -> Mechanism:
-        """Return the mechanism with this noise."""
-        return Mechanism(noise_multiplier, self.sampling_probability, self.steps)
-
-
 def calibrate_noise(
     target_epsilon: float,
     *,
@@ -141,8 +138,8 @@ def calibrate_noise(
 ) -> float:
     """Return the smallest noise multiplier with which no schedule costs more than a target.
 
-    It is found to within ``NOISE_TOLERANCE``, from above: the returned value itself was priced, and
-    holds.
+    It is computed to within ``NOISE_TOLERANCE``, from above: the returned value itself was priced,
+    and holds.
 
     Args:
         target_epsilon: Epsilon at the end of every schedule, above 0.
@@ -213,10 +210,10 @@ def _narrow(
             guess = low * (high / low) ** share * min(max(beside, 1 - _BESIDE), 1 + _BESIDE)
             if not low < guess < high:
                 guess = math.sqrt(low * high)
-        if (found := cost(guess)) <= target:
-            high, cost_high, side = guess, found, -1
+        if (reached := cost(guess)) <= target:
+            high, cost_high, side = guess, reached, -1
         else:
-            low, cost_low, side = guess, found, 1
+            low, cost_low, side = guess, reached, 1
     return low, high
 
 
@@ -290,5 +287,5 @@ def _bound(name: Accountant, steps: list[tuple[float, float, int]], delta: float
 
     accountant = PRVAccountant() if name == "prv" else RDPAccountant()
     accountant.history = steps
-    found = float(accountant.get_epsilon(delta=delta))
-    return math.inf if math.isnan(found) else max(found, 0.0)
+    bound = float(accountant.get_epsilon(delta=delta))
+    return math.inf if math.isnan(bound) else max(bound, 0.0)

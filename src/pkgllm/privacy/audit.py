@@ -49,14 +49,14 @@ class Finding:
 
     @property
     def passed(self) -> bool:
-        """Whether the value is in its range; what is no number never is."""
+        """Whether the value is in its range; NaN never is."""
         return self.low <= self.value <= self.high
 
 
 def sensitivity(
     release: Callable[[Sequence[int]], Tensor], members: Sequence[int], settings: GaussianSettings
 ) -> float:
-    """Return how far leaving out one member moves the sum, in clip norms; at most 1 is promised.
+    """Return how far leaving out one member moves the sum, in clip norms; it must be at most 1.
 
     Args:
         release: Of some members, always with the same noise, which then falls out.
@@ -68,7 +68,7 @@ def sensitivity(
         float((everyone - release([m for m in members if m != left_out]).double()).norm())
         for left_out in members
     ]
-    # max() would pass over what is no number.
+    # max() would pass over NaN.
     largest = max(moved) if all(map(math.isfinite, moved)) else math.nan
     return largest * settings.expected_units / settings.clip_norm
 
@@ -87,15 +87,15 @@ def sensitivity_finding(release: Release, settings: GaussianSettings) -> Finding
     def of(members: Sequence[int]) -> Tensor:
         return release(rows[list(members)], fixed(0).generator("sensitivity"))
 
-    found = [sensitivity(of, members, settings) for members in ([0], [5], range(len(rows)))]
-    value = max(found) if all(map(math.isfinite, found)) else math.nan
+    lengths = [sensitivity(of, members, settings) for members in ([0], [5], range(len(rows)))]
+    value = max(lengths) if all(map(math.isfinite, lengths)) else math.nan
     return Finding("sensitivity", "one unit moves the sum by, clip norms", value, 0, 1 + ROUNDING)
 
 
 def noise_findings(
     release: Release, settings: GaussianSettings, source: NoiseSource
 ) -> list[Finding]:
-    """Compare the noise of releases with what was promised, and with each other.
+    """Compare the noise of releases with what they must be, and with each other.
 
     Args:
         release: The mechanism.
@@ -110,7 +110,7 @@ def noise_findings(
         noise = source.generator("noise", f"audit {units}", 1, 0)
         released = _noise_of(release, settings, units, noise)
         ratio = float(released.norm()) / math.sqrt(len(released)) / settings.released_std
-        findings.append(Finding("noise", f"scale over what was promised, {name}", ratio, low, high))
+        findings.append(Finding("noise", f"scale over what it must be, {name}", ratio, low, high))
     for place in (("anna", 1, 0), ("ben", 1, 0), ("anna", 2, 0), ("anna", 1, 1)):
         kept[place] = _noise_of(release, settings, 0, source.generator("noise", *place))
     first, *others = kept
@@ -138,7 +138,7 @@ def sampling_findings(
     A sample of fixed size has no spread, and is not what amplification is accounted for.
 
     Args:
-        sampling_probability: Of each unit; nothing is to be found at 1.
+        sampling_probability: Of each unit; at 1 there is nothing to check.
         source: Of the run's sampling.
         sampler: In place of the real one, to see a fault being caught.
     """

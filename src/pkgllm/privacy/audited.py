@@ -63,8 +63,8 @@ def client_release(
 
     def release(contributions: Tensor, noise: np.random.Generator) -> Tensor:
         before = _adapter(torch.full((contributions.shape[1],), 0.5))
-        found = privatise(before, _adapters(contributions), settings, noise)
-        return _vector(found.adapter).double() - 0.5
+        mean = privatise(before, _adapters(contributions), settings, noise)
+        return _vector(mean.adapter).double() - 0.5
 
     return release
 
@@ -101,13 +101,13 @@ def local_release(
     def release(contributions: Tensor, noise: np.random.Generator) -> Tensor:
         before = _adapter(torch.full((contributions.shape[1],), 0.5))
         silent = torch.zeros(num_shares - len(contributions), contributions.shape[1])
-        found = sum_shares(
+        adapter = sum_shares(
             before,
             (share(before, after, local, noise) for after in _adapters(contributions, silent)),
             expected_cohort=settings.expected_units,
             min_shares=num_shares,
         )
-        return _vector(found).double() - 0.5
+        return _vector(adapter).double() - 0.5
 
     return release
 

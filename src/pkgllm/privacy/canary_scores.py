@@ -29,7 +29,7 @@ def auroc(with_canary: Scores, without: Scores) -> float:
 def true_positive_rate(
     with_canary: Scores, without: Scores, *, false_positive_rate: float
 ) -> float:
-    """Return the share found of those that took part, at a rate of false alarms.
+    """Return the share of those that took part which are recognised, at a rate of false alarms.
 
     The threshold is the lowest one with no more false alarms than that; there is no
     interpolation, so few canaries give a coarse answer that is never too good.
@@ -49,7 +49,7 @@ def clopper_pearson_epsilon(
 ) -> float:
     r"""Return a lower bound on epsilon from both error rates of one threshold.
 
-    The threshold is chosen on every other canary and judged on the rest, each error rate by its
+    The threshold is set on every other canary and judged on the rest, each error rate by its
     exact binomial limit (Clopper and Pearson 1934) at half of the significance. Then
     :math:`\mathrm{TPR} \le e^\epsilon\,\mathrm{FPR} + \delta`, and the same with the two sides
     exchanged (Jagielski et al. 2020, arXiv:2006.07709).
@@ -66,9 +66,9 @@ def clopper_pearson_epsilon(
     """
     if min(len(with_canary), len(without)) < 2:
         return 0.0
-    chosen_on = with_canary[::2], without[::2]
-    candidates = np.unique(np.concatenate(chosen_on))
-    best = candidates[_epsilons(candidates, *chosen_on, delta, significance).argmax()]
+    set_on = with_canary[::2], without[::2]
+    candidates = np.unique(np.concatenate(set_on))
+    best = candidates[_epsilons(candidates, *set_on, delta, significance).argmax()]
     judged = _epsilons(np.array([best]), with_canary[1::2], without[1::2], delta, significance)
     return float(judged[0])
 
@@ -81,10 +81,10 @@ def _epsilons(
     alarmed = len(without) - np.searchsorted(np.sort(without), thresholds)
     misses = _upper_limits(missed, len(with_canary), significance / 2)
     alarms = _upper_limits(alarmed, len(without), significance / 2)
-    found = np.zeros(len(thresholds))
+    bounds = np.zeros(len(thresholds))
     for one, other in ((alarms, misses), (misses, alarms)):
-        found = np.maximum(found, np.log(np.maximum(1 - other - delta, one) / one))
-    return found
+        bounds = np.maximum(bounds, np.log(np.maximum(1 - other - delta, one) / one))
+    return bounds
 
 
 def _upper_limits(

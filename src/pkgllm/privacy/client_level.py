@@ -66,17 +66,17 @@ def update_vector(
     parts = []
     for key in sorted(trained):
         if key not in after or after[key].shape != before[key].shape:
-            found = tuple(after[key].shape) if key in after else "nothing"
+            shape = tuple(after[key].shape) if key in after else "nothing"
             raise ModelError(
                 f"a client's update does not fit the adapter: {key} must have shape "
-                f"{tuple(before[key].shape)}, got {found}"
+                f"{tuple(before[key].shape)}, got {shape}"
             )
         parts.append((after[key].double() - before[key].double()).reshape(-1).cpu())
     return torch.cat(parts)
 
 
 def clip_update(update: Tensor, clip_norm: float) -> tuple[Tensor, bool]:
-    """Shorten an update to the clip norm; one with values that are no numbers becomes 0.
+    """Shorten an update to the clip norm; one with NaN or infinity in it becomes 0.
 
     Args:
         update: Shape ``(values,)``, float64.
@@ -132,10 +132,10 @@ def privatise_updates(
 
 def step_from(before: AdapterState, update: Tensor, trained: Collection[str]) -> AdapterState:
     """Return the adapter that an update leads to; the inverse of :func:`update_vector`."""
-    found = {key: value.clone() for key, value in before.items()}
+    adapter = {key: value.clone() for key, value in before.items()}
     start = 0
     for key in sorted(trained):
         end = start + before[key].numel()
-        found[key] = (before[key].double() + update[start:end].view_as(before[key])).float()
+        adapter[key] = (before[key].double() + update[start:end].view_as(before[key])).float()
         start = end
-    return found
+    return adapter

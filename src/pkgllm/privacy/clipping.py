@@ -42,8 +42,8 @@ class GaussianSettings:
 def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
     """Return what shortens each contribution to the clip norm.
 
-    A contribution of length 0 stays, and one whose length is no number gets the factor 0: nobody
-    can then make more of it than of any other, and no error tells that it was there.
+    A contribution of length 0 stays, and one whose length is NaN or infinite gets the factor 0:
+    nobody can then make more of it than of any other, and no error reveals that it was there.
 
     Args:
         norms: Any shape, float64.

@@ -4,14 +4,30 @@ Source: Abadi et al. 2016, arXiv:1607.00133, algorithm 1, with the expected in p
 batch size. Terms of FedProx and SCAFFOLD belong after it; they know nothing private.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pkgllm.privacy.clipping import GaussianSettings, clip_factors
-from pkgllm.privacy.noise import add_gaussian
+from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.noise import NoiseSource, add_gaussian
+
+Charge = Callable[[int, Mapping[str, Mechanism]], None]
+"""Writes down what a round is about to release, by client; raises where it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRelease:
+    """How the noise of private gradients is drawn and paid for."""
+
+    noise_multiplier: float
+    """As configured, or computed from the target epsilon."""
+    noise: NoiseSource
+    charge: Charge
+    """Called with what is about to be released, before anybody has it."""
 
 
 def private_step_gradient(
@@ -48,8 +64,8 @@ def private_step_gradient(
         >>> from pkgllm.privacy.noise import fixed
         >>> settings = GaussianSettings(clip_norm=1.0, noise_multiplier=0.0, expected_units=4.0)
         >>> batch = torch.tensor([[3.0, 4.0], [0.0, 0.5]])
-        >>> found = private_step_gradient([batch], settings, fixed(0).generator(), num_values=2)
-        >>> [round(value, 4) for value in found.tolist()]
+        >>> gradient = private_step_gradient([batch], settings, fixed(0).generator(), num_values=2)
+        >>> [round(value, 4) for value in gradient.tolist()]
         [0.15, 0.325]
     """
     total = torch.zeros(num_values, dtype=torch.float64, device=device)
@@ -61,7 +77,7 @@ def private_step_gradient(
         norms = torch.linalg.vector_norm(part, dim=1, dtype=torch.float64)
         factors = clip_factors(norms, settings.clip_norm)
         if not bool(norms.isfinite().all()):
-            # 0 times what is no number is no number.
+            # 0 times NaN is NaN.
             part = part.where(norms.isfinite()[:, None], 0)
         total += factors.to(part.dtype) @ part
     add_gaussian(total, settings.noise_std, noise)

@@ -19,8 +19,9 @@ from typing import Any, NoReturn
 
 from pkgllm.errors import PrivacyError
 from pkgllm.files import cannot
-from pkgllm.privacy.accounting import epsilon, largest_epsilon
+from pkgllm.privacy.accounting import largest_epsilon
 from pkgllm.privacy.mechanisms import (
+    RUN,
     Accountant,
     History,
     Mechanism,
@@ -28,10 +29,6 @@ from pkgllm.privacy.mechanisms import (
     Unit,
     merge,
 )
-
-RUN = "run"
-"""To whom releases are charged where the unit is a client and the draw of cohorts hides it: all
-clients spend together."""
 
 _ADVICE = "restore the file from a copy, or train anew: the budget is never counted from 0 again"
 
@@ -186,10 +183,6 @@ class Ledger:
         return largest_epsilon(
             self._histories.values(), delta=delta, accountant=accountant, max_groups=max_groups
         )
-
-    def spent_by(self, client: str = RUN, *, delta: float, accountant: Accountant = "prv") -> float:
-        """Return the epsilon of what was charged to one client, or to the run."""
-        return epsilon(self.history(client), delta=delta, accountant=accountant)
 
     def would_exceed(
         self,

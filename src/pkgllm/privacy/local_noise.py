@@ -11,7 +11,7 @@ update being nothing (:attr:`~pkgllm.privacy.mechanisms.NeighboringRelation.ZERO
 moves the sum by at most ``C``; that cohorts are drawn strengthens nothing.
 
 Whom that protects, and from whom: whoever sees only sums, where at least ``n`` clients add their
-share as promised, has the guarantee of noise multiplier ``z``. Whoever sees a single share, as a
+share as agreed, has the guarantee of noise multiplier ``z``. Whoever sees a single share, as a
 server without secure aggregation does, has that of ``z / sqrt(n)``; with ``n = 1`` both are the
 same. Clients that tell each other their shares take these out of the sum, for themselves.
 
@@ -31,6 +31,7 @@ from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.client_level import clip_update, step_from, update_vector
 from pkgllm.privacy.clipping import GaussianSettings
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation
 from pkgllm.privacy.noise import add_gaussian
 
 
@@ -59,6 +60,16 @@ class LocalNoise:
             raise ValueError(f"min_shares must be at least 1, got {self.min_shares}")
 
     @property
+    def mechanism(self) -> Mechanism:
+        """What a client is charged for a round: what is seen of the sum.
+
+        The price of the single share follows from it.
+        """
+        return Mechanism(
+            self.noise_multiplier, 1.0, neighboring_relation=NeighboringRelation.ZERO_OUT_ONE
+        )
+
+    @property
     def share_std(self) -> float:
         """Standard deviation of each value of one share."""
         return self.noise_multiplier * self.clip_norm / math.sqrt(self.min_shares)
@@ -74,7 +85,7 @@ def noise_share(
 ) -> AdapterState:
     """Return the adapter that a client sends: its clipped update with its share of the noise.
 
-    An update with values that are no numbers becomes noise alone, like that of any other client.
+    An update with NaN or infinity in it becomes noise alone, like that of any other client.
 
     Args:
         before: The adapter that the client received.

@@ -23,6 +23,11 @@ Accountant = Literal["prv", "rdp"]
 """What prices releases; see :mod:`~pkgllm.privacy.accounting`."""
 
 
+RUN = "run"
+"""To whom releases are charged where the unit is a client and the draw of cohorts hides it: all
+clients spend together."""
+
+
 class NeighboringRelation(StrEnum):
     """Which two data sets must not be told apart."""
 
@@ -78,6 +83,18 @@ class Mechanism:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A mechanism whose noise is not fixed yet."""
+
+    sampling_probability: float
+    steps: int
+
+    def mechanism(self, noise_multiplier: float) -> Mechanism:
+        """Return the mechanism with this noise."""
+        return Mechanism(noise_multiplier, self.sampling_probability, self.steps)
+
+
 History = tuple[Mechanism, ...]
 """All that was released about somebody; the order does not matter to what it costs."""
 
@@ -96,7 +113,7 @@ def merge(mechanisms: Iterable[Mechanism]) -> History:
     return tuple(sorted(replace(one, steps=count) for one, count in steps.items()))
 
 
-def of_a_fact(mechanism: Mechanism, max_groups: int) -> Mechanism:
+def fact_mechanism(mechanism: Mechanism, max_groups: int) -> Mechanism:
     r"""Return a mechanism that costs at least what an example-level one costs a fact.
 
     A fact that enters ``k`` groups is in the sum once for each that is drawn, so its absence moves
@@ -118,8 +135,8 @@ def of_a_fact(mechanism: Mechanism, max_groups: int) -> Mechanism:
         max_groups: Groups that a fact enters at most, ``k``.
 
     Example:
-        >>> found = of_a_fact(Mechanism(2.0, 0.5, 10), 2)
-        >>> found.noise_multiplier, round(found.sampling_probability, 12), found.steps
+        >>> fact = fact_mechanism(Mechanism(2.0, 0.5, 10), 2)
+        >>> fact.noise_multiplier, round(fact.sampling_probability, 12), fact.steps
         (1.0, 0.75, 10)
     """
     if max_groups < 1:
@@ -135,7 +152,7 @@ def of_a_fact(mechanism: Mechanism, max_groups: int) -> Mechanism:
     )
 
 
-def of_a_share(mechanism: Mechanism, min_shares: int) -> Mechanism:
+def share_mechanism(mechanism: Mechanism, min_shares: int) -> Mechanism:
     """Return what one client's share of the noise is, for whoever sees that share by itself.
 
     The shares' variances add up to that of the sum, so a share has the part ``1 / min_shares`` of
@@ -147,7 +164,7 @@ def of_a_share(mechanism: Mechanism, min_shares: int) -> Mechanism:
 
     Example:
         >>> sum_of_four = Mechanism(2.0, 1.0, neighboring_relation=NeighboringRelation.ZERO_OUT_ONE)
-        >>> of_a_share(sum_of_four, 4).noise_multiplier
+        >>> share_mechanism(sum_of_four, 4).noise_multiplier
         1.0
     """
     if min_shares < 1:

@@ -100,7 +100,7 @@ def add_gaussian(values: Tensor, std: float, noise: np.random.Generator) -> None
         noise: The stream; it goes on by as many draws as there are values.
 
     Raises:
-        ValueError: If the values are not float64, or ``std`` is negative or no number.
+        ValueError: If the values are not float64, or ``std`` is negative or NaN.
     """
     if values.dtype != torch.float64:
         raise ValueError(f"noise is added in float64 and rounded afterwards, got {values.dtype}")

@@ -60,7 +60,7 @@ def guess(scores: NDArray[np.float64], included: NDArray[np.bool_], num_guesses:
         num_guesses: Half of them go to either end; of an odd number one more to the highest.
 
     Raises:
-        ValueError: If a score is no number, or there are more guesses than canaries.
+        ValueError: If a score is NaN, or there are more guesses than canaries.
     """
     if not np.isfinite(scores).all():
         raise ValueError("the canaries' scores must be finite")

@@ -21,7 +21,7 @@ _CANARY_VALUES = 8
 def share_findings(
     settings: LocalNoise, source: NoiseSource, share: MakeShare = noise_share
 ) -> list[Finding]:
-    """Compare single shares with what was promised, and with each other.
+    """Compare single shares with what they must be, and with each other.
 
     Args:
         settings: Of the round.
@@ -48,7 +48,7 @@ def share_findings(
         Finding("one share", "one client moves it by, clip norms", moved, 0, 1 + ROUNDING),
         Finding(
             "one share",
-            "noise, scale over what was promised",
+            "noise, scale over what it must be",
             scale,
             math.sqrt(low),
             math.sqrt(high),

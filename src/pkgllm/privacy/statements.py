@@ -1,14 +1,25 @@
-"""A guarantee in the words that stand under every table of results."""
+"""What a run guarantees: its file, and the words that stand under every table of results."""
 
+import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+from pkgllm.errors import PrivacyError
 from pkgllm.privacy.mechanisms import Accountant, NeighboringRelation, Unit
+from pkgllm.privacy.units.unit import NoisyUnit
+
+GUARANTEE = "privacy.json"
+"""File of a run's guarantee, written when training is done."""
+
+METRICS_LEAVE = "losses and counts leave the clients without noise"
 
 
 @dataclass(frozen=True, slots=True)
 class Guarantee:
-    """What a run promises, once it is done."""
+    """What a run guarantees, once it is done."""
 
     unit: Unit
     epsilon: float
@@ -59,6 +70,94 @@ def statement(guarantee: Guarantee) -> str:
     return (
         f"Privacy: not private, because {guarantee.not_private}; without that {'; '.join(parts)}."
     )
+
+
+def guarantee_of(
+    unit: NoisyUnit,
+    epsilon: float,
+    fact_epsilon: float | None,
+    *,
+    min_shares: int | None = None,
+    share_epsilon: float | None = None,
+    not_private: str | None = None,
+    kept_by_clients: bool = False,
+) -> Guarantee:
+    """Return the guarantee of a unit at an epsilon: the spent one, or the budget."""
+    return Guarantee(
+        unit.name,
+        epsilon,
+        unit.delta,
+        unit.accountant,
+        neighboring_relation=unit.neighboring_relation,
+        fact_epsilon=fact_epsilon,
+        max_groups_per_fact=unit.fact_bound,
+        share_epsilon=share_epsilon,
+        min_shares=min_shares,
+        not_private=METRICS_LEAVE if unit.report_private_metrics else not_private,
+        kept_by_clients=kept_by_clients,
+    )
+
+
+def read_guarantee(run: Path) -> Guarantee | None:
+    """Return what a finished run guarantees; None where it has no privacy unit.
+
+    Raises:
+        PrivacyError: If the file does not hold a guarantee.
+    """
+    return _read(run / GUARANTEE)
+
+
+def read_ranked_guarantee(results: Path) -> Guarantee | None:
+    """Return what a run guarantees, as the results of its ranking say.
+
+    None where there is no privacy unit, or no ranking is finished.
+
+    Raises:
+        PrivacyError: If the file does not hold a guarantee.
+    """
+    return _read(results, "privacy")
+
+
+def no_guarantee(mode: str, leaks: Sequence[str] | None) -> str:
+    """Return the statement of a run without a privacy unit.
+
+    Args:
+        mode: How the run trains, as its configuration calls it.
+        leaks: What leaves the clients beside updates; None where updates do not leave them.
+
+    Example:
+        >>> no_guarantee("federated", [])
+        'Privacy: none, no epsilon can be given; nothing but updates leaves the clients.'
+    """
+    if leaks is None:
+        return f"Privacy: none; mode {mode}."
+    leaves = (
+        f"{' and '.join(leaks)}, so the run is not private"
+        if leaks
+        else "nothing but updates leaves the clients"
+    )
+    return f"Privacy: none, no epsilon can be given; {leaves}."
+
+
+def _read(path: Path, key: str | None = None) -> Guarantee | None:
+    if not path.exists():
+        return None
+    try:
+        record: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8"))
+        if key is not None and record is not None:
+            record = record.get(key)
+        if record is None:
+            return None
+        if record["epsilon"] is None:
+            record["epsilon"] = math.inf
+        if record.get("min_shares") is not None and record["share_epsilon"] is None:
+            record["share_epsilon"] = math.inf
+        relation = NeighboringRelation(record.pop("neighboring_relation"))
+        return Guarantee(**record, neighboring_relation=relation)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise PrivacyError(
+            f"{path}: must hold what the run guarantees, as training writes it: {error}; restore it"
+        ) from error
 
 
 def _seen_by(guarantee: Guarantee) -> str:

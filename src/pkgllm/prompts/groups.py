@@ -14,7 +14,8 @@ import numpy as np
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.prompts.prompts import Prompt, PromptWriter
-from pkgllm.prompts.windows import WindowSettings, hidden_windows
+from pkgllm.prompts.settings import GroupSettings, Negatives
+from pkgllm.prompts.windows import hidden_windows
 
 CompletionSource = Literal["liked", "disliked", "rule", "known", "uniform"]
 
@@ -48,16 +49,6 @@ class Group:
     log-probabilities; None where there is no column."""
 
 
-@dataclass(frozen=True, slots=True)
-class NegativeCounts:
-    """How many undesirable completions a group gets beside the disliked items."""
-
-    known: int = 0
-    """Items that the context already holds."""
-    uniform: int = 0
-    """Items drawn uniformly from the catalogue, whatever the person thinks of them."""
-
-
 def with_mismatched(groups: Sequence[Group]) -> tuple[Group, ...]:
     """Give each group of a client its mismatched completions.
 
@@ -79,9 +70,7 @@ class GroupBuilder:
         negatives: Undesirable completions for each group.
     """
 
-    def __init__(
-        self, catalogue: Catalogue, writer: PromptWriter, negatives: NegativeCounts
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, writer: PromptWriter, negatives: Negatives) -> None:
         self._catalogue = catalogue
         self._writer = writer
         self._negatives = negatives
@@ -91,7 +80,9 @@ class GroupBuilder:
         self,
         graph: PersonalGraph,
         generator: np.random.Generator,
-        windows: WindowSettings,
+        settings: GroupSettings,
+        *,
+        max_groups_per_fact: int | None = None,
     ) -> tuple[Group, ...]:
         """Return the groups of one client's training graph, latest first.
 
@@ -100,13 +91,13 @@ class GroupBuilder:
         Args:
             graph: What the client knows in training.
             generator: Draws negatives.
-            windows: How the graph is cut.
+            settings: How the graph is cut.
+            max_groups_per_fact: As for :func:`~pkgllm.prompts.windows.hidden_windows`.
         """
-        groups = [
-            self.group(context, hidden, generator)
-            for context, hidden in hidden_windows(graph, windows)
-        ]
-        return with_mismatched(groups)
+        windows = hidden_windows(graph, settings, max_groups_per_fact=max_groups_per_fact)
+        return with_mismatched(
+            [self.group(context, hidden, generator) for context, hidden in windows]
+        )
 
     def group(
         self,

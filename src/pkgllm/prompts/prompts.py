@@ -7,14 +7,12 @@ the prompt that stands before it.
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import RELATIONS, Fact, PersonalGraph, Relation
-
-PromptForm = Literal["triples", "jsonld", "prose"]
+from pkgllm.prompts.settings import PromptForm
 
 
 def _triples(facts: Sequence[Fact]) -> str:

@@ -1,11 +1,13 @@
 """Public groups: of invented people, drawn from the catalogue, hence of no client."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 from pkgllm.prompts.groups import Group, GroupBuilder, with_mismatched
-from pkgllm.prompts.windows import WindowSettings
+from pkgllm.prompts.settings import GroupSettings
 from pkgllm.randomness import stream
 
 NUM_PUBLIC_GROUPS = 16
@@ -17,7 +19,7 @@ _INVENTED = Provenance("own_answer", "catalogue")
 
 
 def public_groups(
-    catalogue: Catalogue, builder: GroupBuilder, windows: WindowSettings, *, seed: int
+    catalogue: Catalogue, builder: GroupBuilder, settings: GroupSettings, *, seed: int
 ) -> tuple[Group, ...]:
     """Invent people, and return one group of each, with mismatched completions.
 
@@ -33,27 +35,30 @@ def public_groups(
     Args:
         catalogue: Public. Where it holds too few films, people like all of them.
         builder: Of the run.
-        windows: How the run's graphs are cut.
+        settings: How the run's graphs are cut.
         seed: Of the run.
 
     Raises:
         DataError: If ``prompt.max_tokens`` does not even hold the request.
     """
+    one = replace(
+        settings, stride=settings.hidden_facts, min_context=0, max_context=None, max_groups=1
+    )
     groups: list[Group] = []
     for number in range(NUM_PUBLIC_GROUPS):
         generator = stream(seed, "public_prompts", number)
-        one = WindowSettings(windows.hidden_facts, windows.hidden_facts, 0, max_groups=1)
-        groups += builder.build(_invented(number, catalogue, windows, generator), generator, one)
+        invented = _invented(number, catalogue, settings, generator)
+        groups += builder.build(invented, generator, one)
     return with_mismatched(groups)
 
 
 def _invented(
-    number: int, catalogue: Catalogue, windows: WindowSettings, generator: np.random.Generator
+    number: int, catalogue: Catalogue, settings: GroupSettings, generator: np.random.Generator
 ) -> PersonalGraph:
-    most = windows.max_context
+    most = settings.max_context
     if most is None:
-        most = max(_MOST_CONTEXT, windows.min_context)
-    num_facts = windows.hidden_facts + generator.integers(windows.min_context, most + 1)
+        most = max(_MOST_CONTEXT, settings.min_context)
+    num_facts = settings.hidden_facts + generator.integers(settings.min_context, most + 1)
     drawn = generator.permutation(len(catalogue))[:num_facts]
     films = [catalogue.items[int(column)] for column in drawn]
     return PersonalGraph(

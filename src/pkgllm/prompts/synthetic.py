@@ -5,29 +5,12 @@ tells them apart: a hidden fact keeps its relation, and a fact that a rule adds 
 them enters the person's graph or a prompt.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
 from pkgllm.prompts.groups import Group, GroupBuilder
 from pkgllm.prompts.item_similarity import AdamicAdar
-
-
-@dataclass(frozen=True, slots=True)
-class SyntheticSettings:
-    """How many synthetic groups a client makes."""
-
-    graph_edits: int
-    """Groups that hide facts of the graph, whatever their time."""
-    max_hidden: int
-    """Facts that such a group hides at most; each number from 1 is equally likely."""
-    known_items: int
-    """Items of a prompt that its group gives as undesirable answers."""
-    rule_facts: int
-    """Facts that rules add, all asked for in one group."""
-    max_context: int | None = None
-    """Facts that a prompt may hold, the newest; any number when None."""
+from pkgllm.prompts.settings import SyntheticSettings
 
 
 def synthetic_groups(
@@ -36,6 +19,8 @@ def synthetic_groups(
     settings: SyntheticSettings,
     similarity: AdamicAdar | None,
     generator: np.random.Generator,
+    *,
+    max_context: int | None = None,
 ) -> tuple[Group, ...]:
     """Return a client's synthetic groups, without mismatched completions.
 
@@ -53,18 +38,19 @@ def synthetic_groups(
         settings: How many.
         similarity: Of the catalogue's items; None for no rule facts.
         generator: Of every draw.
+        max_context: Facts that a prompt may hold, the newest; any number when None.
     """
     groups = [
         group
         for _ in range(settings.graph_edits)
-        if (group := _edited(graph, builder, settings, generator)) is not None
+        if (group := _edited(graph, builder, settings, max_context, generator)) is not None
     ]
     if similarity is not None and settings.rule_facts:
         liked = [fact.tail for fact in graph.with_relation("liked")]
         derived = similarity.strongest(liked, graph.tails, settings.rule_facts, generator)
         if derived:
             groups.append(
-                builder.group(_newest(graph, settings.max_context), (), generator, derived=derived)
+                builder.group(_newest(graph, max_context), (), generator, derived=derived)
             )
     return tuple(groups)
 
@@ -73,6 +59,7 @@ def _edited(
     graph: PersonalGraph,
     builder: GroupBuilder,
     settings: SyntheticSettings,
+    max_context: int | None,
     generator: np.random.Generator,
 ) -> Group | None:
     verdicts = graph.with_relation("liked", "disliked")
@@ -87,7 +74,7 @@ def _edited(
     hidden: list[Fact] = [verdicts[index] for index in sorted((first, *map(int, drawn)))]
     rest = graph.without({fact.tail for fact in hidden})
     return builder.group(
-        _newest(rest, settings.max_context), hidden, generator, num_known=settings.known_items
+        _newest(rest, max_context), hidden, generator, num_known=settings.known_items
     )
 
 

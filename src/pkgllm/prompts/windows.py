@@ -2,31 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pkgllm.graph.personal_graph import Fact, PersonalGraph
-
-
-@dataclass(frozen=True, slots=True)
-class WindowSettings:
-    """How a graph is cut into hidden facts and contexts."""
-
-    hidden_facts: int
-    """Facts in a window; fewer where the graph is short."""
-    stride: int
-    """Facts between the starts of two windows."""
-    min_context: int
-    """Facts that the context must hold."""
-    max_groups: int
-    """Windows to yield at most."""
-    max_context: int | None = None
-    """Facts that the context may hold, the newest; any number when None."""
-    max_groups_per_fact: int | None = None
-    """Windows that a fact may enter, hidden or in the context; any number when None."""
+from pkgllm.prompts.settings import GroupSettings
 
 
 def hidden_windows(
-    graph: PersonalGraph, settings: WindowSettings
+    graph: PersonalGraph, settings: GroupSettings, *, max_groups_per_fact: int | None = None
 ) -> Iterator[tuple[PersonalGraph, tuple[Fact, ...]]]:
     """Yield (context, hidden facts) pairs, the latest first.
 
@@ -37,21 +19,25 @@ def hidden_windows(
     Args:
         graph: A client's training graph.
         settings: How it is cut.
+        max_groups_per_fact: Windows that a fact may enter, hidden or in the context; any number
+            when None.
 
     Example:
         >>> from pkgllm.graph.personal_graph import Moment, Provenance
         >>> said = Provenance("own_answer", "conversation/1")
         >>> facts = [Fact("liked", str(n), f"Film {n}", Moment(n, 0), said) for n in range(6)]
         >>> graph = PersonalGraph("p1", tuple(facts))
-        >>> def show(settings):
-        ...     for context, hidden in hidden_windows(graph, settings):
+        >>> def show(max_groups_per_fact=None, **settings):
+        ...     settings = GroupSettings(hidden_facts=2, stride=2, **settings)
+        ...     windows = hidden_windows(graph, settings, max_groups_per_fact=max_groups_per_fact)
+        ...     for context, hidden in windows:
         ...         print([fact.tail for fact in context.facts], [fact.tail for fact in hidden])
-        >>> show(WindowSettings(2, 2, min_context=1, max_groups=16))
+        >>> show()
         ['0', '1', '2', '3'] ['4', '5']
         ['0', '1'] ['2', '3']
-        >>> show(WindowSettings(2, 2, min_context=0, max_groups=16, max_groups_per_fact=1))
+        >>> show(1, min_context=0)
         ['0', '1', '2', '3'] ['4', '5']
-        >>> show(WindowSettings(2, 2, 0, 16, max_context=1, max_groups_per_fact=2))
+        >>> show(2, min_context=0, max_context=1)
         ['3'] ['4', '5']
         ['1'] ['2', '3']
         [] ['0', '1']
@@ -75,6 +61,6 @@ def hidden_windows(
                 earlier = earlier[max(0, len(earlier) - settings.max_context) :]
             for fact in (*earlier, *hidden):
                 entered[fact.tail] += 1
-                if entered[fact.tail] == settings.max_groups_per_fact:
+                if entered[fact.tail] == max_groups_per_fact:
                     exhausted.add(fact.tail)
             yield graph.only(earlier), hidden

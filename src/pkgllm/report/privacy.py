@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pkgllm.privacy.audit import Finding
-from pkgllm.privacy.plans import Plan, plan_warnings
+from pkgllm.privacy.planner import PrivacyPlan, plan_warnings
 from pkgllm.privacy.statements import statement, written
 from pkgllm.report.document import Cell, Column, Document, Row, Table, columns, texts
 
@@ -27,7 +27,7 @@ _CANARY_NOTES = (
 )
 
 
-def plan_document(plan: Plan) -> Document:
+def plan_document(plan: PrivacyPlan) -> Document:
     """Return the parts of the mechanism, what is spent by round, and warnings last."""
     if plan.guarantee.min_shares is not None:
         spent: tuple[str, ...] = ("sums", "shares")
@@ -45,7 +45,7 @@ def plan_document(plan: Plan) -> Document:
     return Document(statement(plan.guarantee), blocks, tuple(_plan_remarks(plan)))
 
 
-def _plan_remarks(plan: Plan) -> Iterator[str]:
+def _plan_remarks(plan: PrivacyPlan) -> Iterator[str]:
     within = "cohort" if plan.unit == "client" else "batch"
     yield (
         f"Noise by signal: noise_multiplier * sqrt(parameters) / expected {within}, the expected "
@@ -66,7 +66,7 @@ def _plan_remarks(plan: Plan) -> Iterator[str]:
     yield from (f"Warning: {warning}." for warning in plan_warnings(plan))
 
 
-def _mechanism_rows(plan: Plan) -> tuple[Row, ...]:
+def _mechanism_rows(plan: PrivacyPlan) -> tuple[Row, ...]:
     source = "computed from target_epsilon" if plan.calibrated else "as given"
     relation = plan.guarantee.neighboring_relation.value.replace("_", " ")
     shares = plan.guarantee.min_shares

@@ -9,7 +9,7 @@ from pkgllm.assistant.recommend import Recommender
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.load import load_config
 from pkgllm.corpora.domains import SHIPPED, read_domain
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus

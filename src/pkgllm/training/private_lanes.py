@@ -10,7 +10,7 @@ so that a failure does not depend on one group. The exception is a group that do
 memory, which depends on ``prompt.max_tokens``, a public setting.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,7 @@ from pkgllm.lm.adapter import AdapterState
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.objectives.objective import Objective
 from pkgllm.privacy.clipping import GaussianSettings
-from pkgllm.privacy.example_level import private_step_gradient
+from pkgllm.privacy.example_level import Charge, private_step_gradient
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, poisson_sample
 from pkgllm.prompts.groups import Group
@@ -30,9 +30,6 @@ from pkgllm.training.lane_optimizers import make_lane_optimizer
 from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient
 from pkgllm.training.local_terms import LaneTerms
 from pkgllm.training.reference import ReferenceColumn
-
-Charge = Callable[[int, Mapping[str, Mechanism]], None]
-"""Charges what each client is about to release in a round; raises where a budget would not hold."""
 
 
 @dataclass(slots=True)

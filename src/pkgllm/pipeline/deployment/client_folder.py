@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pkgllm.config.load import load_config
-from pkgllm.config.schema import ClientPrivacy, ExamplePrivacy, has_local_noise
 from pkgllm.corpora.catalogue_file import read_catalogue_file
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
@@ -24,10 +23,11 @@ from pkgllm.files import cannot
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.pipeline.build import build_groups, check_room, make_policy, make_writer, populate
-from pkgllm.pipeline.privacy.devices import HEAD, SHARE, DevicePrivacy, DeviceShares
-from pkgllm.pipeline.privacy.run import LEDGER
+from pkgllm.pipeline.privacy.setup import configured_noise, device_participation, noisy_unit
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.trainers import check_engine, make_trainer
+from pkgllm.privacy.device_ledger import HEAD, SHARE, DevicePrivacy, DeviceShares
+from pkgllm.privacy.run_privacy import LEDGER
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder
 
@@ -104,12 +104,11 @@ class ClientFolder:
         policy = make_policy(config, base)
         check_engine(config, policy)
         groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
-        release = None
-        if isinstance(config.privacy, ExamplePrivacy):
+        release, unit = None, noisy_unit(config)
+        if unit is not None and unit.hides_examples:
             own = DevicePrivacy(
-                config.privacy,
-                num_groups=groups.num_groups(self.client),
-                num_steps=mode.rounds * config.training.local_steps,
+                unit,
+                device_participation(config, self.client, groups.num_groups(self.client)),
                 ledger=self.path / LEDGER,
                 head=self.private / HEAD,
             )
@@ -130,12 +129,14 @@ class ClientFolder:
 
     def _shares(self, tell: Callable[[str], None]) -> DeviceShares | None:
         """Return what sees to the client's share of the noise; None where it adds none."""
-        privacy = self.config.privacy
-        if has_local_noise(privacy):
-            shares = DeviceShares(self.config, ledger=self.path / LEDGER, head=self.private / HEAD)
+        unit, settings = noisy_unit(self.config), configured_noise(self.config)
+        if unit is not None and settings is not None:
+            shares = DeviceShares(
+                unit, settings, ledger=self.path / LEDGER, head=self.private / HEAD
+            )
             tell(str(shares))
             return shares
-        if isinstance(privacy, ClientPrivacy):
+        if unit is not None and unit.hides_clients:
             tell("privacy unit client, mechanism central: the server has the updates as they are")
         return None
 

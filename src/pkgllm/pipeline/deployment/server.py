@@ -22,13 +22,13 @@ from pkgllm.pipeline.build import (
     make_writer,
 )
 from pkgllm.pipeline.deployment.client_folder import CATALOGUE
-from pkgllm.pipeline.privacy.guarantees import read_guarantee
-from pkgllm.pipeline.privacy.plan import check_privacy, known_clients
-from pkgllm.pipeline.privacy.run import (
+from pkgllm.pipeline.privacy.setup import (
     FIXED_NOISE,
-    LEDGER,
-    given_noise,
+    check_run,
+    configured_noise,
+    known_clients,
     noise_source,
+    noisy_unit,
 )
 from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base
@@ -36,6 +36,8 @@ from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import Traces, going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.run_privacy import LEDGER
+from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder, provenance
 from pkgllm.runs.records import read_object
@@ -48,11 +50,6 @@ logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _CONNECT_SECONDS = 10.0
-
-
-def is_deployed(config: Experiment) -> bool:
-    """Return whether the clients of a configuration are on machines of their own."""
-    return config.mode.name == "federated" and config.mode.runtime.name == "deployment"
 
 
 def train_deployed(
@@ -102,9 +99,9 @@ def train_deployed(
             f"{len(roster)}, got {mode.cohort_size}; lower it or add clients"
         )
     # Of the unit example each client counts its own groups, and keeps its own ledger.
-    known = known_clients(roster) if config.privacy.name == "client" else {}
+    known = known_clients(roster) if config.privacy.hides_clients else {}
     if known:
-        check_privacy(config, known)
+        check_run(config, known)
     secret = read_bytes(keys / EXECUTOR_SECRET)
     read_bytes(keys / AUTHORITY_CERTIFICATE)
     run = RunFolder.open(path) if resume else RunFolder.create(path)
@@ -159,9 +156,8 @@ def deployed_statement(config: Experiment, path: Path) -> str:
 
 def _check_noise(config: Experiment, *, insecure_fixed_noise: bool) -> None:
     """Fail where clients would add other noise than this process counts on."""
-    given_noise(config)
-    is_central = config.privacy.name == "client" and config.privacy.mechanism == "central"
-    if insecure_fixed_noise and not is_central:
+    configured_noise(config)
+    if insecure_fixed_noise and not config.privacy.hides_cohort:
         raise ConfigError(
             "--insecure-fixed-noise does not go with mode.runtime deployment, whose clients draw "
             "their own noise, but for privacy.mechanism central; leave it out"
@@ -174,8 +170,9 @@ def _describe(config: Experiment, run: RunFolder, base: BaseModel, noise: NoiseS
         run.write_json("split.json", {"digest": None, "left_out": [], "clients": {}})
         run.write_json(LIKED, {"clients": []})
         made_of = provenance(seed=config.seed, digests={"base_model": base.digest})
-        if config.privacy.name == "client" and not (run.path / LEDGER).exists():
-            Ledger.create(run.path / LEDGER, unit="client")
+        unit = noisy_unit(config)
+        if unit is not None and unit.hides_clients and not (run.path / LEDGER).exists():
+            Ledger.create(run.path / LEDGER, unit=unit.name)
         # Last, since it says that the others are there.
         run.write_json(
             "provenance.json",

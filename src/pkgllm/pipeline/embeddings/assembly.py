@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from pkgllm.config import schema
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.evaluation.scorer import ClientQueries, Scorer, candidate_mask
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, check_federation
 from pkgllm.kge.federated_scorer import FederatedScorer

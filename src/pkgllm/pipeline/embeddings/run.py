@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import EmbeddingExperiment
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import StoppedError
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.interrupts import after_this_round

@@ -11,8 +11,8 @@ from pkgllm.errors import ConfigError, RunError
 from pkgllm.evaluation.comparison import compare_runs
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.files import write_atomically
-from pkgllm.pipeline.privacy.guarantees import ranked_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
+from pkgllm.privacy.statements import read_ranked_guarantee
 from pkgllm.report.comparison import comparison_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
@@ -77,7 +77,7 @@ def read_predictions(path: Path, name: str) -> Predictions:
         seed=config.seed,
         resamples=config.evaluation.bootstrap_resamples,
         settings=json.dumps(settings, sort_keys=True),
-        privacy=privacy_statement(config, ranked_guarantee(path)),
+        privacy=privacy_statement(config, read_ranked_guarantee(path)),
     )
 
 

@@ -10,7 +10,8 @@ from peft import PeftModel
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.overrides import parse_override
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
-from pkgllm.corpora.splits import Population, split_digest
+from pkgllm.corpora.population import Population
+from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
 from pkgllm.evaluation.lists.legacy import leaky_prompts
 from pkgllm.evaluation.lists.results import read_lists
@@ -23,7 +24,6 @@ from pkgllm.pipeline.build import (
     make_writer,
     populate,
     read_corpus,
-    read_other_corpus,
 )
 from pkgllm.pipeline.evaluation.listing import (
     ANSWERS,
@@ -35,7 +35,7 @@ from pkgllm.pipeline.evaluation.listing import (
 )
 from pkgllm.pipeline.evaluation.ranking import Report, language_model_task, rank, write_ranks
 from pkgllm.pipeline.evaluation.scorers import Ranked
-from pkgllm.pipeline.partition import layout_notes
+from pkgllm.pipeline.partition import partition_notes
 from pkgllm.pipeline.run_record import (
     LIKED,
     check_same_base,
@@ -111,7 +111,7 @@ def evaluate_run(
         queries,
         liked=read_liked(run.path),
         facts_left_out=facts_left_out,
-        training_notes=layout_notes(config, run.path),
+        training_notes=partition_notes(config, run.path),
     )
     asker = None
     if protocol != "exact":
@@ -227,7 +227,9 @@ def _check_evaluation_only(overrides: Sequence[str]) -> None:
 def _population(config: AnyExperiment, data: Path | None) -> Population:
     if data is None:
         return populate(config, read_corpus(config))
-    return populate(config, read_other_corpus(config, data), all_unseen=True)
+    return populate(
+        config, config.corpus.read_folder(data, config.split.restated_facts), all_unseen=True
+    )
 
 
 def _next_evaluation(run: RunFolder) -> Path:

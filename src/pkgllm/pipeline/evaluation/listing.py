@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pkgllm.config import schema
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import RunError
 from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.legacy import legacy_results

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.results import Evaluation
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.pipeline.evaluation.scorers import Ranked, language_models
-from pkgllm.pipeline.privacy.guarantees import read_guarantee
 from pkgllm.pipeline.privacy.statement import privacy_statement
+from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.report.document import Document
 from pkgllm.report.lists import legacy_document, lists_document
@@ -201,9 +201,6 @@ def score_notes(choice: schema.Evaluation) -> tuple[str, ...]:
 def run_notes(config: schema.AnyExperiment, run: Path | None = None) -> tuple[str, ...]:
     """Return notes on privacy and on whose the data are."""
     notes = [privacy_statement(config, read_guarantee(run) if run else None)]
-    if config.corpus.name == "redial":
-        notes.append(
-            "ReDial: Li et al. 2018, arXiv:1812.07617, CC BY 4.0; the dialogues of the given "
-            "files, which may be a part, since one without a worker id belongs to no client."
-        )
+    if config.corpus.credit:
+        notes.append(config.corpus.credit)
     return tuple(notes)

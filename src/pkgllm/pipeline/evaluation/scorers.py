@@ -7,7 +7,7 @@ from pathlib import Path
 from peft import PeftModel
 
 from pkgllm.config import schema
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.evaluation.per_client import PerClientScorer
 from pkgllm.evaluation.ranking.adjusted_scores import adjusted
 from pkgllm.evaluation.ranking.branches import SlotMemory

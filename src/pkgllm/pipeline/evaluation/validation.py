@@ -3,7 +3,7 @@
 import numpy as np
 
 from pkgllm.config import schema
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError
 from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.evaluation.protocol import evaluate

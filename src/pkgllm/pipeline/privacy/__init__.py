@@ -1,1 +1,1 @@
-"""What a run promises, planned, counted and audited."""
+"""From a configuration to the privacy of its run."""

@@ -1,25 +1,21 @@
-"""What clients protect their updates with before they send them, as a configuration says."""
+"""What adds each client's share of the noise to its update before it is sent."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from peft import PeftModel
 
-from pkgllm.config import schema
 from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.client_state import ClientStates
 from pkgllm.lm.adapter import trained_keys
-from pkgllm.pipeline.privacy.devices import DeviceShares
-from pkgllm.pipeline.privacy.run import local_noise, share_mechanism
+from pkgllm.privacy.device_ledger import DeviceShares
 from pkgllm.privacy.ledger import ChargedBefore
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import NoiseSource, secure
 
 
 def make_noise(
-    config: schema.Experiment,
+    settings: LocalNoise | None,
     policy: PeftModel,
-    noise_multiplier: float | None,
     source: NoiseSource,
     *,
     charged: ChargedBefore | None = None,
@@ -27,21 +23,20 @@ def make_noise(
     """Return what adds each client's share of the noise; None where clients add none.
 
     Args:
-        config: The run's configuration.
+        settings: How clients protect what they send.
         policy: Says which tensors are trained.
-        noise_multiplier: Given, or computed from the target epsilon; None without a privacy unit.
         source: Of the noise.
         charged: Looks for the charges of the process that keeps the ledger, from another one.
     """
-    settings = None if noise_multiplier is None else local_noise(config, noise_multiplier)
     if settings is None:
         return None
-    return ClientNoise(
-        settings,
-        source=source,
-        trained=trained_keys(policy),
-        charge=_look_for(charged, settings) if charged else lambda client, round_num: None,
-    )
+    mechanism = settings.mechanism
+
+    def charge(client: str, round_num: int) -> None:
+        if charged is not None:
+            charged(round_num, {client: mechanism})
+
+    return ClientNoise(settings, source=source, trained=trained_keys(policy), charge=charge)
 
 
 def make_device_noise(shares: DeviceShares, policy: PeftModel, folder: Path) -> ClientNoise:
@@ -59,8 +54,3 @@ def make_device_noise(shares: DeviceShares, policy: PeftModel, folder: Path) -> 
         charge=shares.charge,
         shares=ClientStates(folder),
     )
-
-
-def _look_for(charged: ChargedBefore, settings: LocalNoise) -> Callable[[str, int], None]:
-    one = share_mechanism(settings)
-    return lambda client, round_num: charged(round_num, {client: one})

@@ -10,22 +10,25 @@ import pytest
 from helpers.run_files import files_below, read_json
 from helpers.tiny_corpus import FILMS, tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
 from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.partition import lay_out_groups, layout_note, layout_notes
+from pkgllm.pipeline.partition import partition_groups, partition_notes
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
-from pkgllm.prompts.partition.layouts import count_labels, paired
+from pkgllm.prompts.partition.dirichlet import Dirichlet
+from pkgllm.prompts.partition.paired import matched
+from pkgllm.prompts.partition.partition import count_labels, partition_note
+from pkgllm.prompts.partition.redistributed import Redistributed
 from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.runs.folder import RunFolder
 
-LAYOUTS: Mapping[str, dict[str, Any]] = {
+PARTITIONS: Mapping[str, dict[str, Any]] = {
     "by_client": {"name": "by_client"},
     "redistributed": {"name": "redistributed"},
     "paired": {"name": "paired"},
@@ -33,7 +36,7 @@ LAYOUTS: Mapping[str, dict[str, Any]] = {
     "one_sided": {"name": "one_sided", "one_sided_share": 0.6},
 }
 Configure = Callable[..., Experiment]
-LayOut = Callable[[Experiment], tuple[GroupStore, dict[str, Any]]]
+Divide = Callable[[Experiment], tuple[GroupStore, dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +57,17 @@ def base(tiny_base_folder: Path) -> BaseModel:
 @pytest.fixture(scope="module")
 def configure(data: Path, tiny_base_folder: Path) -> Configure:
     return lambda name, **sections: tiny_experiment(
-        data, tiny_base_folder, layout=LAYOUTS[name], **sections
+        data, tiny_base_folder, partition=PARTITIONS[name], **sections
     )
 
 
 @pytest.fixture
-def lay_out(base: BaseModel, tmp_path: Path) -> LayOut:
+def divide(base: BaseModel, tmp_path: Path) -> Divide:
     """Lay out in an empty folder, in which only the store may be left."""
 
     def call(config: Experiment) -> tuple[GroupStore, dict[str, Any]]:
         path = tmp_path / "groups.arrow"
-        store, summary = lay_out_groups(
+        store, summary = partition_groups(
             config, population_of(config), make_writer(config.prompt, base), path, Silent()
         )
         assert list(tmp_path.iterdir()) == [path]
@@ -95,14 +98,14 @@ def examples(groups: tuple[Group, ...]) -> Counter[tuple[Prompt, str]]:
     return Counter((g.prompt, c.item) for g in groups for c in g.completions)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_what_is_told_is_what_is_stored(configure: Configure, lay_out: LayOut, name: str) -> None:
-    store, summary = lay_out(configure(name))
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_what_is_told_is_what_is_stored(configure: Configure, divide: Divide, name: str) -> None:
+    store, summary = divide(configure(name))
     counts = [count_labels(groups) for groups in store.values()]
     shares = sorted(found.undesirable_share for found in counts)
     assert summary == {
         "name": name,
-        "parameters": {key: value for key, value in LAYOUTS[name].items() if key != "name"},
+        "parameters": {key: value for key, value in PARTITIONS[name].items() if key != "name"},
         "clients": len(store),
         "clients_dropped": 10 - len(store),
         "groups": sum(map(store.num_groups, store)),
@@ -117,21 +120,21 @@ def test_what_is_told_is_what_is_stored(configure: Configure, lay_out: LayOut, n
     assert all(found.groups for found in counts)
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_the_seed_decides(configure: Configure, lay_out: LayOut, name: str) -> None:
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_the_seed_decides(configure: Configure, divide: Divide, name: str) -> None:
     def content(seed: int) -> bytes:
-        return lay_out(configure(name, seed=seed))[0].path.read_bytes()
+        return divide(configure(name, seed=seed))[0].path.read_bytes()
 
     assert content(1) == content(1)
     assert content(1) != content(2)
 
 
 @pytest.mark.parametrize("name", ["redistributed", "dirichlet", "one_sided"])
-def test_the_seed_decides_the_layout_itself(
-    configure: Configure, lay_out: LayOut, name: str
+def test_the_seed_decides_the_partition_itself(
+    configure: Configure, divide: Divide, name: str
 ) -> None:
     def labels(seed: int) -> list[list[bool]]:
-        store, _ = lay_out(configure(name, seed=seed, clients={"unseen_share": 0.0}))
+        store, _ = divide(configure(name, seed=seed, clients={"unseen_share": 0.0}))
         return [[c.desirable for g in own for c in g.completions] for own in store.values()]
 
     # The labels of the groups that are cut or dealt are the same with every seed.
@@ -139,17 +142,17 @@ def test_the_seed_decides_the_layout_itself(
 
 
 def test_by_client_is_what_was_built(
-    configure: Configure, lay_out: LayOut, natural: GroupStore
+    configure: Configure, divide: Divide, natural: GroupStore
 ) -> None:
-    store, _ = lay_out(configure("by_client"))
+    store, _ = divide(configure("by_client"))
     assert store.path.read_bytes() == natural.path.read_bytes()
 
 
-@pytest.mark.parametrize("name", sorted(set(LAYOUTS) - {"redistributed"}))
+@pytest.mark.parametrize("name", sorted(set(PARTITIONS) - {"redistributed"}))
 def test_nothing_leaves_its_person(
-    configure: Configure, lay_out: LayOut, natural: GroupStore, name: str
+    configure: Configure, divide: Divide, natural: GroupStore, name: str
 ) -> None:
-    store, _ = lay_out(configure(name))
+    store, _ = divide(configure(name))
     assert set(store) <= set(natural)
     for client, groups in store.items():
         assert examples(groups) <= examples(natural[client])
@@ -160,9 +163,9 @@ def test_nothing_leaves_its_person(
 
 
 def test_redistribution_moves_every_example_to_somebody(
-    configure: Configure, lay_out: LayOut, natural: GroupStore
+    configure: Configure, divide: Divide, natural: GroupStore
 ) -> None:
-    store, summary = lay_out(configure("redistributed"))
+    store, summary = divide(configure("redistributed"))
     before = sum(map(examples, natural.values()), Counter[tuple[Prompt, str]]())
     assert sum(map(examples, store.values()), Counter[tuple[Prompt, str]]()) == before
     sizes = {store.num_groups(client) for client in store}
@@ -170,21 +173,21 @@ def test_redistribution_moves_every_example_to_somebody(
     owners = {group.prompt.client for groups in store.values() for group in groups}
     assert owners == set(natural) == set(store)
     assert any(g.prompt.client != client for client, groups in store.items() for g in groups)
-    assert layout_note(summary).endswith(
+    assert partition_note(Redistributed(), summary).endswith(
         " Not private: examples of one person train on another's device."
     )
 
 
-def test_pairs_of_every_client(configure: Configure, lay_out: LayOut, natural: GroupStore) -> None:
-    store, _ = lay_out(configure("paired"))
-    assert store == {client: paired(groups) for client, groups in natural.items()}
+def test_pairs_of_every_client(configure: Configure, divide: Divide, natural: GroupStore) -> None:
+    store, _ = divide(configure("paired"))
+    assert store == {client: matched(groups) for client, groups in natural.items()}
     assert any(store[client] != natural[client] for client in natural)
 
 
 def test_one_sided_clients_have_one_label_and_the_others_all(
-    configure: Configure, lay_out: LayOut, natural: GroupStore
+    configure: Configure, divide: Divide, natural: GroupStore
 ) -> None:
-    store, _ = lay_out(configure("one_sided"))
+    store, _ = divide(configure("one_sided"))
     # Six of ten clients, half of them on each side.
     shares = {client: count_labels(groups).undesirable_share for client, groups in store.items()}
     assert Counter(share if share in (0, 1) else None for share in shares.values()) == {
@@ -196,14 +199,14 @@ def test_one_sided_clients_have_one_label_and_the_others_all(
 
 
 def test_shares_of_lopsided_clients_follow_the_concentration(
-    configure: Configure, lay_out: LayOut, natural: GroupStore
+    configure: Configure, divide: Divide, natural: GroupStore
 ) -> None:
     def shares(concentration: float) -> list[float]:
-        layout = {"name": "dirichlet", "concentration": concentration}
+        partition = {"name": "dirichlet", "concentration": concentration}
         config = Experiment.model_validate(
-            {**configure("by_client").model_dump(), "layout": layout}
+            {**configure("by_client").model_dump(), "partition": partition}
         )
-        store, _ = lay_out(config)
+        store, _ = divide(config)
         return [count_labels(groups).undesirable_share for groups in store.values()]
 
     counts = [count_labels(groups) for groups in natural.values()]
@@ -221,7 +224,7 @@ class Leaky(PromptWriter):
         return replace(prompt, text=f"{prompt.text} {'; '.join(FILMS.values())}")
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", PARTITIONS)
 def test_a_leak_is_found_before_anything_is_moved(
     configure: Configure, base: BaseModel, tmp_path: Path, name: str
 ) -> None:
@@ -230,7 +233,7 @@ def test_a_leak_is_found_before_anything_is_moved(
         base.tokenizer, form="prose", instruction="", request="Recommend.", max_tokens=400
     )
     with pytest.raises(LeakError, match="leak audit: the training prompt of client"):
-        lay_out_groups(config, population_of(config), writer, tmp_path / "groups.arrow", Silent())
+        partition_groups(config, population_of(config), writer, tmp_path / "groups.arrow", Silent())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -239,13 +242,13 @@ def test_a_leak_is_found_before_anything_is_moved(
     [
         (
             "paired",
-            "layout paired leaves no client with a group, because no group holds an undesirable "
+            "partition paired leaves no client with a group, because no group holds an undesirable "
             "completion; set groups.negatives.uniform to 1 or more",
         ),
         (
             "dirichlet",
-            "layout dirichlet needs desirable and undesirable completions, got one label only; set "
-            "groups.negatives.uniform to 1 or more",
+            "partition dirichlet needs desirable and undesirable completions, got one label only; "
+            "set groups.negatives.uniform to 1 or more",
         ),
     ],
 )
@@ -255,7 +258,7 @@ def test_groups_without_undesirable_completions(
     # One hidden fact is a liked one, since a group needs a like.
     config = configure(name, groups={"hidden_facts": 1, "negatives": {"known": 0, "uniform": 0}})
     with pytest.raises(DataError) as caught:
-        lay_out_groups(
+        partition_groups(
             config,
             population_of(config),
             make_writer(config.prompt, base),
@@ -266,29 +269,29 @@ def test_groups_without_undesirable_completions(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_clients_that_are_left_nothing_are_counted(configure: Configure, lay_out: LayOut) -> None:
+def test_clients_that_are_left_nothing_are_counted(configure: Configure, divide: Divide) -> None:
     config = configure(
         "one_sided",
         groups={"hidden_facts": 1, "negatives": {"known": 0, "uniform": 0}},
     )
-    store, summary = lay_out(config)
+    store, summary = divide(config)
     # Three of ten clients are to keep dislikes, and nobody has one.
     assert (len(store), summary["clients"], summary["clients_dropped"]) == (7, 7, 3)
     assert summary["undesirable"] == 0
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_run_with_each_layout(configure: Configure, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", PARTITIONS)
+def test_a_run_with_each_partition(configure: Configure, tmp_path: Path, name: str) -> None:
     config = configure(name)
     path = tmp_path / "run"
     report = train(config, path, Silent())
-    summary = read_json(path / "layout.json")
+    summary = read_json(path / "partition.json")
     assert summary["name"] == name
     assert (summary["clients"], summary["clients_dropped"]) == (10, 0)
     # The private files of training are gone, hidden ones among them.
     assert not [file for file in files_below(path) if file.endswith((".arrow", ".tmp"))]
-    told = [note for note in report.notes if note.startswith("Layout: ")]
-    assert told == ([] if name == "by_client" else [layout_note(summary)])
+    told = [note for note in report.notes if note.startswith("Partition: ")]
+    assert told == ([] if name == "by_client" else [partition_note(config.partition, summary)])
     assert read_json(path / "results.json")["notes"] == list(report.notes)
     moved = any("Not private" in note for note in report.notes)
     (privacy,) = (note for note in report.notes if note.startswith("Privacy: "))
@@ -299,10 +302,12 @@ def test_a_run_with_each_layout(configure: Configure, tmp_path: Path, name: str)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["centralized", "local"])
-def test_a_layout_holds_in_every_mode(configure: Configure, tmp_path: Path, mode: str) -> None:
+def test_a_partition_holds_in_every_mode(configure: Configure, tmp_path: Path, mode: str) -> None:
     config = configure("one_sided", mode={"name": mode, "rounds": 1})
     report = train(config, tmp_path / "run", Silent())
-    assert any(note.startswith("Layout: one_sided (one_sided_share 0.6)") for note in report.notes)
+    assert any(
+        note.startswith("Partition: one_sided (one_sided_share 0.6)") for note in report.notes
+    )
 
 
 @pytest.mark.slow
@@ -312,10 +317,14 @@ def test_clients_with_nearly_one_label_do_no_harm_to_other_objectives(
     configure: Configure, tmp_path: Path, objective: str, engine: str
 ) -> None:
     config = configure("dirichlet", objective={"name": objective}, training={"engine": engine})
-    layout = config.layout.model_copy(update={"concentration": 1e-3})
+    partition = Dirichlet(concentration=1e-3)
     whole = config.mode.model_copy(update={"cohort_size": 10, "rounds": 1})
-    train(config.model_copy(update={"layout": layout, "mode": whole}), tmp_path / "run", Silent())
-    share = read_json(tmp_path / "run" / "layout.json")["undesirable_share"]
+    train(
+        config.model_copy(update={"partition": partition, "mode": whole}),
+        tmp_path / "run",
+        Silent(),
+    )
+    share = read_json(tmp_path / "run" / "partition.json")["undesirable_share"]
     assert (share["min"], share["max"]) == (0, 1)
     (record,) = RunFolder.open(tmp_path / "run").read_metrics()
     # Who has no example of the objective trains on nothing, and sends a step of length 0.
@@ -324,15 +333,15 @@ def test_clients_with_nearly_one_label_do_no_harm_to_other_objectives(
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"name": "paired"}'])
-def test_a_layout_file_that_is_gone_or_damaged_is_told(
+def test_a_partition_file_that_is_gone_or_damaged_is_told(
     configure: Configure, tmp_path: Path, content: str | None
 ) -> None:
     if content is not None:
-        (tmp_path / "layout.json").write_text(content)
-    with pytest.raises(RunError, match=r"layout\.json: must be what training writes"):
-        layout_notes(configure("paired"), tmp_path)
-    # The natural layout needs no file, so runs from before there were layouts are read too.
-    assert layout_notes(configure("by_client"), tmp_path) == ()
+        (tmp_path / "partition.json").write_text(content)
+    with pytest.raises(RunError, match=r"partition\.json: must be what training writes"):
+        partition_notes(configure("paired"), tmp_path)
+    # The natural partition needs no file, so runs from before there were partitions are read too.
+    assert partition_notes(configure("by_client"), tmp_path) == ()
 
 
 def test_a_note_says_everything_of_all_clients_together() -> None:
@@ -346,8 +355,8 @@ def test_a_note_says_everything_of_all_clients_together() -> None:
         "undesirable": 110,
         "undesirable_share": {"min": 0.0, "median": 0.625, "max": 1.0},
     }
-    assert layout_note(json.loads(json.dumps(summary))) == (
-        "Layout: dirichlet (concentration 0.5); 9 clients, 1 dropped; 30 groups, 70 desirable and "
-        "110 undesirable examples; a client's share of undesirable ones: median 0.62, from 0.00 to "
-        "1.00."
+    assert partition_note(Dirichlet(), json.loads(json.dumps(summary))) == (
+        "Partition: dirichlet (concentration 0.5); 9 clients, 1 dropped; 30 groups, 70 desirable "
+        "and 110 undesirable examples; a client's share of undesirable ones: median 0.62, from "
+        "0.00 to 1.00."
     )

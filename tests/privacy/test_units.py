@@ -5,15 +5,12 @@ from pydantic import ValidationError
 
 from helpers.algorithm_steps import with_defaults
 from pkgllm.config.choices import plain
-from pkgllm.config.schema import (
-    ClientPrivacy,
-    ExamplePrivacy,
-    Experiment,
-    NoPrivacy,
-    has_local_noise,
-)
+from pkgllm.config.schema import Experiment
 from pkgllm.federation.algorithm import Algorithm
 from pkgllm.federation.algorithms import ALGORITHMS
+from pkgllm.privacy.units.client import ClientPrivacy
+from pkgllm.privacy.units.example import ExamplePrivacy
+from pkgllm.privacy.units.none import NoPrivacy
 
 FEDERATED = {"name": "federated", "rounds": 2, "cohort_size": 2}
 CLIENT = {"name": "client", "delta": 1e-3, "clip_norm": 0.1, "noise_multiplier": 1.0}
@@ -166,9 +163,9 @@ def test_the_unit_client_goes_with_algorithms_that_take_a_mean(kind: type[Algori
 
 def test_local_noise_has_no_noisy_count() -> None:
     local = {**CLIENT, "mechanism": "local"}
-    assert has_local_noise(experiment(local).privacy)
-    assert not has_local_noise(experiment(CLIENT).privacy)
-    assert not has_local_noise(experiment(EXAMPLE).privacy)
+    assert experiment(local).privacy.clients_add_noise
+    assert not experiment(CLIENT).privacy.clients_add_noise
+    assert not experiment(EXAMPLE).privacy.clients_add_noise
     message = refused({**local, "adaptive_clipping": {"count_noise_std": 2.0}})
     assert "privacy.adaptive_clipping does not go with privacy.mechanism local" in message
     assert "leave it out, or use central" in message

@@ -1,4 +1,4 @@
-"""What keeps a person's promise on the person's own device, against a server that nobody trusts.
+"""A person's own ledger and budget, on the person's device, against a server that nobody trusts.
 
     FOLDER/privacy_ledger.jsonl        what was released of the person, in all runs
     FOLDER/private/privacy_head.json   how far that ledger reached
@@ -18,18 +18,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from pkgllm.config import schema
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
 from pkgllm.files import cannot, write_atomically
-from pkgllm.pipeline.privacy.plan import check_delta
-from pkgllm.pipeline.privacy.run import LEDGER, given_noise, share_mechanism
-from pkgllm.pipeline.privacy.statement import Budgeted
-from pkgllm.pipeline.trainers import ExampleRelease
-from pkgllm.privacy.accounting import Schedule, calibrate_noise, largest_epsilon
+from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.ledger import Head, Ledger
-from pkgllm.privacy.mechanisms import Mechanism, Unit, of_a_share
+from pkgllm.privacy.local_noise import LocalNoise
+from pkgllm.privacy.mechanisms import Mechanism, Unit
 from pkgllm.privacy.noise import secure
+from pkgllm.privacy.planner import check_privacy
+from pkgllm.privacy.run_privacy import LEDGER, spent_on_shares
 from pkgllm.privacy.statements import written
+from pkgllm.privacy.units.unit import NoisyUnit, Participation
 
 HEAD = "privacy_head.json"
 """How far the ledger reached, in the folder of what is private to the process."""
@@ -44,9 +43,9 @@ class DeviceLedger:
     """A client's own ledger, and the budget that it keeps to.
 
     Args:
-        privacy: Of the client's own configuration.
+        unit: Of the client's own configuration.
         ledger: The ledger's file.
-        head: File that tells how far it reached.
+        head: File that says how far it reached.
 
     Raises:
         ConfigError: If there is no budget.
@@ -54,26 +53,20 @@ class DeviceLedger:
         RunError: If a file cannot be read or written.
     """
 
-    def __init__(self, privacy: Budgeted, *, ledger: Path, head: Path) -> None:
-        if privacy.budget is None:
+    def __init__(self, unit: NoisyUnit, *, ledger: Path, head: Path) -> None:
+        if unit.budget is None:
             raise ConfigError(
                 "privacy.target_epsilon or privacy.max_epsilon must be given to a client that "
                 "keeps its own ledger, or it would release without end; add one to its config.yaml"
             )
-        self._privacy = privacy
-        self.budget = privacy.budget
+        self._unit = unit
+        self.budget = unit.budget
         self._head_file = head
-        self._ledger = _open(ledger, head, privacy.name)
+        self._ledger = _open(ledger, head, unit.name)
 
     def spent(self, min_shares: int = 1) -> float:
         """Return epsilon of all that was released; above 1 for whoever sees single shares."""
-        privacy = self._privacy
-        histories = map(self._ledger.history, self._ledger.clients)
-        return largest_epsilon(
-            ([of_a_share(one, min_shares) for one in history] for history in histories),
-            delta=privacy.delta,
-            accountant=privacy.accountant,
-        )
+        return spent_on_shares(self._ledger, self._unit, min_shares)
 
     def charge(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
         """Write down what is about to leave, where the budget has room for it.
@@ -83,9 +76,9 @@ class DeviceLedger:
             PrivacyError: If somebody else changed the ledger meanwhile.
             RunError: If it cannot be written.
         """
-        privacy = self._privacy
+        unit = self._unit
         if self._ledger.would_exceed(
-            self.budget, mechanisms, delta=privacy.delta, accountant=privacy.accountant
+            self.budget, mechanisms, delta=unit.delta, accountant=unit.accountant
         ):
             raise BudgetError(
                 f"round {round_num} would exceed the privacy budget of {self.budget:g}, of which "
@@ -102,11 +95,10 @@ class DevicePrivacy:
     as if it took part in every round of its configuration, because it knows nothing of cohorts.
 
     Args:
-        privacy: Of the client's own configuration.
-        num_groups: Groups of the client, at least 1.
-        num_steps: Local steps of all rounds of the client's own configuration.
+        unit: Of the client's own configuration.
+        participation: The client alone, in every round.
         ledger: The ledger's file.
-        head: File that tells how far it reached.
+        head: File that says how far it reached.
 
     Raises:
         ConfigError: If there is no budget.
@@ -116,17 +108,10 @@ class DevicePrivacy:
     """
 
     def __init__(
-        self,
-        privacy: schema.ExamplePrivacy,
-        *,
-        num_groups: int,
-        num_steps: int,
-        ledger: Path,
-        head: Path,
+        self, unit: NoisyUnit, participation: Participation, *, ledger: Path, head: Path
     ) -> None:
-        check_delta(privacy, num_groups)
-        self.noise_multiplier = _noise_multiplier(privacy, num_groups, num_steps)
-        self._ledger = DeviceLedger(privacy, ledger=ledger, head=head)
+        self.noise_multiplier = check_privacy(unit, participation)
+        self._ledger = DeviceLedger(unit, ledger=ledger, head=head)
 
     @property
     def release(self) -> ExampleRelease:
@@ -154,51 +139,36 @@ class DeviceShares:
     """The privacy of one client that adds its share of the noise, kept by the client.
 
     The budget is that of sums, as everywhere. What the server may learn, which sees single shares,
-    is told beside.
+    is stated beside.
 
     Args:
-        config: The client's own.
+        unit: Of the client's own configuration.
+        settings: How the client protects what it sends.
         ledger: The ledger's file.
-        head: File that tells how far it reached.
+        head: File that says how far it reached.
 
     Raises:
-        ConfigError: If there is no budget, or the client cannot know the noise.
+        ConfigError: If there is no budget.
         PrivacyError: If the ledger was removed, edited or cut, or is of another unit.
         RunError: If a file cannot be read or written.
     """
 
-    def __init__(self, config: schema.Experiment, *, ledger: Path, head: Path) -> None:
-        settings = given_noise(config)
-        assert settings is not None
-        assert isinstance(config.privacy, schema.ClientPrivacy)
+    def __init__(self, unit: NoisyUnit, settings: LocalNoise, *, ledger: Path, head: Path) -> None:
         self.settings = settings
-        self._ledger = DeviceLedger(config.privacy, ledger=ledger, head=head)
+        self._ledger = DeviceLedger(unit, ledger=ledger, head=head)
 
     def __str__(self) -> str:
         """Return what was spent of the budget, for the person."""
-        of_shares = self._ledger.spent(self.settings.min_shares)
+        share_epsilon = self._ledger.spent(self.settings.min_shares)
         return (
             f"privacy unit client, each value of an update is noised by {self.settings.share_std:g}"
             f"; epsilon {written(self._ledger.spent())} of {self._ledger.budget:g} is spent for "
-            f"whoever sees only sums, and {written(of_shares)} for the server"
+            f"whoever sees only sums, and {written(share_epsilon)} for the server"
         )
 
     def charge(self, client: str, round_num: int) -> None:
         """Write down a share that is about to be made; see :meth:`DeviceLedger.charge`."""
-        self._ledger.charge(round_num, {client: share_mechanism(self.settings)})
-
-
-def _noise_multiplier(privacy: schema.ExamplePrivacy, num_groups: int, num_steps: int) -> float:
-    if privacy.noise_multiplier is not None:
-        return privacy.noise_multiplier
-    assert privacy.target_epsilon is not None
-    probability = min(1.0, privacy.expected_batch_size / num_groups)
-    return calibrate_noise(
-        privacy.target_epsilon,
-        delta=privacy.delta,
-        schedules=[Schedule(probability, num_steps)],
-        accountant=privacy.accountant,
-    )
+        self._ledger.charge(round_num, {client: self.settings.mechanism})
 
 
 def _open(path: Path, head_file: Path, unit: Unit) -> Ledger:
@@ -215,15 +185,15 @@ def _open(path: Path, head_file: Path, unit: Unit) -> Ledger:
 
 def _read_head(path: Path) -> Head | None:
     try:
-        told = json.loads(path.read_bytes())
-        return Head(int(told["length"]), str(told["digest"]))
+        record = json.loads(path.read_bytes())
+        return Head(int(record["length"]), str(record["digest"]))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise cannot("read", path, error) from error
     except (ValueError, TypeError, KeyError) as error:
         raise PrivacyError(
-            f"{path}: must tell how far {LEDGER} reached, as this program writes it: {error!r}; "
+            f"{path}: must say how far {LEDGER} reached, as this program writes it: {error!r}; "
             "restore it from a copy"
         ) from error
 

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from pkgllm.errors import ConfigError
-from pkgllm.pipeline.privacy.audit import Claim, audit_mechanism
 from pkgllm.privacy.accounting import epsilon
+from pkgllm.privacy.mechanism_audit import Claim, audit_mechanism
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import fixed
 from pkgllm.progress import Silent

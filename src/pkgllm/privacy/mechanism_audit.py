@@ -28,7 +28,7 @@ from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource
-from pkgllm.privacy.plans import Plan
+from pkgllm.privacy.planner import PrivacyPlan
 from pkgllm.privacy.share_audit import share_canary_findings, share_findings
 from pkgllm.progress import Progress
 
@@ -41,7 +41,7 @@ _VALUES_PER_CANARY = 10
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a run promises, and what it rests on.
+    """What a run guarantees, and the settings that it follows from.
 
     Raises:
         ConfigError: If there is no noise, or a value is out of range.
@@ -68,7 +68,7 @@ class Claim:
             raise ConfigError(f"the privacy unit must be example or client, got {self.unit!r}")
         if not self.noise_multiplier > 0:
             raise ConfigError(
-                "a mechanism without noise promises nothing that could be audited: the noise "
+                "a mechanism without noise guarantees nothing that could be audited: the noise "
                 f"multiplier must be above 0, got {self.noise_multiplier:g}"
             )
         if not 0 < self.sampling_probability <= 1:
@@ -98,12 +98,12 @@ class Claim:
         return make(self.settings)
 
 
-def claim_of(plan: Plan, *, accounted: float | None = None) -> Claim:
-    """Return what a plan claims of the unit that spends most.
+def claim_of(plan: PrivacyPlan, *, accounted: float | None = None) -> Claim:
+    """Return what a plan guarantees to the unit that spends most.
 
     Args:
         plan: Of a run.
-        accounted: Epsilon to claim instead of the plan's.
+        accounted: Epsilon to take instead of the plan's.
     """
     _, sampling_probability = plan.sampling_probability
     _, steps = plan.steps
@@ -134,7 +134,7 @@ def audit_mechanism(
     Args:
         claim: What is audited.
         source: Of noise, sampling, coins and canaries.
-        progress: Is told how far the work is.
+        progress: Shows how many cases are done.
         num_canaries: More make the bounds sharper; at least :data:`MIN_CANARIES`.
 
     Raises:

@@ -5,13 +5,13 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "scripts" / "count_layouts.py"
-PAGE = ROOT / "docs" / "layouts.md"
+SCRIPT = ROOT / "scripts" / "count_partitions.py"
+PAGE = ROOT / "docs" / "partitions.md"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("count_layouts", SCRIPT)
+    spec = importlib.util.spec_from_file_location("count_partitions", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -25,7 +25,7 @@ def test_the_table_is_the_one_on_the_page(
 ) -> None:
     assert script.main([]) == 0
     table = capsys.readouterr().out
-    assert len(table.splitlines()) == 2 + len(script.LAYOUTS)
+    assert len(table.splitlines()) == 2 + len(script.PARTITIONS)
     assert table in PAGE.read_text(encoding="utf-8")
 
 
@@ -33,4 +33,4 @@ def test_a_configuration_that_is_not_there(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert script.main(["--config", "quikstart.yaml"]) == 2
-    assert "count_layouts: no configuration quikstart.yaml" in capsys.readouterr().err
+    assert "count_partitions: no configuration quikstart.yaml" in capsys.readouterr().err

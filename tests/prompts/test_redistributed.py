@@ -18,8 +18,8 @@ from helpers.labelled_groups import (
 )
 from pkgllm.prompts.group_store import GroupStore, GroupWriter
 from pkgllm.prompts.groups import Group
-from pkgllm.prompts.partition.layouts import count_labels
-from pkgllm.prompts.partition.redistribution import draw_deal, redistributed, single_examples
+from pkgllm.prompts.partition.partition import count_labels
+from pkgllm.prompts.partition.redistributed import draw_deal, redistribute, single_examples
 from pkgllm.randomness import stream
 
 
@@ -27,7 +27,7 @@ def deal(
     natural: Mapping[str, tuple[Group, ...]], seed: int = 0, **limits: int
 ) -> dict[str, tuple[Group, ...]]:
     sizes = {client: count_labels(groups).examples for client, groups in natural.items()}
-    return dict(redistributed(natural, sizes, stream(seed, "deal"), **limits))
+    return dict(redistribute(natural, sizes, stream(seed, "deal"), **limits))
 
 
 class Watched(Mapping[str, tuple[Group, ...]]):
@@ -100,7 +100,7 @@ def test_groups_are_read_once_for_every_batch_of_receivers(at_once: int, times: 
     # Four clients of six examples each, so a batch of 12 is two receivers.
     natural = Watched(everybody({f"p{n}": [[True, False, False]] * 2 for n in range(4)}))
     received = dict(
-        redistributed(
+        redistribute(
             natural, dict.fromkeys(natural, 6), stream(0, "deal"), examples_at_once=at_once
         )
     )
@@ -123,7 +123,7 @@ def test_memory_is_that_of_the_examples_at_once(tmp_path: Path) -> None:
             long = replace(groups[0].prompt, text=client * (text_bytes // len(client)))
             writer.add(client, [replace(groups[0], prompt=long)])
     store = GroupStore.open(tmp_path / "groups.arrow")
-    dealt = redistributed(store, dict.fromkeys(clients, 3), stream(0, "deal"), examples_at_once=30)
+    dealt = redistribute(store, dict.fromkeys(clients, 3), stream(0, "deal"), examples_at_once=30)
     tracemalloc.start()
     try:
         received = sum(len(groups) for _, groups in dealt)

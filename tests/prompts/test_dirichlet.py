@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.labelled_groups import Labels, assert_cut_from, examples, label_lists, own_groups
-from pkgllm.prompts.partition.label_skew import counts_for_share, draw_share, skewed
-from pkgllm.prompts.partition.layouts import count_labels
+from pkgllm.prompts.partition.dirichlet import counts_for_share, draw_share, skewed
+from pkgllm.prompts.partition.partition import count_labels
 from pkgllm.randomness import stream
 
 counts = st.integers(0, 40)

@@ -1,4 +1,4 @@
-"""The layout ``dirichlet``: clients that differ in how much they dislike.
+"""The partition ``dirichlet``: clients that differ in how much they dislike.
 
 With two labels the Dirichlet distribution is a beta distribution. Label skew of this kind is from
 Hsu et al. 2019, "Measuring the effects of non-identical data distribution for federated visual
@@ -7,12 +7,56 @@ people, so a share is reached by removing examples of the label that a client ha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
+from annotated_types import Ge, Le
 
-from pkgllm.prompts.groups import Group
-from pkgllm.prompts.partition.layouts import count_labels, cut
+from pkgllm.errors import DataError
+from pkgllm.prompts.partition.partition import STREAM, LabelCounts, Partition, count_labels
+from pkgllm.randomness import stream
+
+if TYPE_CHECKING:
+    from pkgllm.prompts.groups import Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dirichlet(Partition):
+    """Each client keeps its own share of undesirable examples.
+
+    It is drawn from a Dirichlet distribution round the share of all clients together.
+    """
+
+    citation: ClassVar[str] = "Hsu et al. 2019, arXiv:1909.06335"
+
+    name: Literal["dirichlet"] = "dirichlet"
+    concentration: Annotated[float, Ge(1e-3), Le(1e6)] = 1.0
+    """How close the shares lie: large for alike clients, small for clients with one label each."""
+
+    def assign(
+        self,
+        groups: "Mapping[str, Sequence[Group]]",
+        counts: Mapping[str, LabelCounts],
+        seed: int,
+    ) -> "Iterator[tuple[str, Sequence[Group]]]":
+        """Yield each client with its own groups, cut to its share.
+
+        Raises:
+            DataError: If all examples have one label, so that no client could differ from another.
+        """
+        undesirable = sum(one.undesirable for one in counts.values())
+        mean = undesirable / sum(one.examples for one in counts.values())
+        if not 0 < mean < 1:
+            raise DataError(
+                "partition dirichlet needs desirable and undesirable completions, got one label "
+                "only; set groups.negatives.uniform to 1 or more"
+            )
+        for client, own in groups.items():
+            generator = stream(seed, STREAM, client)
+            share = draw_share(mean, concentration=self.concentration, generator=generator)
+            yield client, skewed(own, share, generator)
 
 
 def draw_share(mean: float, *, concentration: float, generator: np.random.Generator) -> float:
@@ -55,8 +99,8 @@ def counts_for_share(desirable: int, undesirable: int, share: float) -> tuple[in
 
 
 def skewed(
-    groups: Sequence[Group], share: float, generator: np.random.Generator
-) -> tuple[Group, ...]:
+    groups: "Sequence[Group]", share: float, generator: np.random.Generator
+) -> "tuple[Group, ...]":
     """Cut a client's groups to a share of undesirable examples.
 
     Args:
@@ -65,6 +109,8 @@ def skewed(
             near it comes.
         generator: Draws which examples stay, each as likely as any other of its label.
     """
+    from pkgllm.prompts.partition.cuts import cut
+
     has = count_labels(groups)
     places: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
     for number, group in enumerate(groups):

@@ -11,14 +11,10 @@ from helpers.labelled_groups import (
 )
 from pkgllm.objectives.dpo import Dpo
 from pkgllm.prompts.groups import Group
-from pkgllm.prompts.partition.layouts import (
-    LabelCounts,
-    count_labels,
-    cut,
-    draw_sides,
-    paired,
-    with_label,
-)
+from pkgllm.prompts.partition.cuts import cut, with_label
+from pkgllm.prompts.partition.one_sided import draw_sides
+from pkgllm.prompts.partition.paired import matched
+from pkgllm.prompts.partition.partition import LabelCounts, count_labels
 from pkgllm.randomness import stream
 from pkgllm.training.batches import branches_of, scored_groups
 
@@ -63,7 +59,7 @@ def moved_by_matched_pairs(groups: tuple[Group, ...]) -> list[bool]:
 @given(label_lists)
 def test_pairs_are_what_the_objective_uses(labels: Labels) -> None:
     whole = own_groups("p1", labels)
-    groups = paired(whole)
+    groups = matched(whole)
     assert_cut_from(groups, whole)
     all_examples = list(examples(whole))
     used = [
@@ -81,7 +77,7 @@ def test_pairs_are_what_the_objective_uses(labels: Labels) -> None:
 def test_pairs_by_hand() -> None:
     # Two likes and three dislikes make two pairs; likes alone make none.
     whole = own_groups("p1", [[True, False, False, True, False], [True, True]])
-    (group,) = paired(whole)
+    (group,) = matched(whole)
     assert [completion.item for completion in group.completions] == [
         "p1-0-0",
         "p1-0-1",

@@ -1,6 +1,6 @@
-"""Count what each client data layout leaves of a configuration's groups; nothing is trained.
+"""Count what each partition leaves of a configuration's groups; nothing is trained.
 
-Example: .venv/bin/python scripts/count_layouts.py --config quickstart.yaml
+Example: .venv/bin/python scripts/count_partitions.py --config quickstart.yaml
 """
 
 import argparse
@@ -11,15 +11,15 @@ from tempfile import TemporaryDirectory
 
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
-from pkgllm.corpora.splits import Population
+from pkgllm.corpora.population import Population
 from pkgllm.errors import PkgllmError
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import make_writer, populate, read_corpus
-from pkgllm.pipeline.partition import lay_out_groups
+from pkgllm.pipeline.partition import partition_groups
 from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import PromptWriter
 
-LAYOUTS = (
+PARTITIONS = (
     "{name: by_client}",
     "{name: redistributed}",
     "{name: paired}",
@@ -30,7 +30,7 @@ LAYOUTS = (
     "{name: one_sided}",
 )
 COLUMNS = (
-    "layout",
+    "partition",
     "clients",
     "dropped",
     "groups",
@@ -43,9 +43,9 @@ COLUMNS = (
 
 
 def row(name: str, config: Experiment, population: Population, writer: PromptWriter) -> str:
-    """Return a layout's line of the table."""
+    """Return a partition's line of the table."""
     with TemporaryDirectory() as folder:
-        _, counts = lay_out_groups(
+        _, counts = partition_groups(
             config, population, writer, Path(folder) / "groups.arrow", Silent()
         )
     keys = ("clients", "clients_dropped", "groups", "desirable", "undesirable")
@@ -60,18 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="quickstart.yaml", help="names corpus and groups")
     name = parser.parse_args(arguments).config
     try:
-        # Nothing is trained, so any objective and mode will do that go with every layout.
+        # Nothing is trained, so any objective and mode will do that go with every partition.
         others = ("objective={name: kto}", "mode={name: centralized, rounds: 1}")
-        configs = {layout: load_config(name, [f"layout={layout}", *others]) for layout in LAYOUTS}
-        natural = configs[LAYOUTS[0]]
+        configs = {
+            partition: load_config(name, [f"partition={partition}", *others])
+            for partition in PARTITIONS
+        }
+        natural = configs[PARTITIONS[0]]
         population = populate(natural, read_corpus(natural))
         writer = make_writer(natural.prompt, load_base_model(natural.base_model.name, device="cpu"))
         print(f"| {' | '.join(COLUMNS)} |")
         print("|---" * len(COLUMNS) + "|")
-        for layout, config in configs.items():
-            print(row(layout, config, population, writer), flush=True)
+        for partition, config in configs.items():
+            print(row(partition, config, population, writer), flush=True)
     except PkgllmError as error:
-        print(f"count_layouts: {error}", file=sys.stderr)
+        print(f"count_partitions: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -220,11 +220,11 @@ def validate(file: FileArgument) -> None:
     from pkgllm.graph.validation import violations
     from pkgllm.report.graphs import numbered
 
-    found = violations(file)
-    for line in found:
+    lines = list(violations(file))
+    for line in lines:
         typer.echo(line)
-    if found:
-        typer.echo(f"{file}: {numbered(len(found), 'violation')}")
+    if lines:
+        typer.echo(f"{file}: {numbered(len(lines), 'violation')}")
         raise typer.Exit(1)
     typer.echo(f"{file}: good, {_counted(read_record(file))}")
 

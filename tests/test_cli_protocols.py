@@ -1,7 +1,6 @@
 """``pkgllm evaluate`` in every protocol, and what it refuses."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,6 @@ import pytest
 import yaml
 
 from helpers.command_line import CLIENTS, RUN, Refuse, RunCommand, snapshot
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.progress import Silent
 
 SHORT = ("--set", "evaluation.lists={k: 3, max_new_tokens: 8, samples: 2}")
 FIRST, SECOND = (RUN / "evaluations" / number for number in ("001", "002"))
@@ -28,27 +25,15 @@ EXACT = {"predictions.jsonl", "results.json", "results.md"}
 LISTS = {"lists.jsonl", "lists.json", "lists.md"}
 
 
-@pytest.fixture(scope="module")
-def _lists(_finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``evaluate --protocol lists`` leaves of the finished run, for copies only."""
-    output = tmp_path_factory.mktemp("lists") / "001"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(_finished)
-        evaluate_run(RUN, Silent(), output=output, protocol="lists", overrides=[SHORT[1]])
-    return output
-
-
-@pytest.fixture
-def listed(_lists: Path, workplace: Path) -> Path:
-    """The workplace, whose run has lists as its first evaluation."""
-    shutil.copytree(_lists, FIRST)
-    return workplace
-
-
 @pytest.mark.parametrize(
     ("protocol", "files"),
-    [((), EXACT), (("-p", "lists"), LISTS), (("-p", "all"), EXACT | LISTS)],
-    ids=["absent", "lists", "all"],
+    [
+        ((), EXACT),
+        (("-p", "exact"), EXACT),
+        (("-p", "lists"), LISTS),
+        (("-p", "all"), EXACT | LISTS),
+    ],
+    ids=["absent", "exact", "lists", "all"],
 )
 def test_what_each_protocol_leaves(
     pkgllm: RunCommand, workplace: Path, protocol: tuple[str, ...], files: set[str]
@@ -118,8 +103,9 @@ def test_a_key_of_evaluation_is_set_for_the_evaluation_alone(
 
 
 def test_legacy_scores_the_newest_lists_and_says_that_it_is_no_result(
-    pkgllm: RunCommand, listed: Path
+    pkgllm: RunCommand, workplace: Path
 ) -> None:
+    assert pkgllm("evaluate", str(RUN), "-p", "lists", *SHORT).code == 0
     done = pkgllm("evaluate", str(RUN), "-p", "legacy")
     assert (done.code, done.err) == (0, "")
     assert done.out.startswith("INFLATED, no result, because ")
@@ -195,7 +181,10 @@ def test_what_is_refused(
     assert not (RUN / "evaluations").exists()
 
 
-def test_damaged_answers_end_in_a_sentence(refuse: Refuse, listed: Path) -> None:
+def test_damaged_answers_end_in_a_sentence(
+    pkgllm: RunCommand, refuse: Refuse, workplace: Path
+) -> None:
+    assert pkgllm("evaluate", str(RUN), "-p", "lists", *SHORT).code == 0
     answers = FIRST / "lists.jsonl"
     whole = answers.read_text()
     answers.write_text(whole[:-20])

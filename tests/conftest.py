@@ -34,7 +34,7 @@ _ANSWERS = {
 
 
 # Minutes each.
-_LONGEST = ("test_reproduced.py", "test_resumed_deployment.py", "test_private_deployment.py")
+_LONGEST = ("test_deployment.py", "test_private_deployment.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -98,6 +98,7 @@ SECTIONS = [
 
 
 # One folder for all examples is meant: each writes its file anew.
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(SECTIONS), st.from_regex(r"[a-z][a-z_]{0,12}", fullmatch=True))
 def test_a_wrong_key_anywhere_is_refused(

@@ -50,6 +50,7 @@ def test_a_store_holds_everybody_with_the_groups_that_training_builds(
     assert (tmp_path / "again.arrow").read_bytes() == eight.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_measured_rounds_are_those_behind_the_warm_up(script: ModuleType, eight: Path) -> None:
     found = script.measure(eight, cohort_size=3, num_rounds=2)
     store = GroupStore.open(eight)
@@ -74,6 +75,7 @@ def test_the_measured_rounds_are_those_behind_the_warm_up(script: ModuleType, ei
     assert found.start_seconds > 0
 
 
+@pytest.mark.slow
 def test_the_reference_is_timed_where_a_group_is_new(
     script: ModuleType, eight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -247,6 +247,7 @@ def test_a_cohort_of_nobody_is_trained_at_once(policy: PeftModel) -> None:
     assert lane_trainer(policy, OBJECTIVES["kto"])({}, round_num=1, learning_rate=0.1) == {}
 
 
+@pytest.mark.slow
 def test_the_reference_is_computed_once_and_is_the_sequential_one(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -360,6 +361,7 @@ def test_training_keeps_to_its_memory(
     assert all(lane.failure is None for lane in lanes)
 
 
+@pytest.mark.slow
 def test_activations_are_computed_again_only_where_a_step_does_not_fit_otherwise() -> None:
     # Deep enough that what is kept outweighs what a layer holds for a moment.
     policy = with_random_adapter(

@@ -197,14 +197,14 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
         federation.start("server", "federation", "server", "fed/server", "--port", port)
         # The third is known, and never there.
         for person in PEOPLE[:2]:
-            folder = f"fed/clients/{person}"
-            federation.start(person, "federation", "client", folder, "--superlink", address)
-        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
+            own = f"fed/clients/{person}"
+            federation.start(person, "federation", "client", own, "--superlink", address)
+        federation.wait_for(lambda: "is up" in federation.said("server"), 180)
         for person in PEOPLE[:2]:
             federation.wait_for(lambda: "is ready" in federation.said(person), 120)  # noqa: B023
         run = tmp_path / "deployed"
         devices = [tmp_path / "fed" / "clients" / person for person in PEOPLE]
-        command = ("train", "-c", "deployed.yaml", "-o", "deployed", *fixed)
+        command: tuple[str, ...] = ("train", "-c", "deployed.yaml", "-o", "deployed", *fixed)
         if mechanism == "local":
             killed = federation.start("killed", "2", *command, script="falling_server.py")
             assert killed.wait(240) == -signal.SIGKILL
@@ -242,9 +242,8 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
         absent = [set(line["cohort"]) & {PEOPLE[2]} for line in rounds]
         assert [set(line["failed"]) for line in rounds] == absent
         for person, device in zip(PEOPLE, devices, strict=True):
-            own = read_ledger(device)
             answered = [number for number, who in enumerate(came, start=1) if person in who]
-            assert [entry["round_num"] for entry in own] == answered
+            assert [entry["round_num"] for entry in read_ledger(device)] == answered
         stds = [20.0 * 0.1 * len(who) ** 0.5 / 2 for who in came]
     for line, std in zip(rounds, stds, strict=True):
         assert fits(line["update_norm"], std)

@@ -36,6 +36,7 @@ _ANSWERS = {
 # A minute or more each, the longest first. Those with a Ray wait for each other, so one is later.
 _LONGEST = (
     "test_deployment.py",
+    "test_resumed_deployment.py",
     "test_ray_runs.py",
     "test_resume.py",
     "test_private_deployment.py",

@@ -20,8 +20,6 @@ from pkgllm.pipeline.deployment.server import train_deployed
 from pkgllm.pipeline.deployment.setup import write_federation_keys
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data, train
-from pkgllm.privacy.accounting import epsilon
-from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.progress import Silent
 
 PEOPLE = ("00", "01", "02")
@@ -159,7 +157,6 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
     write_redial: Callable[..., Path],
     mechanism: str,
 ) -> None:
-    """With local noise the server is killed in round 2 and goes on, and no ledger begins anew."""
     data = write_corpus(tmp_path / "data", make_dialogue, write_redial, clients=PEOPLE)
     address = f"127.0.0.1:{free_port()}"
     config = tiny_experiment(
@@ -176,7 +173,7 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
                 "name": "deployment",
                 "superlink": address,
                 "keys": "fed/server",
-                "clients_timeout": 20.0,
+                "clients_timeout": 40.0,
             },
         },
         privacy={
@@ -197,25 +194,19 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
         federation.start("server", "federation", "server", "fed/server", "--port", port)
         # The third is known, and never there.
         for person in PEOPLE[:2]:
-            own = f"fed/clients/{person}"
-            federation.start(person, "federation", "client", own, "--superlink", address)
-        federation.wait_for(lambda: "is up" in federation.said("server"), 180)
+            folder = f"fed/clients/{person}"
+            federation.start(person, "federation", "client", folder, "--superlink", address)
+        federation.wait_for(lambda: "is up" in federation.said("server"), 60)
         for person in PEOPLE[:2]:
             federation.wait_for(lambda: "is ready" in federation.said(person), 120)  # noqa: B023
-        run = tmp_path / "deployed"
-        devices = [tmp_path / "fed" / "clients" / person for person in PEOPLE]
-        command: tuple[str, ...] = ("train", "-c", "deployed.yaml", "-o", "deployed", *fixed)
-        if mechanism == "local":
-            killed = federation.start("killed", "2", *command, script="falling_server.py")
-            assert killed.wait(240) == -signal.SIGKILL
-            assert len(read_metrics(run)) == 1, "nothing may have come of round 2"
-            before = [read_ledger(folder) for folder in (run, *devices)]
-            command = ("train", "--resume", "deployed")
-        training = federation.start("train", *command)
+        training = federation.start(
+            "train", "train", "-c", "deployed.yaml", "-o", "deployed", *fixed
+        )
         assert training.wait(240) == 0
         assert federation.reached() == ""
         told = federation.said("train")
 
+    run = tmp_path / "deployed"
     rounds = read_metrics(run)
     ledger = read_ledger(run)
     assert [line["round_num"] for line in rounds] == [1, 2]
@@ -227,23 +218,16 @@ def test_a_deployment_releases_noise_of_its_standard_deviation_and_no_other(
         stds = [20.0 * 0.1 / 2] * 2
     else:
         assert "for everybody, the server included; unit client, zero out one" in told
-        for folder, lines in zip((run, *devices), before, strict=True):
-            assert read_ledger(folder)[: len(lines)] == lines, "a ledger only grows"
-        # The server pays for what it asks for, round 2 twice; a share is the one that was paid for.
         assert [(e["round_num"], e["client"]) for e in ledger] == [
-            (line["round_num"], client)
-            for line in (*rounds, rounds[1])
-            for client in line["cohort"]
+            (line["round_num"], client) for line in rounds for client in line["cohort"]
         ]
-        # Somebody is in both cohorts of two of three.
-        spent = [epsilon([Mechanism(20.0, 1.0, steps)], delta=0.01) for steps in (1, 3)]
-        assert [line["epsilon"] for line in rounds] == pytest.approx(spent)
         came = [set(line["cohort"]) - set(line["failed"]) for line in rounds]
         absent = [set(line["cohort"]) & {PEOPLE[2]} for line in rounds]
         assert [set(line["failed"]) for line in rounds] == absent
-        for person, device in zip(PEOPLE, devices, strict=True):
+        for person in PEOPLE:
+            own = read_ledger(tmp_path / "fed" / "clients" / person)
             answered = [number for number, who in enumerate(came, start=1) if person in who]
-            assert [entry["round_num"] for entry in read_ledger(device)] == answered
+            assert [entry["round_num"] for entry in own] == answered
         stds = [20.0 * 0.1 * len(who) ** 0.5 / 2 for who in came]
     for line, std in zip(rounds, stds, strict=True):
         assert fits(line["update_norm"], std)

@@ -1,10 +1,6 @@
-"""The privacy unit example between real processes: what reaches the server, what a client keeps.
-
-In round 2 first a client is killed, then the server.
-"""
+"""The privacy unit example between real processes: what reaches the server, what a client keeps."""
 
 import json
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +29,7 @@ LOUD_ONE, QUIET_ONE, SPENT = "00", "01", "02"
 
 
 @pytest.mark.slow
-def test_noise_clip_and_ledger_hold_between_real_processes_and_past_kills(
+def test_noise_clip_and_ledger_hold_between_real_processes_and_past_a_kill(
     tmp_path: Path,
     tiny_base_folder: Path,
     make_dialogue: Callable[..., dict[str, Any]],
@@ -67,12 +63,11 @@ def test_noise_clip_and_ledger_hold_between_real_processes_and_past_kills(
         assert not any(is_loud(greatest, size, noise_multiplier=w * LOUD) for w in (0.9, 1.1))
         assert least == pytest.approx(CLIP_NORM, rel=1e-3)
 
-    # What is released anew is paid for again: round 2 once more, since the server was killed, and
-    # by the quiet one a third time, since it was killed between the charge and the answer.
+    # The quiet one was killed between the charge and the answer of round 2, so it paid twice.
     charged = {person: _charged(tmp_path / "fed" / "clients" / person) for person in people}
     assert charged == {
-        LOUD_ONE: [(1, LOUD), (2, LOUD), (2, LOUD)],
-        QUIET_ONE: [(1, QUIET), (2, QUIET), (2, QUIET), (2, QUIET)],
+        LOUD_ONE: [(1, LOUD), (2, LOUD)],
+        QUIET_ONE: [(1, QUIET), (2, QUIET), (2, QUIET)],
         SPENT: [],
     }
     assert not list(run.rglob("privacy_ledger*")), "the server counts nothing"
@@ -101,18 +96,14 @@ def _run(federation: RealFederation, address: str) -> None:
     federation.start("spent", *client(SPENT, "privacy.max_epsilon=1e-9"))
     falling = federation.start("falling", str(flag), "2", *quiet, script="falling.py")
     federation.wait_for(lambda: "is up" in federation.said("server"), 180)
-    command = ("2", "train", "-c", "deployed.yaml", "-o", "deployed")
-    training = federation.start("train", *command, script="falling_server.py")
+    training = federation.start("train", "train", "-c", "deployed.yaml", "-o", "deployed")
     federation.wait_for(lambda: flag.exists() or training.poll() is not None, 240)
     assert training.poll() is None
     kill(falling)
     federation.start("again", *quiet)
-    assert training.wait(240) == -signal.SIGKILL
+    assert training.wait(240) == 0
     assert f"client {QUIET_ONE} went away and is back" in federation.said("train")
-    assert len((federation.folder / "deployed" / "metrics.jsonl").read_text().splitlines()) == 1
-    resumed = federation.start("resumed", "train", "--resume", "deployed")
-    assert resumed.wait(240) == 0
     assert "epsilon 0.00 of" not in federation.said("again")
     # Why it refused stands with the client, and with nobody else.
     assert "would exceed the privacy budget" in federation.said("spent")
-    assert "would exceed" not in federation.said("train") + federation.said("resumed")
+    assert "would exceed" not in federation.said("train")

@@ -33,13 +33,27 @@ _ANSWERS = {
 }
 
 
-# Minutes each.
-_LONGEST = ("test_reproduced.py", "test_resumed_deployment.py", "test_private_deployment.py")
+# A minute or more each, the longest first. Those with a Ray wait for each other, so one is later.
+_LONGEST = (
+    "test_deployment.py",
+    "test_resumed_deployment.py",
+    "test_ray_runs.py",
+    "test_resume.py",
+    "test_private_deployment.py",
+    "test_cohort.py",
+    "test_bench_training.py",
+    "test_ray_runtime.py",
+    "test_agreement.py",
+    "test_side_by_side.py",
+    "test_check_reproduced.py",
+    "test_bench_population.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, lest one process work on them when the others are done."""
-    items.sort(key=lambda item: item.path.name not in _LONGEST)
+    order = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture

@@ -277,6 +277,7 @@ def test_as_a_module_and_into_a_closed_pipe() -> None:
         assert process.stderr.read() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_in_one_line_after_a_checkpoint(
     pkgllm: RunCommand, workplace: Path, number: signal.Signals

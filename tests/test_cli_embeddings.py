@@ -26,6 +26,7 @@ def _configuration(workplace: Path) -> None:
     (workplace / "hake.yaml").write_text(yaml.safe_dump(EMBEDDING, sort_keys=False))
 
 
+@pytest.mark.slow
 def test_every_command_takes_an_embedding(pkgllm: RunCommand, workplace: Path) -> None:
     assert pkgllm("config", "check", "hake.yaml").out == "hake.yaml: good\n"
     shown = yaml.safe_load(pkgllm("config", "show", "hake.yaml").out)

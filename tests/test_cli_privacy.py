@@ -46,6 +46,7 @@ def test_a_plan_of_the_unit_client(pkgllm: RunCommand, workplace: Path) -> None:
     assert snapshot(workplace) == before
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_unit_example(pkgllm: RunCommand, workplace: Path) -> None:
     chosen = example(target_epsilon=4, noise_multiplier=None, accountant="rdp")
     changes = ("--set", chosen)
@@ -113,6 +114,7 @@ def test_what_a_privacy_unit_does_not_go_with(
     assert piece in refuse("config", "check", "small.yaml", *given, code=2)
 
 
+@pytest.mark.slow
 def test_kto_with_a_public_baseline_trains_under_the_unit_example(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -180,6 +182,7 @@ def test_an_audit_of_local_noise_looks_at_sums_and_at_shares(
         assert f"one share {case}" in text
 
 
+@pytest.mark.slow
 def test_a_run_with_local_noise_from_end_to_end(pkgllm: RunCommand, workplace: Path) -> None:
     done = pkgllm(*TRAIN, *LOCAL)
     assert done.code == 0, done.err

@@ -17,6 +17,7 @@ FILES = {"report.md"} | {
 }
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reported_beside_its_files(pkgllm: RunCommand, workplace: Path) -> None:
     before = snapshot(workplace)
     done = pkgllm("report", str(RUN))

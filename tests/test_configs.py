@@ -98,7 +98,9 @@ SECTIONS = [
 
 
 # One folder for all examples is meant: each writes its file anew.
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
+)
 @given(st.sampled_from(SECTIONS), st.from_regex(r"[a-z][a-z_]{0,12}", fullmatch=True))
 def test_a_wrong_key_anywhere_is_refused(
     tmp_path: Path, section: tuple[str, tuple[str, ...]], key: str

@@ -92,6 +92,6 @@ class WarningHandler(logging.Handler):
 def show_progress() -> TerminalProgress:
     """Return progress on the error stream, on which our warnings appear from now on as well."""
     console = Console(stderr=True)
-    # Our own logger only: Flower's and others' go on telling what their users set up.
+    # Our own logger only: those of Flower and others stay as their users set them up.
     logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
     return TerminalProgress(console)

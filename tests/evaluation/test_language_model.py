@@ -98,6 +98,7 @@ def test_scores_equal_one_forward_pass_for_each_title(
             assert scores[column] == scores[sequences.index(sequence)]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.data(), catalogues(), prompts_of(max_size=4), st.sampled_from(KINDS))
 def test_ranks_from_a_part_of_the_trie_equal_those_from_all_scores(

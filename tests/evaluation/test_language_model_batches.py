@@ -69,6 +69,7 @@ def test_clients_together_are_ranked_as_each_alone(model: PreTrainedModel) -> No
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_memory_changes_nothing_but_how_much_goes_through_at_once(model: PreTrainedModel) -> None:
     trie = trie_of(GRID)
     expected = ranked(scorer_of(model, TEN, trie), list(TEN))
@@ -146,6 +147,7 @@ def held_bytes() -> int:
     return sum(storages.values()) + tracemalloc.get_traced_memory()[0]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_clients(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

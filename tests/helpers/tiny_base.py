@@ -1,13 +1,14 @@
-"""A random Qwen3 of a few thousand parameters, with a tokenizer and a chat template."""
+"""A random Qwen3 of a few thousand parameters, with a tokenizer, a chat template and a writer."""
 
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from pkgllm.lm.base_model import BaseModel, load_base_model
+from pkgllm.prompts.prompts import PromptWriter
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -64,3 +65,15 @@ def tiny_base_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_base(tiny_base_folder: Path) -> BaseModel:
     """A fresh copy, because an adapter changes its layers in place."""
     return load_base_model(str(tiny_base_folder), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def prose_writer(tiny_base_folder: Path) -> PromptWriter:
+    """A writer with room for every graph, so that no fact is left out."""
+    return PromptWriter(
+        AutoTokenizer.from_pretrained(tiny_base_folder),
+        form="prose",
+        instruction="",
+        request="Recommend movies to me.",
+        max_tokens=100_000,
+    )

@@ -33,6 +33,7 @@ def flex_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_validate_device", lambda *_: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flex_on_a_cpu")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @settings(

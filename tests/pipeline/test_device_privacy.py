@@ -126,6 +126,7 @@ def test_who_empties_the_private_folder_keeps_the_budget(
         opened(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_groups", "probability"), [(20, 0.1), (1, 1.0)])
 def test_the_noise_is_that_of_the_clients_own_groups_in_every_round(
     tmp_path: Path, num_groups: int, probability: float

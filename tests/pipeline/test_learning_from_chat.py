@@ -149,6 +149,7 @@ def liked_in(groups: Sequence[Group]) -> set[str]:
     return {c.item for group in groups for c in group.completions if c.source == "liked"}
 
 
+@pytest.mark.slow
 def test_the_next_round_trains_on_what_was_accepted_and_nothing_but_the_update_leaves(
     config: Experiment, tmp_path: Path, pkgllm: RunCommand
 ) -> None:

@@ -220,6 +220,7 @@ def test_answers_come_back_in_the_order_of_the_queries(own: Path) -> None:
     assert [len(samples) for samples in first.values()] == [1, 1, 2, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_answers_to_other_people_need_those_people(
     run_in: Callable[[str], Finished], other_data: Path, tmp_path: Path
 ) -> None:
@@ -293,6 +294,7 @@ def test_the_leak_is_asked_for_by_name_and_kept_apart(
     }
 
 
+@pytest.mark.slow
 def test_no_ordinary_protocol_speaks_of_inflated_numbers(listed: Path, tmp_path: Path) -> None:
     evaluate_run(listed, Silent(), protocol="all", overrides=[SHORT], output=tmp_path / "all")
     for folder in (listed / "evaluations" / "001", tmp_path / "all"):

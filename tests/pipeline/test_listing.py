@@ -261,6 +261,7 @@ def test_so_is_a_list_of_titles(small_world: Asked) -> None:
         replace(small_world, prompts=long).asker()
 
 
+@pytest.mark.slow
 def test_in_mode_local_each_client_is_answered_by_its_own_adapter(
     run_in: Callable[[str], Finished], tmp_path: Path
 ) -> None:
@@ -300,6 +301,7 @@ def test_in_mode_local_each_client_is_answered_by_its_own_adapter(
     assert changed > 0
 
 
+@pytest.mark.slow
 def test_all_protocols_together_rank_as_ever_in_every_mode(
     finished: Finished, tmp_path: Path
 ) -> None:

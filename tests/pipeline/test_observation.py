@@ -100,6 +100,7 @@ def test_watching_changes_nothing_that_is_trained(
     assert one.setting == other.setting
 
 
+@pytest.mark.slow
 def test_a_validation_is_the_same_in_every_repetition(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:

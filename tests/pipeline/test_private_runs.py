@@ -29,6 +29,7 @@ def private(data: Path, base: Path, **changes: Any) -> Experiment:
     return tiny_experiment(data, base, mode=mode, privacy=privacy | changes)
 
 
+@pytest.mark.slow
 def test_a_private_run_says_what_it_promises_and_nothing_else(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_two_runs_of_one_seed_share_no_noise(
     assert one != other
 
 
+@pytest.mark.slow
 def test_fixed_noise_repeats_itself_and_marks_the_run(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +108,7 @@ def local(data: Path, base: Path, **changes: Any) -> Experiment:
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_local_noise_says_what_it_promises_to_whom(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:

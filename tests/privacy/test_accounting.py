@@ -70,6 +70,7 @@ def test_delta_is_a_probability(delta: float) -> None:
         epsilon([], delta=delta)
 
 
+@pytest.mark.slow
 @given(NOISE, PROBABILITY, STEPS, st.floats(1, 3), st.floats(0.1, 1), st.integers(0, 20))
 @settings(max_examples=50, deadline=None)
 def test_less_noise_more_sampling_and_more_steps_cost_more(

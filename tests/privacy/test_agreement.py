@@ -69,14 +69,14 @@ def test_prv_is_within_two_hundredths_and_rdp_is_above(reference: Reference) -> 
 
 
 @pytest.mark.slow
-def test_they_agree_on_fifty_random_settings() -> None:
+def test_they_agree_on_random_settings() -> None:
     done = subprocess.run(
-        [sys.executable, SCRIPTS / "check_accounting.py", "--seed", "1"],
+        [sys.executable, SCRIPTS / "check_accounting.py", "--seed", "1", "--count", "20"],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("\n| ") == 50
+    assert done.stdout.count("\n| ") == 20
 
 
 @pytest.mark.slow
@@ -84,8 +84,8 @@ def test_they_agree_on_fifty_random_settings() -> None:
 def test_the_epsilon_fact_mechanism_is_above_the_mixture_of_gaussians(
     reference: Reference, max_groups: int
 ) -> None:
-    exact = reference([setting(*numbers, max_groups) for numbers in FEW[1:4]])
-    for (noise, probability, steps, delta), mixture in zip(FEW[1:4], exact, strict=True):
+    exact = reference([setting(*numbers, max_groups) for numbers in FEW[2:4]])
+    for (noise, probability, steps, delta), mixture in zip(FEW[2:4], exact, strict=True):
         one = Mechanism(noise, probability, steps)
         moved = epsilon([fact_mechanism(one, max_groups)], delta=delta)
         # Where all are drawn the moved one is the mixture; the grids of both differ.

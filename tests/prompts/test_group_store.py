@@ -84,6 +84,7 @@ groups = every_field(
 populations = st.dictionaries(texts, st.lists(groups, max_size=3).map(tuple), max_size=4)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(population=populations)
 def test_what_is_read_is_what_was_written(

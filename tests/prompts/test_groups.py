@@ -15,8 +15,6 @@ from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.settings import GroupSettings, Negatives
 from pkgllm.randomness import stream
 
-pytest_plugins = ["helpers.prose_writers"]
-
 Build = Callable[..., tuple[Group, ...]]
 
 

@@ -10,8 +10,6 @@ from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import NUM_PUBLIC_GROUPS, public_groups
 from pkgllm.prompts.settings import GroupSettings, Negatives
 
-pytest_plugins = ["helpers.prose_writers"]
-
 WINDOWS = GroupSettings(hidden_facts=3, stride=2, min_context=2, max_groups=5, max_context=6)
 
 Make = Callable[..., tuple[Group, ...]]

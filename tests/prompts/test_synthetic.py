@@ -15,8 +15,6 @@ from pkgllm.prompts.settings import Negatives, SyntheticSettings
 from pkgllm.prompts.synthetic import synthetic_groups
 from pkgllm.randomness import stream
 
-pytest_plugins = ["helpers.prose_writers"]
-
 FILMS = Catalogue(
     Item(f"{n:02}", f"Film {n:02}", {"genre": (f"genre {n % 4}",)}) for n in range(NUM_ITEMS)
 )

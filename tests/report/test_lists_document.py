@@ -15,9 +15,9 @@ PARTS = {"rates": RATES, "micro": MICRO, "macro": MACRO}
 
 def entry(start: int, *, samples: int = 1, failures: int = 0, cut_off: int = 0) -> dict[str, Any]:
     """Numbers that all differ, so that a wrong place shows."""
-    found: dict[str, Any] = {"samples": samples, "failures": failures, "cut_off": cut_off}
+    made: dict[str, Any] = {"samples": samples, "failures": failures, "cut_off": cut_off}
     for index, (part, names) in enumerate(PARTS.items()):
-        found[part] = {
+        made[part] = {
             name: {
                 "value": (start + 10 * index + place + 50) / 10_000,
                 "low": (start + 10 * index + place) / 10_000,
@@ -26,14 +26,14 @@ def entry(start: int, *, samples: int = 1, failures: int = 0, cut_off: int = 0) 
             for place, name in enumerate(names)
         }
     if samples > 1:
-        found["over_samples"] = {
+        made["over_samples"] = {
             part: {
                 name: {"mean": (start + 500 + 10 * index + place) / 10_000, "sd": 0.9 + place / 100}
                 for place, name in enumerate(names)
             }
             for index, (part, names) in enumerate(PARTS.items())
         }
-    return found
+    return made
 
 
 def results() -> dict[str, Any]:
@@ -65,8 +65,8 @@ def legacy(*, leaky: bool = False) -> dict[str, Any]:
     }
 
 
-def lists(found: dict[str, Any]) -> Document:
-    return lists_document(found, title="Lists", notes=["made for a test"])
+def lists(made: dict[str, Any]) -> Document:
+    return lists_document(made, title="Lists", notes=["made for a test"])
 
 
 def short(value: float) -> str:
@@ -81,11 +81,11 @@ def rows_of(text: str, title: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
-    found = results()
-    text = printed(lists(found), width)
+    made = results()
+    text = printed(lists(made), width)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     assert "…" not in text
-    for modes in found["models"].values():
+    for modes in made["models"].values():
         for numbers in modes.values():
             for part in PARTS:
                 for measure in numbers[part].values():
@@ -117,8 +117,8 @@ def test_what_was_answered_stands_before_how_good_it_is() -> None:
 
 
 def test_each_number_stands_under_its_own_heading() -> None:
-    found = results()
-    text = markdown(lists(found))
+    made = results()
+    text = markdown(lists(made))
     assert text.startswith("## Lists\n")
     assert "- made for a test\n" in text
     for part, title in (
@@ -139,12 +139,12 @@ def test_each_number_stands_under_its_own_heading() -> None:
         ]
         for name, cells in list(rows.items())[1:]:
             model, mode = name.split()
-            measures = found["models"][model][mode][part].values()
+            measures = made["models"][model][mode][part].values()
             assert cells == [
                 f"{short(m['value'])} [{short(m['low'])}, {short(m['high'])}]" for m in measures
             ]
     rows = rows_of(text, "Sampled lists: mean and SD over 4 samples")
-    over = found["models"]["tuned"]["sampled"]["over_samples"]
+    over = made["models"]["tuned"]["sampled"]["over_samples"]
     for key, name in (("mean", "tuned mean"), ("sd", "tuned SD")):
         assert rows[name] == [
             short(over[part][measure][key])
@@ -155,18 +155,18 @@ def test_each_number_stands_under_its_own_heading() -> None:
 
 
 def test_failures_and_cuts_are_said_and_nothing_where_there_are_none() -> None:
-    found = lists(results()).notes
-    assert "tuned, greedy: no list in 2 of 30 cases, which all count as empty lists." in found
-    assert "[bold], ranked: no list in 1 of 30 cases, which all count as empty lists." in found
-    cuts = [line.split(" answers")[0] for line in found if "cut off" in line]
+    made = lists(results()).notes
+    assert "tuned, greedy: no list in 2 of 30 cases, which all count as empty lists." in made
+    assert "[bold], ranked: no list in 1 of 30 cases, which all count as empty lists." in made
+    cuts = [line.split(" answers")[0] for line in made if "cut off" in line]
     assert cuts == ["tuned, greedy: 3 of 30", "tuned, sampled: 7 of 120"]
-    assert not [line for line in found if "constrained:" in line and "cases" in line]
+    assert not [line for line in made if "constrained:" in line and "cases" in line]
     assert "- tuned, greedy: no list in 2 of 30" in markdown(lists(results()))
 
 
 def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None:
-    found = results()
-    found["clients"] = 1
+    made = results()
+    made["clients"] = 1
     sampled = entry(3000, samples=2)
     sampled["samples"] = 1
     for part in sampled["over_samples"].values():
@@ -175,8 +175,8 @@ def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None
     for part in PARTS:
         for measure in sampled[part].values():
             measure["low"] = measure["high"] = None
-    found["models"] = {"tuned": {"sampled": sampled}}
-    text = markdown(lists(found))
+    made["models"] = {"tuned": {"sampled": sampled}}
+    text = markdown(lists(made))
     assert "One client only, so no interval can be given." in text
     rows = rows_of(text, "Sampled lists: mean and SD over 1 sample")
     assert rows["tuned SD"] == ["n/a"] * 10
@@ -185,8 +185,8 @@ def test_one_client_and_one_sample_have_neither_interval_nor_deviation() -> None
 
 @pytest.mark.parametrize("leaky", [False, True])
 def test_inflated_numbers_stand_under_a_heading_that_says_so(leaky: bool) -> None:
-    found = legacy(leaky=leaky)
-    document = legacy_document(found, title="INFLATED, no result", notes=["of a test"])
+    made = legacy(leaky=leaky)
+    document = legacy_document(made, title="INFLATED, no result", notes=["of a test"])
     text = markdown(document)
     assert text.startswith("## INFLATED, no result\n")
     rows = rows_of(text, "INFLATED. The same answers in the published way")

@@ -21,6 +21,7 @@ EPOCHS = {
 }
 
 
+@pytest.mark.slow
 def test_every_plot_is_an_image_in_both_formats() -> None:
     whole = summary(epochs=EPOCHS)
     made = draw_plots(whole)
@@ -35,6 +36,7 @@ def test_every_plot_is_an_image_in_both_formats() -> None:
         assert b"<dc:date>" not in forms["svg"]
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
     first = draw_plots(summary())
     with matplotlib.rc_context({"lines.linewidth": 9.0, "svg.hashsalt": "mine", "font.size": 30}):

@@ -27,9 +27,9 @@ def short(number: float | None, sign: str = "") -> str:
     return text[:-6] + text[-5:] if text[-6:].startswith("0.") and len(text) < 8 else text
 
 
-def interval(found: Mapping[str, float], key: str = "value") -> tuple[str, str]:
+def interval(measured: Mapping[str, float], key: str = "value") -> tuple[str, str]:
     sign = "+" if key == "difference" else ""
-    return short(found[key], sign), f"[{short(found['low'])}, {short(found['high'])}]"
+    return short(measured[key], sign), f"[{short(measured['low'])}, {short(measured['high'])}]"
 
 
 def table_of(text: str, title: str) -> list[str]:
@@ -51,8 +51,8 @@ def test_every_number_stands_on_the_terminal_uncut(width: int) -> None:
     height = len(lines) // 3
     for place, metrics in enumerate(results["models"].values()):
         block = " ".join(lines[place * height : (place + 1) * height]).split()
-        for found in metrics.values():
-            value, around = interval(found)
+        for measured in metrics.values():
+            value, around = interval(measured)
             assert value in block
             assert set(around.split()) <= set(block)
 
@@ -92,8 +92,8 @@ def test_differences_stand_against_the_first_model_only(width: int) -> None:
     assert [pair[0] for pair in names if pair[0] != "-"] == ["tuned", "tuned"]
     block = " ".join(lines).split()
     for pair in ("tuned-base", "tuned-popularity"):
-        for found in results["paired"][pair].values():
-            value, around = interval(found, "difference")
+        for measured in results["paired"][pair].values():
+            value, around = interval(measured, "difference")
             assert {value, *around.split()} <= set(block)
     page = markdown(ranking(results))
     assert page.count("| tuned - base |") == page.count("| tuned - popularity |") == 4
@@ -114,7 +114,7 @@ def test_the_terminal_ends_with_the_parts_in_short() -> None:
         ("unseen", "base", ["10", "clients"]),
         ("macro", "tuned", ["macro"]),
     ):
-        values = [interval(found)[0] for found in results[name]["models"][model].values()]
+        values = [interval(measured)[0] for measured in results[name]["models"][model].values()]
         assert [*beside, model, *values] in rows
 
 
@@ -151,7 +151,9 @@ def test_the_markdown_holds_the_same_numbers_under_its_title() -> None:
     assert lines[0] == "## Ranking"
     headings = "| model | Hits@1 | Hits@3 | Hits@10 | Hits@50 | MRR | adj.MRR | nDCG@10 |"
     assert headings in lines
-    tuned = " | ".join(" ".join(interval(found)) for found in results["models"]["tuned"].values())
+    tuned = " | ".join(
+        " ".join(interval(measured)) for measured in results["models"]["tuned"].values()
+    )
     assert f"| tuned | {tuned} |" in lines
     gain = results["paired"]["tuned-base"]["mrr"]
     assert " ".join(interval(gain, "difference")) in text
@@ -240,8 +242,8 @@ def test_numbers_keep_their_sign_and_lose_a_zero_that_says_nothing() -> None:
 
 
 def test_many_models_with_long_names_fit_a_narrow_terminal() -> None:
-    found = evaluation()
-    results = found.results()
+    measured = evaluation()
+    results = measured.results()
     names = {"prompt_copy": "tuned", "federated_embeddings": "base", "[bold]": "popularity"}
     for part in (results, results["macro"], results["seen"], results["unseen"]):
         part["models"] = {new: part["models"][old] for new, old in names.items()}

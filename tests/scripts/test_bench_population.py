@@ -1,6 +1,6 @@
 import importlib.util
 import json
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +50,7 @@ def test_a_store_holds_everybody_with_the_groups_that_training_builds(
     assert (tmp_path / "again.arrow").read_bytes() == eight.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_measured_rounds_are_those_behind_the_warm_up(script: ModuleType, eight: Path) -> None:
     found = script.measure(eight, cohort_size=3, num_rounds=2)
     store = GroupStore.open(eight)
@@ -74,6 +75,7 @@ def test_the_measured_rounds_are_those_behind_the_warm_up(script: ModuleType, ei
     assert found.start_seconds > 0
 
 
+@pytest.mark.slow
 def test_the_reference_is_timed_where_a_group_is_new(
     script: ModuleType, eight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,29 +121,25 @@ def test_a_summary_by_hand(script: ModuleType) -> None:
 
 
 @pytest.mark.slow
-def test_every_size_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
-    folder = tmp_path / "files"
-    command = [sys.executable, str(SCRIPT), "--folder", str(folder), "--rounds", "1"]
-    command += ["--cohort-size", "2", "--sizes"]
-
-    def run(*more: str) -> str:
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    measured: dict[str, Any] = json.loads(run("4", "6", "--json"))
+def test_every_size_is_measured_in_a_process_of_its_own(
+    script: ModuleType, eight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_hand = Path(shutil.copy(eight, tmp_path))
+    written = at_hand.stat().st_mtime_ns
+    arguments = ["--folder", str(tmp_path), "--rounds", "1", "--cohort-size", "2"]
+    assert script.main([*arguments, "--sizes", "4", "8", "--json"]) == 0
+    measured: dict[str, Any] = json.loads(capsys.readouterr().out)
     lines = measured["populations"]
-    assert [line["clients"] for line in lines] == [4, 6]
+    assert [line["clients"] for line in lines] == [4, 8]
     peaks = [line["peak_gigabytes"] for line in lines]
     assert measured["largest_over_smallest"]["peak_gigabytes"] == max(peaks) / min(peaks)
-    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert set(written) == {"clients-4.arrow", "clients-6.arrow"}
-    _, _, head, _, clients, *rows = run("6").splitlines()
-    assert head == "| what | 6 | ratio |"
-    assert clients == "| clients | 6 |  |"
+    assert {path.name for path in tmp_path.iterdir()} == {"clients-4.arrow", "clients-8.arrow"}
+    assert at_hand.stat().st_mtime_ns == written, "what is at hand is used"
+    script.print_table(measured)
+    head, _, clients, *rows = capsys.readouterr().out.splitlines()
+    assert head == "| what | 4 | 8 | ratio |"
+    assert clients == "| clients | 4 | 8 |  |"
     assert len(rows) == len(lines[0]) - 1
-    # What a run has made the next one uses.
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
 
 
 def test_what_cannot_be_measured_is_said(

@@ -270,6 +270,7 @@ def test_without_words_there_is_no_workload(part: Callable[[str], Any]) -> None:
         part("training_bench.workload").plain_words(tokenizer)
 
 
+@pytest.mark.slow
 def test_the_use_of_the_matrix_rate(script: ModuleType, preset: Any) -> None:
     """On a CPU, where the same code runs."""
     bench = script.Bench(preset, num_clients=2, steps=1, trl_settings={})

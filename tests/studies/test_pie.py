@@ -120,6 +120,7 @@ def test_only_people_in_a_bubble_are_asked(tiny_base: BaseModel) -> None:
     assert Constraints(required=(domain.constraint,)).words == "Only length short."
 
 
+@pytest.mark.slow
 def test_the_whole_command_with_a_run_and_again(pkgllm: RunCommand, workplace: Path) -> None:
     done = pkgllm("reproduce", "pie", "--adapter", str(RUN), "-o", "out")
     assert done.code == 0, done.err

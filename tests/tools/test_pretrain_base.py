@@ -85,19 +85,19 @@ def test_the_command_says_what_is_wrong(
 
 @pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_model(text: Path, tmp_path: Path) -> None:
-    def command(output: Path) -> list[str]:
-        options = ["--text", str(text), "--output", str(output), *SMALL, "--steps", "60"]
-        command = [sys.executable, "-m", "tools.pretrain_base"]
-        return [*command, *options, "--checkpoint-every", "5"]
+    def arguments(name: str) -> list[str]:
+        run = ["--steps", "60", "--checkpoint-every", "5"]
+        return ["--text", str(text), "--output", str(tmp_path / name), *SMALL, *run]
 
-    subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
-    process = subprocess.Popen(command(tmp_path / "killed"), cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert pretrain_base.main(arguments("whole")) == 0
+    command = [sys.executable, "-m", "tools.pretrain_base", *arguments("killed")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
     checkpoint = tmp_path / "killed.partial" / "checkpoint.pt"
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
-    subprocess.run(command(tmp_path / "killed"), cwd=ROOT, check=True, capture_output=True)
+    assert pretrain_base.main(arguments("killed")) == 0
     first, second = (tmp_path / name / "model.safetensors" for name in ("whole", "killed"))
     assert first.read_bytes() == second.read_bytes()

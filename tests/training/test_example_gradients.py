@@ -183,6 +183,7 @@ groups_of_anything = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), groups=st.lists(groups_of_anything, min_size=1, max_size=5))
 def test_neither_order_nor_neighbours_nor_memory_change_an_example(

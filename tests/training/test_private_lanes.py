@@ -169,6 +169,7 @@ def test_a_step_that_draws_nobody_releases_noise(policy: PeftModel) -> None:
     assert charges.seen[0][1]["p1"].sampling_probability == pytest.approx(1e-9 / 3)
 
 
+@pytest.mark.slow
 def test_groups_are_drawn_each_by_itself(policy: PeftModel) -> None:
     drawn: list[int] = []
     sft = OBJECTIVES["sft"]

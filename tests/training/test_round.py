@@ -59,6 +59,7 @@ def rounds(
     return adapter, records
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "cohort_size", "weighting"),
     [("kto with likelihood", 5, "examples"), ("sdpo", 3, "uniform")],
@@ -87,6 +88,7 @@ def test_both_engines_lead_to_the_same_adapter(
         assert record.update_norm == pytest.approx(other.update_norm, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_both_engines_lead_to_the_same_adapter_with_a_baseline_of_each_round(
     policy: PeftModel,
 ) -> None:

@@ -1,80 +1,119 @@
-"""The commands of a person with a trained adapter."""
+"""The command ``pkgllm recommend``."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from pkgllm.cli.options import grouped
+from pkgllm.errors import ConfigError
+
 if TYPE_CHECKING:
     from pkgllm.assistant.guidance import Constraints
 
 
-def recommend(
-    adapter: Annotated[Path, typer.Option(metavar="RUN", help="Folder of a finished run.")],
-    pkg: Annotated[Path, typer.Option(metavar="FILE", help="Your graph, JSON-LD or Turtle.")],
-    request: Annotated[str, typer.Option(help="What you would like, in your own words.")] = "",
-    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TitleOptions:
+    """Which titles compete."""
+
     genre: Annotated[
         list[str] | None, typer.Option(help="Only this genre. Repeatable, and then all must hold.")
-    ] = None,
+    ] = None
     not_genre: Annotated[
         list[str] | None, typer.Option(help="Nothing of this genre. Repeatable.")
-    ] = None,
-    from_year: Annotated[int | None, typer.Option(help="Not older than this.")] = None,
-    to_year: Annotated[int | None, typer.Option(help="Not newer than this.")] = None,
+    ] = None
+    from_year: Annotated[int | None, typer.Option(help="Not older than this.")] = None
+    to_year: Annotated[int | None, typer.Option(help="Not newer than this.")] = None
     with_person: Annotated[
         list[str] | None,
         typer.Option("--with", help="With this director, writer or star. Repeatable."),
-    ] = None,
-    not_with: Annotated[
-        list[str] | None, typer.Option(help="Without this person. Repeatable.")
-    ] = None,
+    ] = None
+    not_with: Annotated[list[str] | None, typer.Option(help="Without this person. Repeatable.")] = (
+        None
+    )
     only: Annotated[
         list[str] | None,
         typer.Option(metavar="SCOPE=VALUE", help="Only what has this property. Repeatable."),
-    ] = None,
+    ] = None
     excluding: Annotated[
         list[str] | None,
         typer.Option("--not", metavar="SCOPE=VALUE", help="Nothing that has it. Repeatable."),
-    ] = None,
+    ] = None
+
+    def constraints(self) -> "Constraints":
+        """Return the options as constraints.
+
+        Raises:
+            ConfigError: If a property is not ``SCOPE=VALUE``, or years are in the wrong order.
+        """
+        from pkgllm.assistant.guidance import Constraints
+
+        required = _properties(self.genre, self.with_person, self.only, "--only")
+        excluded = _properties(self.not_genre, self.not_with, self.excluding, "--not")
+        return Constraints(required, excluded, self.from_year, self.to_year)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BubbleOptions:
+    """What is to be left, and how."""
+
     avoid: Annotated[
         list[str] | None,
         typer.Option(help="Leave this bubble: a genre, a person, a word, .... Repeatable."),
-    ] = None,
+    ] = None
     rules: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Further rules, in JSON; your graph's own count as well."
         ),
-    ] = None,
+    ] = None
     leave_bubble: Annotated[
         bool, typer.Option("--leave-bubble", help="Find the bubble in your graph, and leave it.")
-    ] = False,
+    ] = False
     strategy: Annotated[
         Literal["none", "prompt", "adapt"],
         typer.Option(
             help="How rules are followed: not at all, by telling the model, or by asking with the "
             "graph of a person who does not share the bubble."
         ),
-    ] = "adapt",
+    ] = "adapt"
     show_adapted: Annotated[
         bool, typer.Option("--show-adapted", help="Print what that graph says instead of yours.")
-    ] = False,
+    ] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerOptions:
+    """Where the titles come from, and how they are printed."""
+
     why: Annotated[
         bool, typer.Option("--why", help="Tell which facts carry each title, and what connects.")
-    ] = False,
+    ] = False
     free_text: Annotated[
         bool, typer.Option("--free-text", help="Let the model write titles; no catalogue needed.")
-    ] = False,
+    ] = False
     catalogue: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Items of any domain in JSON; the run's if absent."),
-    ] = None,
+    ] = None
     base_model: Annotated[
         str | None, typer.Option(help="Where the run's base model is here; as in RUN if absent.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of what the model writes with --free-text.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    ] = None
+    seed: Annotated[int, typer.Option(help="Of what the model writes with --free-text.")] = 0
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
+
+
+@grouped
+def recommend(
+    *,
+    adapter: Annotated[Path, typer.Option(metavar="RUN", help="Folder of a finished run.")],
+    pkg: Annotated[Path, typer.Option(metavar="FILE", help="Your graph, JSON-LD or Turtle.")],
+    request: Annotated[str, typer.Option(help="What you would like, in your own words.")] = "",
+    top: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    titles: TitleOptions,
+    bubble: BubbleOptions,
+    answer: AnswerOptions,
 ) -> None:
     """Recommend from your own graph with a trained adapter.
 
@@ -82,14 +121,7 @@ def recommend(
     as well as the request. What your graph speaks of is never recommended, and its rules are
     followed.
     """
-    constraints = _constraints(
-        [("genre", v) for v in genre or ()] + [("person", v) for v in with_person or ()],
-        [("genre", v) for v in not_genre or ()] + [("person", v) for v in not_with or ()],
-        only or [],
-        excluding or [],
-        from_year,
-        to_year,
-    )
+    constraints = titles.constraints()
 
     import json
 
@@ -101,49 +133,42 @@ def recommend(
     from pkgllm.report.to_terminal import show
 
     record = read_record(pkg)
-    graph = record.graph
-    items = None if catalogue is None else read_catalogue_file(catalogue)
-    if items is None and free_text:
-        items = graph_catalogue(graph)
-    recommender = open_recommender(adapter, catalogue=items, base_model=base_model).recommender
+    items = None if answer.catalogue is None else read_catalogue_file(answer.catalogue)
+    if items is None and answer.free_text:
+        items = graph_catalogue(record.graph)
+    opened = open_recommender(adapter, catalogue=items, base_model=answer.base_model)
+    recommender = opened.recommender
     wanted = Request(
         text=request,
         constraints=constraints,
-        avoid=tuple(avoid or ()),
-        rules=() if rules is None else read_rules(rules, recommender.scopes),
+        avoid=tuple(bubble.avoid or ()),
+        rules=() if bubble.rules is None else read_rules(bubble.rules, recommender.scopes),
         standing_rules=record.rules,
-        leave_bubble=leave_bubble,
-        strategy=strategy,
+        leave_bubble=bubble.leave_bubble,
+        strategy=bubble.strategy,
         k=top,
-        why=why,
-        free_text=free_text,
-        seed=seed,
+        why=answer.why,
+        free_text=answer.free_text,
+        seed=answer.seed,
     )
-    response = respond(recommender, graph, wanted)
-    if as_json:
-        typer.echo(json.dumps(response.as_json(), ensure_ascii=False, indent=2))
+    response = respond(recommender, record.graph, wanted).as_json()
+    if answer.as_json:
+        typer.echo(json.dumps(response, ensure_ascii=False, indent=2))
     else:
-        show(recommendations_document(response.as_json(), with_adapted=show_adapted))
+        show(recommendations_document(response, with_adapted=bubble.show_adapted))
 
 
-def _constraints(
-    required: list[tuple[str, str]],
-    excluded: list[tuple[str, str]],
-    only: list[str],
-    excluding: list[str],
-    from_year: int | None,
-    to_year: int | None,
-) -> "Constraints":
-    from pkgllm.assistant.guidance import Constraints
-
-    required += [_property(text, "--only") for text in only]
-    excluded += [_property(text, "--not") for text in excluding]
-    return Constraints(tuple(required), tuple(excluded), from_year, to_year)
+def _properties(
+    genres: list[str] | None, people: list[str] | None, others: list[str] | None, option: str
+) -> tuple[tuple[str, str], ...]:
+    return (
+        *(("genre", genre) for genre in genres or ()),
+        *(("person", person) for person in people or ()),
+        *(_property(text, option) for text in others or ()),
+    )
 
 
 def _property(text: str, option: str) -> tuple[str, str]:
-    from pkgllm.errors import ConfigError
-
     scope, equals, value = text.partition("=")
     if not equals or not scope.strip() or not value.strip():
         raise ConfigError(f"{option} {text}: must be SCOPE=VALUE, for example director=Ann Lee")

@@ -88,5 +88,5 @@ def _turn(conversation: "Conversation", message: str, *, yes: bool) -> None:
         else:
             typer.echo("not written: there is nobody to ask here; --yes writes without asking")
     typer.echo("for you:")
-    for rank, found in enumerate(conversation.answer(message), start=1):
-        typer.echo(f"  {rank}. {found.item.name}")
+    for rank, recommendation in enumerate(conversation.answer(message), start=1):
+        typer.echo(f"  {rank}. {recommendation.item.name}")

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
+from pkgllm.cli.options import example
+
 federation_app = typer.Typer(
     help="Train with clients on machines of their own.", no_args_is_help=True
 )
 
 
 @federation_app.command(
-    "keys", epilog="\b\nExample:\n  pkgllm federation keys --built built -o federation"
+    "keys", epilog=example("pkgllm federation keys --built built -o federation")
 )
 def keys(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
@@ -35,13 +37,13 @@ def keys(
     """Make the server's certificate, and a key for each client."""
     from pkgllm.pipeline.deployment.setup import write_federation_keys
 
-    chosen = write_federation_keys(output, hosts=hosts or [], clients=clients or [], built=built)
+    keyed = write_federation_keys(output, hosts=hosts or [], clients=clients or [], built=built)
     typer.echo(f"the server's folder is {output / 'server'}")
-    typer.echo(f"the folders of {len(chosen)} clients are in {output / 'clients'}")
+    typer.echo(f"the folders of {len(keyed)} clients are in {output / 'clients'}")
 
 
 @federation_app.command(
-    "server", epilog="\b\nExample:\n  pkgllm federation server federation/server --host 0.0.0.0"
+    "server", epilog=example("pkgllm federation server federation/server --host 0.0.0.0")
 )
 def server(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],
@@ -59,7 +61,7 @@ def server(
 
 @federation_app.command(
     "client",
-    epilog="\b\nExample:\n  pkgllm federation client federation/clients/1",
+    epilog=example("pkgllm federation client federation/clients/1"),
 )
 def client(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", hidden=True)],

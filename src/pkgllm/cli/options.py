@@ -1,6 +1,10 @@
-"""Options that several commands share."""
+"""Options that several commands share, and commands that take options in groups."""
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -26,3 +30,40 @@ ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", hidden=True)]
 def example(command: str) -> str:
     """Return an epilog that is not wrapped, so that it can be copied."""
     return f"\b\nExample:\n  {command}"
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take options in groups: a parameter that is a dataclass stands for its fields.
+
+    Args:
+        command: Its parameters are passed by name.
+    """
+    groups: dict[str, type[Any]] = {}
+    parameters: list[inspect.Parameter] = []
+
+    def add(name: str, kind: Any, default: object) -> None:
+        parameter = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default
+        )
+        parameters.append(parameter)
+
+    types = get_type_hints(command, include_extras=True)
+    for name, parameter in inspect.signature(command).parameters.items():
+        if is_dataclass(types[name]):
+            groups[name] = types[name]
+            of_group = get_type_hints(types[name], include_extras=True)
+            for field in fields(types[name]):
+                absent = field.default is MISSING
+                add(field.name, of_group[field.name], parameter.empty if absent else field.default)
+        else:
+            add(name, types[name], parameter.default)
+
+    @wraps(command)
+    def call(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return call

@@ -1,18 +1,19 @@
 """The commands of ``pkgllm pkg``: look at one person's graph, and edit it."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pkgllm.cli.options import example
+from pkgllm.cli.options import example, grouped
+from pkgllm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from pkgllm.corpora.catalogue import Catalogue, Item
-    from pkgllm.graph.personal_graph import Provenance, Relation
+    from pkgllm.graph.personal_graph import Relation
     from pkgllm.graph.personal_record import PersonalRecord
 
 pkg_app = typer.Typer(help="Look at one person's graph, and edit it.", no_args_is_help=True)
@@ -21,18 +22,47 @@ pkg_app.add_typer(rules_app, name="rules")
 
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", hidden=True)]
 ItemsArgument = Annotated[list[str], typer.Argument(metavar="ITEM...", hidden=True)]
-CatalogueOption = Annotated[
-    Path | None,
-    typer.Option(help="Look items up in this file, a catalogue.json of pkgllm data build."),
-]
-ConfigOption = Annotated[
-    str | None,
-    typer.Option("--config", "-c", help="Look items up in the corpus of this configuration."),
-]
-IdOption = Annotated[
-    str | None,
-    typer.Option("--id", help="The item's id; adds one that no catalogue has. For one ITEM."),
-]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LookupOptions:
+    """Where items are looked up."""
+
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="Look items up in this file, a catalogue.json of pkgllm data build."),
+    ] = None
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help="Look items up in the corpus of this configuration."),
+    ] = None
+    item_id: Annotated[
+        str | None,
+        typer.Option("--id", help="The item's id; adds one that no catalogue has. For one ITEM."),
+    ] = None
+
+    def read(self) -> "Catalogue | None":
+        """Return the catalogue, if one is named.
+
+        Raises:
+            ConfigError: If both a file and a configuration are named, or the latter is wrong.
+            DataError: If the catalogue cannot be read.
+        """
+        if self.catalogue is not None and self.config is not None:
+            raise ConfigError("--catalogue does not go with --config; give one of them")
+        if self.catalogue is not None:
+            from pkgllm.corpora.catalogue_file import read_catalogue_file
+
+            return read_catalogue_file(self.catalogue)
+        if self.config is not None:
+            from pkgllm.config.load import load_config
+
+            tree = load_config(self.config, [])
+
+            from pkgllm.pipeline.build import read_corpus
+
+            return read_corpus(tree).catalogue
+        return None
 
 
 @pkg_app.command(epilog=example("pkgllm pkg new me.jsonld --owner me"))
@@ -64,52 +94,40 @@ def show_graph(file: FileArgument) -> None:
     show(graph_document(record.graph, record.rules))
 
 
-@pkg_app.command(epilog=example('pkgllm pkg like me.jsonld "Heat (1995)" --catalogue cat.json'))
-def like(
-    file: FileArgument,
-    items: ItemsArgument,
-    catalogue: CatalogueOption = None,
-    config: ConfigOption = None,
-    item_id: IdOption = None,
-) -> None:
-    """Say that the person liked something.
-
-    FILE is the person's graph. Each ITEM is a name, with or without its year. What was said of it
-    before is replaced, and stays in the history.
-    """
-    _say("like", "liked", file, items, _catalogue(catalogue, config), item_id)
+_REPLACED = """\
+Each ITEM is a name, with or without its year. What was said of it before is replaced, and stays in
+the history."""
+_VERDICT_STAYS = """\
+Each ITEM is a name, with or without its year. A verdict, liked or disliked, stays: it says already
+that the item was seen."""
 
 
-@pkg_app.command(epilog=example("pkgllm pkg dislike me.jsonld Heat -c quickstart.yaml"))
-def dislike(
-    file: FileArgument,
-    items: ItemsArgument,
-    catalogue: CatalogueOption = None,
-    config: ConfigOption = None,
-    item_id: IdOption = None,
-) -> None:
-    """Say that the person disliked something.
+def _add_command(verb: str, relation: "Relation", words: str, remark: str, sample: str) -> None:
+    text = f"Say that the person {words} something.\n\nFILE is the person's graph. {remark}"
 
-    FILE is the person's graph. Each ITEM is a name, with or without its year. What was said of it
-    before is replaced, and stays in the history.
-    """
-    _say("dislike", "disliked", file, items, _catalogue(catalogue, config), item_id)
+    @pkg_app.command(verb, help=text, epilog=example(f"pkgllm pkg {verb} me.jsonld {sample}"))
+    @grouped
+    def say(file: FileArgument, items: ItemsArgument, lookup: LookupOptions) -> None:
+        from pkgllm.assistant.editing import find_items, new_item
+        from pkgllm.graph.personal_record import Verdict
+
+        catalogue, item_id = lookup.read(), lookup.item_id
+        if item_id is not None and len(items) != 1:
+            raise ConfigError(f"--id goes with one ITEM, got {len(items)}")
+
+        def verdicts(record: "PersonalRecord") -> dict[str, Any]:
+            if item_id is not None:
+                resolved: tuple[Item, ...] = (new_item(items[0], item_id, record, catalogue),)
+            else:
+                resolved = find_items(items, record, catalogue)
+            return {"verdicts": [Verdict(relation, i.id, i.name, i.item_class) for i in resolved]}
+
+        _edit(file, verb, verdicts)
 
 
-@pkg_app.command(epilog=example('pkgllm pkg seen me.jsonld "My Own Film (2026)" --id own-1'))
-def seen(
-    file: FileArgument,
-    items: ItemsArgument,
-    catalogue: CatalogueOption = None,
-    config: ConfigOption = None,
-    item_id: IdOption = None,
-) -> None:
-    """Say that the person has seen something.
-
-    FILE is the person's graph. Each ITEM is a name, with or without its year. A verdict, liked or
-    disliked, stays: it says already that the item was seen.
-    """
-    _say("seen", "seen", file, items, _catalogue(catalogue, config), item_id)
+_add_command("like", "liked", "liked", _REPLACED, '"Heat (1995)" --catalogue cat.json')
+_add_command("dislike", "disliked", "disliked", _REPLACED, "Heat -c quickstart.yaml")
+_add_command("seen", "seen", "has seen", _VERDICT_STAYS, '"My Own Film (2026)" --id own-1')
 
 
 @pkg_app.command(epilog=example("pkgllm pkg forget me.jsonld Heat Ran"))
@@ -122,12 +140,11 @@ def forget(file: FileArgument, items: ItemsArgument) -> None:
     from pkgllm.assistant.linking import Linker
     from pkgllm.corpora.catalogue import Item
 
-    def make(record: "PersonalRecord") -> "PersonalRecord":
+    def tails(record: "PersonalRecord") -> dict[str, Any]:
         linker = Linker([Item(fact.tail, fact.name) for fact in record.graph.facts])
-        tails = {linker.resolve(text).id for text in items}
-        return record.edited("forget", _now(), _by_hand(record), forget=tails)
+        return {"forget": {linker.resolve(text).id for text in items}}
 
-    _change(file, make)
+    _edit(file, "forget", tails)
 
 
 @pkg_app.command(epilog=example("pkgllm pkg history me.jsonld"))
@@ -153,7 +170,6 @@ def undo(file: FileArgument) -> None:
     FILE is the person's graph.
     """
     from pkgllm.assistant.editing import changes
-    from pkgllm.errors import DataError
     from pkgllm.graph.personal_file import change
 
     def make(record: "PersonalRecord") -> "PersonalRecord":
@@ -183,7 +199,6 @@ def export(
 
     FILE is the person's graph. What is written can be read by you alone until you allow more.
     """
-    from pkgllm.errors import DataError
     from pkgllm.graph.rdf import read_record, write_graph
 
     record = read_record(file)
@@ -205,11 +220,11 @@ def validate(file: FileArgument) -> None:
     from pkgllm.graph.validation import violations
     from pkgllm.report.graphs import numbered
 
-    found = violations(file)
-    for line in found:
+    lines = list(violations(file))
+    for line in lines:
         typer.echo(line)
-    if found:
-        typer.echo(f"{file}: {numbered(len(found), 'violation')}")
+    if lines:
+        typer.echo(f"{file}: {numbered(len(lines), 'violation')}")
         raise typer.Exit(1)
     typer.echo(f"{file}: good, {_counted(read_record(file))}")
 
@@ -243,21 +258,12 @@ def add_rule(
     keyword or franchise for films; VALUE is a value of it. A rule of the same scope and value is
     replaced.
     """
-    from pkgllm.errors import ConfigError
     from pkgllm.graph.personal_record import Wish
 
-    def make(record: "PersonalRecord") -> "PersonalRecord":
-        try:
-            return record.edited(
-                f"rules add {direction}",
-                _now(),
-                _by_hand(record),
-                wishes=[Wish(direction, scope.strip(), " ".join(value.split()), strength)],
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+    def wishes(record: "PersonalRecord") -> dict[str, Any]:
+        return {"wishes": [Wish(direction, scope.strip(), " ".join(value.split()), strength)]}
 
-    _change(file, make)
+    _edit(file, f"rules add {direction}", wishes)
 
 
 @rules_app.command("remove", epilog=example("pkgllm pkg rules remove me.jsonld r1"))
@@ -269,52 +275,41 @@ def remove_rules(
 
     FILE is the person's graph; each RULE is an id as pkgllm pkg rules list prints it.
     """
-    from pkgllm.errors import DataError
 
-    def make(record: "PersonalRecord") -> "PersonalRecord":
+    def dropped(record: "PersonalRecord") -> dict[str, Any]:
         ids = [rule.id for rule in record.rules]
         for unknown in (rule for rule in rules if rule not in ids):
             raise DataError(
                 f"{file}: there is no rule {unknown!r}; its rules are {', '.join(ids) or 'none'}"
             )
-        return record.edited("rules remove", _now(), _by_hand(record), drop=rules)
+        return {"drop": rules}
 
-    _change(file, make)
+    _edit(file, "rules remove", dropped)
 
 
-def _say(
-    action: str,
-    relation: "Relation",
-    file: Path,
-    texts: list[str],
-    catalogue: "Catalogue | None",
-    item_id: str | None,
+def _edit(
+    file: Path, action: str, changes_of: "Callable[[PersonalRecord], dict[str, Any]]"
 ) -> None:
-    from pkgllm.assistant.editing import find_items, new_item
-    from pkgllm.errors import ConfigError
-    from pkgllm.graph.personal_record import Verdict
+    """Change a person's graph by hand, and print what is changed.
 
-    if item_id is not None and len(texts) != 1:
-        raise ConfigError(f"--id goes with one ITEM, got {len(texts)}")
+    Args:
+        file: The graph.
+        action: What the history calls the edit.
+        changes_of: The arguments of ``PersonalRecord.edited`` for a record.
+    """
+    from datetime import UTC, datetime
 
-    def make(record: "PersonalRecord") -> "PersonalRecord":
-        if item_id is not None:
-            items: tuple[Item, ...] = (new_item(texts[0], item_id, record, catalogue),)
-        else:
-            items = find_items(texts, record, catalogue)
-        return record.edited(
-            action,
-            _now(),
-            _by_hand(record),
-            verdicts=[Verdict(relation, i.id, i.name, i.item_class) for i in items],
-        )
-
-    _change(file, make)
-
-
-def _change(file: Path, make: "Callable[[PersonalRecord], PersonalRecord]") -> None:
     from pkgllm.assistant.editing import changes
     from pkgllm.graph.personal_file import change
+    from pkgllm.graph.personal_graph import Provenance
+
+    def make(record: "PersonalRecord") -> "PersonalRecord":
+        source = Provenance("own_edit", f"edit/{record.next_number}")
+        now = datetime.now(UTC).replace(microsecond=0)
+        try:
+            return record.edited(action, now, source, **changes_of(record))
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     before, after = change(file, make)
     if after == before:
@@ -324,38 +319,6 @@ def _change(file: Path, make: "Callable[[PersonalRecord], PersonalRecord]") -> N
     for line in changes(after, edit):
         typer.echo(line)
     typer.echo(f"edit {edit.number}; take it back with: pkgllm pkg undo {file}")
-
-
-def _catalogue(file: Path | None, config: str | None) -> "Catalogue | None":
-    from pkgllm.errors import ConfigError
-
-    if file is not None and config is not None:
-        raise ConfigError("--catalogue does not go with --config; give one of them")
-    if file is not None:
-        from pkgllm.corpora.catalogue_file import read_catalogue_file
-
-        return read_catalogue_file(file)
-    if config is not None:
-        from pkgllm.config.load import load_config
-
-        tree = load_config(config, [])
-
-        from pkgllm.pipeline.build import read_corpus
-
-        return read_corpus(tree).catalogue
-    return None
-
-
-def _now() -> "datetime":
-    from datetime import UTC, datetime
-
-    return datetime.now(UTC).replace(microsecond=0)
-
-
-def _by_hand(record: "PersonalRecord") -> "Provenance":
-    from pkgllm.graph.personal_graph import Provenance
-
-    return Provenance("own_edit", f"edit/{record.next_number}")
 
 
 def _counted(record: "PersonalRecord") -> str:

@@ -72,7 +72,7 @@ def audit(
 
 
 @privacy_app.command(
-    epilog="\b\nExample:\n  pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canary"
+    epilog=example("pkgllm privacy canaries -c quickstart.yaml --delta 1e-4 -o runs/canary")
 )
 def canaries(
     config: Annotated[str, typer.Option("--config", "-c", help="What to train.")],
@@ -89,7 +89,7 @@ def canaries(
         ),
     ] = None,
 ) -> None:
-    """Train with made-up facts in the graphs, and measure what the adapter tells about them.
+    """Train with made-up facts in the graphs, and measure what the adapter reveals of them.
 
     The run folder is for the audit alone: the model has learnt what nobody said.
     """
@@ -113,13 +113,13 @@ def canaries(
     show(canaries_document([asdict(result) for result in results]))
 
 
-def _counts(given: list[str]) -> dict[int, int]:
-    found = {}
-    for text in given:
+def _counts(texts: list[str]) -> dict[int, int]:
+    counts = {}
+    for text in texts:
         repeats, _, count = text.partition(":")
         if not (repeats.isdecimal() and count.isdecimal() and int(repeats) and int(count)):
             raise ConfigError(
                 f"--put-in must be two positive whole numbers as in 25:50, got {text!r}"
             )
-        found[int(repeats)] = int(count)
-    return found
+        counts[int(repeats)] = int(count)
+    return counts

@@ -6,28 +6,30 @@ from typing import Any
 from pkgllm.report.document import Cell, Column, Document, Paragraph, Table
 
 
-def recommendations_document(advice: Mapping[str, Any], *, with_adapted: bool = False) -> Document:
+def recommendations_document(
+    response: Mapping[str, Any], *, with_adapted: bool = False
+) -> Document:
     """Return what is recommended, best first, with its reasons below where there are any.
 
     Args:
-        advice: As made by ``Response.as_json``.
+        response: As made by ``Response.as_json``.
         with_adapted: Whether to say how the graph that the model read differs from the person's.
     """
     lines = []
-    if bubble := advice["bubble"]:
+    if bubble := response["bubble"]:
         lines.append(
             f"your bubble: {bubble['scope']} {bubble['value']}, {bubble['support']} of "
             f"{bubble['likes']} likes ({bubble['lift']:.1f} times its share of the catalogue)"
         )
     if with_adapted:
-        lines += _adapted(advice)
+        lines += _adapted(response)
     rows = tuple(
         (
             Cell(str(item["rank"])),
             Cell(item["name"], details=tuple(_reasons(item.get("why")))),
             Cell(f"{item['log_probability']:.2f}", item["log_probability"]),
         )
-        for item in advice["recommendations"]
+        for item in response["recommendations"]
     )
     headings = (
         Column("", right=True),
@@ -36,7 +38,7 @@ def recommendations_document(advice: Mapping[str, Any], *, with_adapted: bool = 
     )
     table = Table("", headings, rows)
     above = (Paragraph("\n".join(lines)),) if lines else ()
-    return Document("", (*above, table), tuple(advice["notes"]))
+    return Document("", (*above, table), tuple(response["notes"]))
 
 
 def _reasons(why: Mapping[str, Any] | None) -> Iterator[str]:
@@ -55,15 +57,15 @@ def _reasons(why: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"{path['name']}: same {how}: {path['value']}"
 
 
-def _adapted(advice: Mapping[str, Any]) -> Iterator[str]:
-    for rule in advice["rules"]:
+def _adapted(response: Mapping[str, Any]) -> Iterator[str]:
+    for rule in response["rules"]:
         yield (
             f"rule {rule['id']}: {rule['direction']} {rule['scope']} {rule['value']}, "
             f"strength {rule['strength']:g}"
         )
-    if not advice["changes"]:
+    if not response["changes"]:
         yield "no fact is changed"
-    for change in advice["changes"]:
+    for change in response["changes"]:
         yield (
             f"{change['name']}: {change['said']} -> {change['adapted'] or 'left out'} "
             f"({change['rule']})"

@@ -114,6 +114,7 @@ CURVATURES = {"a": 2.0, "b": 0.5, "c": 1.0, "d": 0.25}
 OPTIMUM = sum(CURVATURES[c] * TARGETS[c] for c in TARGETS) / sum(CURVATURES.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort_size", [4, 2])
 def test_it_reaches_the_optimum_where_averaging_stalls(cohort_size: int, tmp_path: Path) -> None:
     federation = Federation(tmp_path, TARGETS, local_steps=10, curvatures=CURVATURES)

@@ -77,7 +77,7 @@ def read_predictions(path: Path, name: str) -> Predictions:
         seed=config.seed,
         resamples=config.evaluation.bootstrap_resamples,
         settings=json.dumps(settings, sort_keys=True),
-        privacy=privacy_statement(config, read_ranked_guarantee(path)),
+        privacy=privacy_statement(config, read_ranked_guarantee(path / "results.json")),
     )
 
 

@@ -38,7 +38,7 @@ facts = st.builds(
     texts,
     texts,
     st.builds(Moment, counts, counts),
-    st.builds(Provenance, st.sampled_from(SOURCES), texts),
+    st.builds(Provenance, st.sampled_from((*SOURCES, "rating")), texts),
     st.sampled_from(["Movie", "Recipe", "VideoObject", "3DModel"]),
 )
 graphs = st.builds(
@@ -219,7 +219,10 @@ ITEM = "urn:pkgllm:item:7"
             lambda d: d["facts"][0].update(relation="loved"),
             f"{FACT}: .*relation must be one of .*liked.*got '.*/loved'",
         ),
-        (lambda d: d["facts"][0].update(source="rumour"), f"{FACT}: .*wasAttributedTo must be one"),
+        (
+            lambda d: d["facts"][0].update(source="Rumour!"),
+            "a source must be .* and a word of small",
+        ),
         (
             lambda d: d["facts"][0].pop("relation"),
             f"{FACT}: .*relation must have one value, got no",

@@ -12,7 +12,7 @@ def shown(graph: PersonalGraph, *rules: Rule) -> list[str]:
 
 
 def a_fact(relation: str, tail: str, name: str, session: int, source: str) -> Fact:
-    said = Provenance(source, f"conversation/{session + 10}")  # type: ignore[arg-type]
+    said = Provenance(source, f"conversation/{session + 10}")
     return Fact(relation, tail, name, Moment(session, 0), said)  # type: ignore[arg-type]
 
 

@@ -234,7 +234,7 @@ def read_dialogue(record: object, *, where: str) -> Dialogue:
     films = dict.fromkeys([*mentions, *own, *partner])
     verdicts = []
     for position, film in enumerate(_in_order_of_mention(films, record, where)):
-        source: Source = "own_answer" if film in own else "partner_answer"
+        source = "own_answer" if film in own else "partner_answer"
         answer = own[film] if film in own else partner.get(film)
         relation = None if answer is None else _relation(answer, f"{where}: film {film}")
         if relation is not None:

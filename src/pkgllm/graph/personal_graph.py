@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple, get_args
 Relation = Literal["liked", "disliked", "seen", "unseen", "suggested"]
 RELATIONS: tuple[Relation, ...] = get_args(Relation)
 
-Source = Literal["own_answer", "partner_answer", "own_edit", "own_statement"]
-SOURCES: tuple[Source, ...] = get_args(Source)
+Source = str
+"""A kind of origin: a word of small letters, digits and ``_``. A corpus may add its own."""
+SOURCES: tuple[Source, ...] = ("own_answer", "partner_answer", "own_edit", "own_statement")
 
 MOVIE = "Movie"
 """The class of items for which no other is given."""

@@ -246,7 +246,7 @@ def _rule(reader: NodeReader, node: Node) -> Rule:
 def _provenance(reader: NodeReader, node: Node) -> Provenance:
     document = reader.one(node, vocabulary.DERIVED_FROM)
     return Provenance(
-        reader.choice(node, vocabulary.ATTRIBUTED_TO, vocabulary.SOURCE_BY_IRI),
+        reader.id_of(reader.one(node, vocabulary.ATTRIBUTED_TO), vocabulary.source_of),
         reader.id_of(document, vocabulary.DOCUMENTS.id),
     )
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote, unquote
 
-from pkgllm.graph.personal_graph import RELATIONS, SOURCES, Relation, Source
+from pkgllm.graph.personal_graph import RELATIONS, Relation, Source
 from pkgllm.graph.rules import DIRECTIONS, Direction
 
 NAMESPACE = "https://w3id.org/pkgllm/"
@@ -51,8 +51,6 @@ INVALIDATED_BY = PROV + "wasInvalidatedBy"
 
 IRI_BY_RELATION: Mapping[Relation, str] = MappingProxyType({r: NAMESPACE + r for r in RELATIONS})
 RELATION_BY_IRI: Mapping[str, Relation] = MappingProxyType({NAMESPACE + r: r for r in RELATIONS})
-IRI_BY_SOURCE: Mapping[Source, str] = MappingProxyType({s: NAMESPACE + s for s in SOURCES})
-SOURCE_BY_IRI: Mapping[str, Source] = MappingProxyType({NAMESPACE + s: s for s in SOURCES})
 DIRECTION_BY_IRI: Mapping[str, Direction] = MappingProxyType(
     {NAMESPACE + direction: direction for direction in DIRECTIONS}
 )
@@ -131,6 +129,27 @@ EDITS = Iri("urn:pkgllm:edit:")
 """Of an owner and an edit's number."""
 PUBLIC_RELATIONS = Iri(NAMESPACE + "public/")
 """Of a relation between an item and a public value, such as ``director``."""
+
+_SOURCE = re.compile(re.escape(NAMESPACE) + r"([a-z][a-z0-9_]*)")
+
+
+def source_of(iri: str) -> Source:
+    """Return the source that an IRI stands for.
+
+    Raises:
+        ValueError: If it is not a word of our namespace.
+
+    Example:
+        >>> source_of("https://w3id.org/pkgllm/own_answer")
+        'own_answer'
+    """
+    match = _SOURCE.fullmatch(iri)
+    if match is None:
+        raise ValueError(
+            f"a source must be {NAMESPACE} and a word of small letters, digits and _, got {iri}"
+        )
+    return match[1]
+
 
 _CLASS = re.compile(r"[0-9]*[A-Z][A-Za-z0-9]*")
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC
 
-from pkgllm.graph.personal_graph import RELATIONS, PersonalGraph
+from pkgllm.graph.personal_graph import RELATIONS, PersonalGraph, Source
 from pkgllm.graph.personal_record import Edit
 from pkgllm.graph.rules import Rule
 from pkgllm.report.document import Column, Document, Row, Table, plural, texts
@@ -31,7 +31,7 @@ def graph_document(graph: PersonalGraph, rules: Sequence[Rule] = ()) -> Document
             fact.name,
             fact.tail,
             str(fact.time.session),
-            _SOURCES[fact.provenance.source],
+            _source(fact.provenance.source),
             fact.provenance.document,
         )
         for fact in graph.facts
@@ -50,7 +50,7 @@ def rules_document(rules: Sequence[Rule]) -> Document:
             rule.scope,
             rule.value,
             f"{rule.strength:g}",
-            _SOURCES[rule.provenance.source],
+            _source(rule.provenance.source),
             rule.provenance.document,
         )
         for rule in rules
@@ -87,3 +87,8 @@ def numbered(count: int, noun: str) -> str:
 def _table(headings: Sequence[str], rows: tuple[Row, ...]) -> Table:
     whole = ("document", "time")
     return Table("", tuple(Column(h, wrap=h not in whole) for h in headings), rows)
+
+
+def _source(source: Source) -> str:
+    """Return who or what a fact comes from; a corpus names its own kinds."""
+    return _SOURCES.get(source, source.replace("_", " "))

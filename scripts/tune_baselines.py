@@ -1,4 +1,4 @@
-"""Rank validation likes with ItemKNN and EASE^R in many settings; the test is never looked at.
+"""Rank validation likes with ItemKNN, EASE^R and SLIM in many settings; the test is never used.
 
 Example: PKGLLM_DATA=../shared/data .venv/bin/python scripts/tune_baselines.py
 """
@@ -7,13 +7,16 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 
+from pkgllm.baselines import ScorerChoice
 from pkgllm.baselines.ease import Ease
 from pkgllm.baselines.item_knn import ItemKnn
 from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.baselines.popularity import Popularity
+from pkgllm.baselines.slim import Slim
 from pkgllm.config.load import load_config
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import PkgllmError
@@ -22,9 +25,14 @@ from pkgllm.evaluation.protocol import evaluate
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.pipeline.build import make_queries, populate, read_corpus
 
-L2 = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)
-NEIGHBOURS = (5, 10, 20, 50, 100, 200, 500)
-SHRINKAGE = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+GRIDS: Mapping[type[ScorerChoice], Mapping[str, Sequence[float]]] = {
+    ItemKnn: {
+        "neighbours": (5, 10, 20, 50, 100, 200, 500),
+        "shrinkage": (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0),
+    },
+    Ease: {"l2": (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10_000.0)},
+    Slim: {"l1": (0.0, 0.3, 1.0, 3.0), "l2": (1.0, 3.0, 10.0, 30.0, 100.0)},
+}
 
 Setting = Mapping[str, float]
 
@@ -32,19 +40,18 @@ Setting = Mapping[str, float]
 def scorers(likes: TrainingLikes) -> Iterator[tuple[Setting, Scorer]]:
     """Yield every setting with its model."""
     yield {}, Popularity().fit(likes)
-    for neighbours, shrinkage in product(NEIGHBOURS, SHRINKAGE):
-        setting = {"neighbours": neighbours, "shrinkage": shrinkage}
-        yield setting, ItemKnn(neighbours=neighbours, shrinkage=shrinkage).fit(likes)
-    for l2 in L2:
-        yield {"l2": l2}, Ease(l2=l2).fit(likes)
+    for choice, grid in GRIDS.items():
+        for values in product(*grid.values()):
+            setting: Any = dict(zip(grid, values, strict=True))
+            yield setting, choice(**setting).fit(likes)
 
 
 def hits_and_mrr(
     scorer: Scorer, queries: Sequence[ClientQueries], catalogue: Catalogue
 ) -> tuple[float, float]:
     """Return Hits@10 and MRR, each query alike."""
-    found = evaluate([scorer], queries, catalogue, resamples=1, seed=0)
-    ranks = np.concatenate([client.ranks.realistic for client in found.ranked[scorer.name]])
+    ranked = evaluate([scorer], queries, catalogue, resamples=1, seed=0).ranked[scorer.name]
+    ranks = np.concatenate([client.ranks.realistic for client in ranked])
     return float(hits_at_k(ranks, k=10).mean()), float(reciprocal_rank(ranks).mean())
 
 
@@ -60,13 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     catalogue = population.corpus.catalogue
     queries = make_queries(config, population, everybody=True)
-    likes = TrainingLikes(
-        catalogue,
-        [
-            [fact.tail for fact in split.train_graph.with_relation("liked")]
-            for split in population.in_training
-        ],
-    )
+    likes = TrainingLikes(catalogue, population.liked_in_training())
     asked = sum(len(query.held_out) for query in queries)
     print(f"{population.corpus.name}, validation: {len(queries)} clients, {asked} queries\n")
     print("| model | setting | Hits@10 | MRR |\n|---|---|---|---|")

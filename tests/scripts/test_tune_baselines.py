@@ -23,9 +23,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "L2", (1.0, 100.0, 10_000.0))
-    monkeypatch.setattr(module, "NEIGHBOURS", (5, 50))
-    monkeypatch.setattr(module, "SHRINKAGE", (0.0,))
+    grids = (
+        {"neighbours": (5, 50), "shrinkage": (0.0,)},
+        {"l2": (1.0, 100.0, 10_000.0)},
+        {"l1": (1.0,), "l2": (10.0,)},
+    )
+    monkeypatch.setattr(module, "GRIDS", dict(zip(module.GRIDS, grids, strict=True)))
     return module
 
 
@@ -34,13 +37,14 @@ def test_every_setting_is_ranked_on_validation_only(
 ) -> None:
     assert script.main(["--config", "quickstart.yaml"]) == 0
     head, _, _, _, *rows = capsys.readouterr().out.splitlines()
-    assert [row.split(" | ")[:2] for row in rows[:6]] == [
+    assert [row.split(" | ")[:2] for row in rows[:7]] == [
         ["| popularity", ""],
         ["| item_knn", "neighbours 5, shrinkage 0"],
         ["| item_knn", "neighbours 50, shrinkage 0"],
         ["| ease", "l2 1"],
         ["| ease", "l2 100"],
         ["| ease", "l2 10000"],
+        ["| slim", "l1 1, l2 10"],
     ]
     config = load_config("quickstart.yaml")
     population = populate(config, read_corpus(config))
@@ -70,8 +74,8 @@ def test_every_setting_is_ranked_on_validation_only(
     hits, mrr = (ranks <= 10).mean(), (1 / ranks).mean()
     assert rows[4] == f"| ease | l2 100 | {hits:.4f} | {mrr:.4f} |"
     # The highest MRR of this grid stands in the middle of it.
-    assert rows[-1] == f"ease: l2 100 has the highest MRR, {mrr:.4f}"
-    assert rows[-2].startswith("item_knn: neighbours 50, shrinkage 0 has the highest MRR")
+    assert rows[-2] == f"ease: l2 100 has the highest MRR, {mrr:.4f}"
+    assert rows[-3].startswith("item_knn: neighbours 50, shrinkage 0 has the highest MRR")
 
 
 def test_what_cannot_be_read_is_said(

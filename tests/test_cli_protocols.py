@@ -194,4 +194,6 @@ def test_damaged_answers_end_in_a_sentence(
     assert "1 of 6 clients have no answer of tuned, greedy" in sentence
     answers.write_text(whole)
     (FIRST / "provenance.json").write_text('{"digests": []}')
+    assert "provenance.json: digests: must be" in refuse("evaluate", str(RUN), "-p", "legacy")
+    (FIRST / "provenance.json").write_text('{"digests": {}}')
     assert "written for other data" in refuse("evaluate", str(RUN), "-p", "legacy")

@@ -7,7 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from pkgllm.config.schema import kind_of
+import yaml
+
+from pkgllm.config.load import load_any_config
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # What takes long to import is there before the process that will be killed begins.
@@ -65,7 +67,9 @@ def _work(tree, path, resume, instant, begun) -> None:  # type: ignore[no-untype
     if resume:
         jobs.resume(path, Silent(), keep=1)
     else:
-        jobs.train(kind_of(tree).model_validate(tree), path, Silent(), keep=1)
+        file = path.with_suffix(".yaml")
+        file.write_text(yaml.safe_dump(tree))
+        jobs.train(load_any_config(str(file)), path, Silent(), keep=1)
 
 
 def _die_in(name: str, call: int) -> None:

@@ -355,5 +355,5 @@ def test_a_frozen_first_factor_is_neither_trained_nor_noised(tiny_base_folder: P
 def test_an_objective_that_takes_completions_of_another_group_is_refused(
     policy: PeftModel,
 ) -> None:
-    with pytest.raises(ValueError, match="take each group by itself"):
+    with pytest.raises(ValueError, match="must not depend on the others of its batch"):
         private_trainer(policy, EXACT, OBJECTIVES["kto"])

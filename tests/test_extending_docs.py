@@ -16,6 +16,7 @@ from pkgllm.corpora import CORPORA
 from pkgllm.errors import ConfigError
 from pkgllm.federation.algorithms import ALGORITHMS
 from pkgllm.kge.embeddings import EMBEDDINGS
+from pkgllm.lm import decoder
 from pkgllm.objectives import OBJECTIVES
 from pkgllm.registry import Registry
 
@@ -103,3 +104,13 @@ def test_bounds_and_needs_of_a_package_s_choices_are_checked(plugin: Path) -> No
         "mine.yaml: objective.beta: must be a number above 0, got -1",
         "mine.yaml: objective.betta: unknown key, got 1 (did you mean beta?)",
     ]
+
+
+def test_a_family_of_base_models_is_proved_equal_to_its_own_forward_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoder, "KNOWN_MODELS", decoder.KNOWN_MODELS)
+    (code,) = blocks("base_model.md", "python")
+    with pytest.raises(AssertionError, match="are not close"):
+        exec(code.replace("len(q), dtype=torch.bool).triu(1)", "len(q), dtype=torch.bool)"), {})
+    exec(code, {})

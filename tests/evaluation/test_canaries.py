@@ -22,7 +22,7 @@ from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import ClientSplit
 from pkgllm.evaluation.protocol import evaluate
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.graph.personal_graph import PersonalGraph
@@ -69,11 +69,11 @@ def likes(population: Population) -> TrainingLikes:
     )
 
 
-def ranks_of(found: Evaluation, name: str) -> NDArray[np.float64]:
+def ranks_of(found: EvaluationResults, name: str) -> NDArray[np.float64]:
     return np.concatenate([client.ranks.realistic for client in found.ranked[name]])
 
 
-def num_ranked(found: Evaluation) -> NDArray[np.int64]:
+def num_ranked(found: EvaluationResults) -> NDArray[np.int64]:
     """Candidates of each query: a client's other held-out items are filtered."""
     return np.concatenate(
         [

@@ -10,7 +10,7 @@ from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, LeakError, ModelError, PkgllmError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.protocol import evaluate
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries, RankedClient, rank_queries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
@@ -69,7 +69,7 @@ GOOD = Table("good", {"p": [9, 3, 8, 4, 2, 1], "q": [1, 2, 3, 4, 5, 6]})
 FLAT = Table("flat", {"p": [0] * 6, "q": [0] * 6})
 
 
-def evaluated(*scorers: Table) -> Evaluation:
+def evaluated(*scorers: Table) -> EvaluationResults:
     return evaluate(scorers, QUERIES, CATALOGUE, resamples=200, seed=0)
 
 

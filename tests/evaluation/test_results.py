@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.evaluation.metrics import METRICS, chance_reciprocal_rank
 from pkgllm.evaluation.ranks import Ranks
-from pkgllm.evaluation.results import DECILE_METRICS, ClientRanks, Evaluation
+from pkgllm.evaluation.results import DECILE_METRICS, ClientRanks, EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
@@ -33,7 +33,9 @@ def asked(client: str, liked: Sequence[str], held_out: Sequence[str], seen: bool
     return ClientQueries(client, seen, PersonalGraph(client, facts), tuple(held_out))
 
 
-def evaluation(num_clients: int = 12, *, likes: NDArray[np.float64] | None = None) -> Evaluation:
+def evaluation(
+    num_clients: int = 12, *, likes: NDArray[np.float64] | None = None
+) -> EvaluationResults:
     """Clients of one to five queries and unlike numbers of candidates, with random ranks."""
     generator = np.random.default_rng(0)
     queries, ranked = [], {name: list[ClientRanks]() for name in MODELS}
@@ -49,7 +51,7 @@ def evaluation(num_clients: int = 12, *, likes: NDArray[np.float64] | None = Non
             failed = name == "base" and index == 4
             top = () if failed else tuple(generator.permutation(order[visible:])[:10].tolist())
             ranked[name].append(ClientRanks(Ranks(best, worst), top, failed))
-    return Evaluation(
+    return EvaluationResults(
         queries=tuple(queries),
         num_candidates=tuple(90 - len(query.graph.facts) for query in queries),
         ranked={name: tuple(found) for name, found in ranked.items()},
@@ -173,7 +175,9 @@ def test_a_client_with_nothing_to_rank_against_leaves_adjusted_mrr_to_the_others
 
     def adjusted(*clients: tuple[ClientQueries, int, ClientRanks]) -> tuple[float, float]:
         queries, candidates, ranks = zip(*clients, strict=True)
-        found = Evaluation(queries, candidates, {"m": ranks}, CATALOGUE, None, 200, 0).results()
+        found = EvaluationResults(
+            queries, candidates, {"m": ranks}, CATALOGUE, None, 200, 0
+        ).results()
         json.dumps(found, allow_nan=False)
         return tuple(
             part["models"]["m"]["adjusted_mrr"]["value"] for part in (found, found["macro"])

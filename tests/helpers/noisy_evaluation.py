@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import ModelError
 from pkgllm.evaluation.protocol import evaluate
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance
 
@@ -46,7 +46,7 @@ def evaluation(
     num_clients: int = 40,
     failing: tuple[str, ...] = (),
     likes: NDArray[np.float64] | None = LIKES,
-) -> Evaluation:
+) -> EvaluationResults:
     queries = []
     for index in range(num_clients):
         client = f"client{index}"

@@ -24,7 +24,7 @@ from helpers.federated_letters import (
 )
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError, ModelError, RunError, StoppedError
-from pkgllm.kge.client_states import ClientStates
+from pkgllm.kge.client_states import EmbeddingClientStates
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.exchange import Message, kind_of, model_tables
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
@@ -267,9 +267,9 @@ def test_in_the_end_clients_keep_their_newest_vectors_alone(
     killed_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = everything(train(HAKE, "isolation"))
-    settle, settled = ClientStates.settle, list[str]()
+    settle, settled = EmbeddingClientStates.settle, list[str]()
 
-    def kill(states: ClientStates, client: str, round_num: int) -> None:
+    def kill(states: EmbeddingClientStates, client: str, round_num: int) -> None:
         if len(settled) == killed_at:
             raise Killed
         settle(states, client, round_num)
@@ -277,7 +277,7 @@ def test_in_the_end_clients_keep_their_newest_vectors_alone(
 
     if killed_at is not None:
         with monkeypatch.context() as patched:
-            patched.setattr(ClientStates, "settle", kill)
+            patched.setattr(EmbeddingClientStates, "settle", kill)
             with pytest.raises(Killed):
                 train(HAKE, "isolation", folder=tmp_path)
         assert len(settled) == killed_at

@@ -1,10 +1,10 @@
 import pytest
 
-from pkgllm.kge.participation import Participation, below_isolation
+from pkgllm.kge.participation import EmbeddingParticipation, below_isolation
 
 
 def test_coverage_is_the_share_that_ever_took_part() -> None:
-    found = Participation({"a": 3, "b": 0})
+    found = EmbeddingParticipation({"a": 3, "b": 0})
     assert found.coverage == 0.5
     assert found.summary() == {
         "coverage": 0.5,

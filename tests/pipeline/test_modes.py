@@ -19,7 +19,7 @@ from pkgllm.pipeline.build import (
 )
 from pkgllm.pipeline.modes import check_cohort, client_adapter, train_policy
 from pkgllm.pipeline.observer import Observer
-from pkgllm.pipeline.training_run import Training
+from pkgllm.pipeline.training_run import TrainingRun
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
@@ -105,7 +105,9 @@ def train(
         run = RunFolder.create(tmp_path / "run")
         checkpoints = Checkpoints(run.path, keep=1)
         observer = Observer(run, config.observation)
-        train_policy(Training(config, policy, base, groups, run, Silent(), observer, checkpoints))
+        train_policy(
+            TrainingRun(config, policy, base, groups, run, Silent(), observer, checkpoints)
+        )
         # What the policy carries afterwards is what the run folder holds, and what is ranked.
         assert_same(adapter_state(policy), read_adapter_state(run.path / "adapter"), atol=0)
         # By hand it is done with the sequential engine, which the other one rounds differently.

@@ -11,7 +11,7 @@ from pkgllm.federation.cohort import sample_cohort
 from pkgllm.pipeline.privacy.setup import check_run, noisy_unit, participation_of, plan_run
 from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.privacy.accounting import epsilon, fact_epsilon
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, Schedule
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, SamplingSchedule
 from pkgllm.privacy.planner import settle_noise
 from pkgllm.privacy.statements import guarantee_of
 from pkgllm.privacy.units.unit import NoisyUnit
@@ -69,7 +69,7 @@ def unit_of(config: Experiment) -> NoisyUnit:
 
 def planned_schedules(
     config: Experiment, num_groups: dict[str, int], rounds: int | None = None
-) -> tuple[Schedule, ...]:
+) -> tuple[SamplingSchedule, ...]:
     participation = participation_of(config, num_groups)
     return unit_of(config).schedules(participation, rounds or participation.rounds)
 
@@ -77,8 +77,8 @@ def planned_schedules(
 def test_with_unit_client_all_share_one_schedule(make: Make) -> None:
     config = make(CLIENT, mode=federated(8, 3))
     groups = {f"{n}": 5 for n in range(12)}
-    assert planned_schedules(config, groups) == (Schedule(0.25, 8),)
-    assert planned_schedules(config, groups, rounds=2) == (Schedule(0.25, 2),)
+    assert planned_schedules(config, groups) == (SamplingSchedule(0.25, 8),)
+    assert planned_schedules(config, groups, rounds=2) == (SamplingSchedule(0.25, 2),)
 
 
 LOCAL = {**CLIENT, "mechanism": "local"}
@@ -88,7 +88,7 @@ def test_with_local_noise_each_client_counts_the_rounds_it_is_drawn_in(make: Mak
     config = make(LOCAL, mode=federated(6, 2))
     groups = {"ann": 1, "bob": 2, "cem": 4, "dan": 8}
     drawn = [c for r in range(1, 7) for c in sample_cohort(sorted(groups), 2, 7, round_num=r)]
-    expected = [Schedule(1.0, drawn.count(client)) for client in set(drawn)]
+    expected = [SamplingSchedule(1.0, drawn.count(client)) for client in set(drawn)]
     assert sorted(planned_schedules(config, groups), key=repr) == sorted(expected, key=repr)
 
 
@@ -113,7 +113,7 @@ def test_with_unit_example_each_client_counts_the_rounds_it_is_drawn_in(make: Ma
     drawn = [c for r in range(1, 6) for c in sample_cohort(sorted(groups), 2, 7, round_num=r)]
     # Two groups are expected in a step; who has fewer puts in all of them.
     probability = {"ann": 1.0, "bob": 1.0, "cem": 0.5, "dan": 0.25}
-    expected = [Schedule(probability[c], 3 * drawn.count(c)) for c in set(drawn)]
+    expected = [SamplingSchedule(probability[c], 3 * drawn.count(c)) for c in set(drawn)]
     assert sorted(planned_schedules(config, groups), key=repr) == sorted(expected, key=repr)
 
 
@@ -121,16 +121,16 @@ def test_in_a_deployment_each_client_takes_itself_for_drawn_in_every_round(make:
     mode = {**federated(5, 2), "runtime": {"name": "deployment"}}
     config = make({**EXAMPLE, "max_epsilon": 9.0}, mode=mode, training={"local_steps": 3})
     assert planned_schedules(config, {"ann": 1, "dan": 8}) == (
-        Schedule(1.0, 15),
-        Schedule(0.25, 15),
+        SamplingSchedule(1.0, 15),
+        SamplingSchedule(0.25, 15),
     )
-    assert planned_schedules(config, {"dan": 8}, rounds=2) == (Schedule(0.25, 6),)
+    assert planned_schedules(config, {"dan": 8}, rounds=2) == (SamplingSchedule(0.25, 6),)
 
 
 def test_pooled_graphs_are_one_client(make: Make) -> None:
     mode = {"name": "centralized", "rounds": 5, "cohort_size": 4}
     config = make(EXAMPLE, mode=mode, training={"local_steps": 3})
-    assert planned_schedules(config, {"ann": 6, "bob": 2}) == (Schedule(0.25, 60),)
+    assert planned_schedules(config, {"ann": 6, "bob": 2}) == (SamplingSchedule(0.25, 60),)
 
 
 def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:

@@ -19,7 +19,7 @@ from pkgllm.privacy.accounting import (
     fact_epsilon,
     largest_epsilon,
 )
-from pkgllm.privacy.mechanisms import Accountant, Mechanism, Schedule, fact_mechanism
+from pkgllm.privacy.mechanisms import Accountant, Mechanism, SamplingSchedule, fact_mechanism
 
 DELTA = 1e-4
 NOISE = st.floats(0.5, 20)
@@ -105,16 +105,20 @@ def test_the_largest_of_nobody_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("target", "planned", "accountant"),
     [
-        (1.0, [Schedule(0.2, 10)], "prv"),
-        (8.0, [Schedule(1.0, 4)], "prv"),
-        (60.0, [Schedule(1.0, 4)], "prv"),
-        (1e5, [Schedule(1.0, 4)], "prv"),
-        (3.0, [Schedule(0.1, 300), Schedule(0.9, 5), Schedule(0.05, 5)], "rdp"),
-        (0.2, [Schedule(0.01, 3)], "rdp"),
+        (1.0, [SamplingSchedule(0.2, 10)], "prv"),
+        (8.0, [SamplingSchedule(1.0, 4)], "prv"),
+        (60.0, [SamplingSchedule(1.0, 4)], "prv"),
+        (1e5, [SamplingSchedule(1.0, 4)], "prv"),
+        (
+            3.0,
+            [SamplingSchedule(0.1, 300), SamplingSchedule(0.9, 5), SamplingSchedule(0.05, 5)],
+            "rdp",
+        ),
+        (0.2, [SamplingSchedule(0.01, 3)], "rdp"),
     ],
 )
 def test_calibrated_noise_holds_and_is_the_smallest(
-    target: float, planned: list[Schedule], accountant: Accountant
+    target: float, planned: list[SamplingSchedule], accountant: Accountant
 ) -> None:
     def cost(noise: float) -> float:
         histories = [[schedule.mechanism(noise)] for schedule in planned]
@@ -127,12 +131,12 @@ def test_calibrated_noise_holds_and_is_the_smallest(
 
 def test_what_no_noise_reaches_is_refused_with_what_can_be() -> None:
     with pytest.raises(PrivacyError, match=r"target_epsilon 0\.001 cannot be reached") as refused:
-        calibrate_noise(1e-3, delta=1e-6, schedules=[Schedule(1.0, 50)])
+        calibrate_noise(1e-3, delta=1e-6, schedules=[SamplingSchedule(1.0, 50)])
     assert f"even noise_multiplier {MAX_NOISE_MULTIPLIER:g} gives epsilon 0.0" in str(refused.value)
 
 
 def test_calibration_needs_somebody_and_a_target() -> None:
-    for target, planned in ((1.0, []), (0.0, [Schedule(0.1, 1)])):
+    for target, planned in ((1.0, []), (0.0, [SamplingSchedule(0.1, 1)])):
         with pytest.raises(ValueError, match="needs a schedule and a target_epsilon above 0"):
             calibrate_noise(target, delta=DELTA, schedules=planned)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.ranks import worst_ranks
-from pkgllm.evaluation.results import TOP_K, ClientRanks, Evaluation
+from pkgllm.evaluation.results import TOP_K, ClientRanks, EvaluationResults
 from pkgllm.evaluation.scorer import (
     ClientQueries,
     RankedClient,
@@ -32,7 +32,7 @@ def evaluate(
     seed: int,
     training_likes: NDArray[np.float64] | None = None,
     on_client: Callable[[str], None] | None = None,
-) -> Evaluation:
+) -> EvaluationResults:
     """Rank every held-out item with every model.
 
     A model that fails for a client (a :class:`PkgllmError`, or a candidate whose score is NaN) gets
@@ -83,7 +83,7 @@ def evaluate(
         if on_client is not None:
             for query in queries[part]:
                 on_client(query.client)
-    return Evaluation(
+    return EvaluationResults(
         queries=tuple(queries),
         num_candidates=tuple(int(mask.sum()) for mask in masks),
         ranked={name: tuple(of_model) for name, of_model in ranked.items()},

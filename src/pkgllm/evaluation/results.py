@@ -42,7 +42,7 @@ class ClientRanks:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
+class EvaluationResults:
     """The ranks of every model for every query, and what follows from them."""
 
     queries: tuple[ClientQueries, ...]

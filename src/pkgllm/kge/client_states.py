@@ -8,7 +8,7 @@ from pkgllm.runs.checkpoints import Checkpoints, Sections
 _NEWCOMER = "newcomer"
 
 
-class ClientStates:
+class EmbeddingClientStates:
     """States of clients by the round they were made in. On the disk they are private: mode 0600.
 
     A client overwrites nothing that the server counts on: its two newest states stay, so that a

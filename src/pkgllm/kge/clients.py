@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from pkgllm.kge.client_states import ClientStates
+from pkgllm.kge.client_states import EmbeddingClientStates
 from pkgllm.kge.exact_filter import ExactFilterer
 from pkgllm.kge.exchange import (
     EXCHANGED,
@@ -58,7 +58,7 @@ class StageClients:
         graphs: LocalGraphs,
         federation: EmbeddingFederation,
         setup: FederatedSetup,
-        states: ClientStates,
+        states: EmbeddingClientStates,
     ) -> None:
         self.states = states
         self._plan, self._graphs, self._federation, self._setup = plan, graphs, federation, setup

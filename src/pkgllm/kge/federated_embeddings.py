@@ -15,7 +15,7 @@ from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.federated_stage import FederatedStage, run_stage
 from pkgllm.kge.federation import FederatedSetup
 from pkgllm.kge.local_graphs import LocalGraphs, split_by_client
-from pkgllm.kge.participation import Participation
+from pkgllm.kge.participation import EmbeddingParticipation
 from pkgllm.kge.preference_graph import PreferenceGraph
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.settings import EmbeddingFederation
@@ -32,9 +32,9 @@ class FederatedEmbeddings:
     """In order; the last one's models score."""
 
     @property
-    def participation(self) -> dict[str, Participation]:
+    def participation(self) -> dict[str, EmbeddingParticipation]:
         """Who took part, for each stage."""
-        return {name: Participation(stage.rounds) for name, stage in self.stages.items()}
+        return {name: EmbeddingParticipation(stage.rounds) for name, stage in self.stages.items()}
 
     @property
     def alike(self) -> bool:

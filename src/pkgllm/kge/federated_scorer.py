@@ -10,14 +10,14 @@ from torch import Tensor
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings
-from pkgllm.kge.fitted_scorer import FittedScorer, has_news, score_items, without_facts
+from pkgllm.kge.fitted_scorer import FoldInScorer, has_news, score_items, without_facts
 from pkgllm.kge.fold_in import Visible, fold_in
 from pkgllm.kge.frozen import OwnModels, SharedModel
 from pkgllm.kge.pykeen_door import Model, entity_parts, model_device
 from pkgllm.kge.settings import FoldIn
 
 
-class FederatedScorer(FittedScorer):
+class FederatedScorer(FoldInScorer):
     """Score items for each client by the model that the client has at the end.
 
     A training client's own model is asked: its vector, its tables of what is not exchanged, and the

@@ -13,7 +13,7 @@ import numpy as np
 from pkgllm.errors import StoppedError
 from pkgllm.files import cannot
 from pkgllm.kge.checkpoints import check_identity, identity_tensor
-from pkgllm.kge.client_states import ClientStates
+from pkgllm.kge.client_states import EmbeddingClientStates
 from pkgllm.kge.clients import StageClients, StagePlan
 from pkgllm.kge.exchange import EXCHANGED, Message, Tables, mean_tables
 from pkgllm.kge.federation import (
@@ -88,7 +88,7 @@ def run_stage(
     checkpoints = Checkpoints(folder, keep=setup.keep) if folder else None
     told = f"{plan.identity} {plan.name} {federation!r} {setup.seed}"
     identity = hashlib.sha256(told.encode()).hexdigest()
-    states = ClientStates(folder / "clients" if folder else None, names)
+    states = EmbeddingClientStates(folder / "clients" if folder else None, names)
     clients = StageClients(plan, graphs, federation, setup, states)
     newest = checkpoints.newest() if checkpoints else None
     server, done = clients.first_tables(), 0

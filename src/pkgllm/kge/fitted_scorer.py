@@ -15,7 +15,7 @@ from pkgllm.kge.fold_in import PAIRS_AT_ONCE, Visible
 from pkgllm.kge.frozen import Frozen
 
 
-class FittedScorer(ABC):
+class FoldInScorer(ABC):
     """Scores items for persons whose vectors are fit together, some persons at a time.
 
     Args:

@@ -6,11 +6,11 @@ from statistics import fmean
 
 
 @dataclass(frozen=True, slots=True)
-class Participation:
+class EmbeddingParticipation:
     """How many rounds each training client took part in.
 
     Example:
-        >>> Participation({"a": 2, "b": 0, "c": 1, "d": 1}).summary()
+        >>> EmbeddingParticipation({"a": 2, "b": 0, "c": 1, "d": 1}).summary()
         {'coverage': 0.75, 'mean_rounds': 1.0, 'fewest_rounds': 0, 'most_rounds': 2}
     """
 

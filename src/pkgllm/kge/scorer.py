@@ -11,7 +11,7 @@ from torch import Tensor
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.kge.fitted_scorer import FittedScorer, has_news, score_items, without_facts
+from pkgllm.kge.fitted_scorer import FoldInScorer, has_news, score_items, without_facts
 from pkgllm.kge.fold_in import Visible, fold_in, mean_person, tokenized_persons
 from pkgllm.kge.frozen import SharedModel
 from pkgllm.kge.preference_graph import PreferenceGraph
@@ -19,7 +19,7 @@ from pkgllm.kge.pykeen_door import Model, entity_parts, model_device, relation_p
 from pkgllm.kge.settings import FoldIn
 
 
-class EmbeddingScorer(FittedScorer):
+class EmbeddingScorer(FoldInScorer):
     """Score items by a trained embedding, for a person as the visible facts make them.
 
     Whoever took no part in training starts at the mean of the training clients, and whoever did, at

@@ -20,13 +20,13 @@ from pkgllm.pipeline.actor_clients import actor_clients, ray_resources
 from pkgllm.pipeline.local_clients import make_clients
 from pkgllm.pipeline.privacy.client_noise import make_noise
 from pkgllm.pipeline.privacy.setup import PRIVACY, client_budget
-from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, Training, detail
+from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, TrainingRun, detail
 from pkgllm.privacy.mechanisms import RUN
 from pkgllm.privacy.units.client import ClientPrivacy
 from pkgllm.progress import Advance
 
 
-def train_federated(training: Training, mode: schema.Federated) -> None:
+def train_federated(training: TrainingRun, mode: schema.Federated) -> None:
     """Train round by round, and leave metrics, checkpoints and the adapter in the run folder."""
     clients = sorted(training.groups)
     run = _in_actors if mode.runtime.name == "ray" else _in_this_process
@@ -38,7 +38,7 @@ def train_federated(training: Training, mode: schema.Federated) -> None:
 
 
 def rounds_of(
-    training: Training, mode: schema.Federated, clients: Sequence[str], advance: Advance
+    training: TrainingRun, mode: schema.Federated, clients: Sequence[str], advance: Advance
 ) -> Rounds:
     """Return the rounds of a run, which goes on from its checkpoint.
 
@@ -79,7 +79,7 @@ def rounds_of(
     )
 
 
-def _in_this_process(training: Training, mode: schema.Federated, rounds: Rounds) -> AdapterState:
+def _in_this_process(training: TrainingRun, mode: schema.Federated, rounds: Rounds) -> AdapterState:
     config, privacy = training.config, training.privacy
     noise = make_noise(privacy.local_noise, training.policy, privacy.noise) if privacy else None
     trainer = training.trainer(training.groups, local_steps=config.training.local_steps)
@@ -87,7 +87,7 @@ def _in_this_process(training: Training, mode: schema.Federated, rounds: Rounds)
     return run_rounds(FlowerTransport(LocalGrid(app, sorted(training.groups))), rounds)
 
 
-def _in_actors(training: Training, mode: schema.Federated, rounds: Rounds) -> AdapterState:
+def _in_actors(training: TrainingRun, mode: schema.Federated, rounds: Rounds) -> AdapterState:
     from pkgllm.federation.flower.ray.runtime import run_on_ray
 
     assert isinstance(mode.runtime, schema.RayRuntime)
@@ -100,7 +100,7 @@ def _in_actors(training: Training, mode: schema.Federated, rounds: Rounds) -> Ad
     )
 
 
-def _write_down(training: Training, record: RoundRecord) -> None:
+def _write_down(training: TrainingRun, record: RoundRecord) -> None:
     metrics: dict[str, object] = {
         "learning_rate": training.learning_rate(record.round_num),
         **record.metrics,
@@ -140,7 +140,7 @@ def _write_down(training: Training, record: RoundRecord) -> None:
     )
 
 
-def round_privacy(training: Training, mode: schema.Federated) -> RoundPrivacy | None:
+def round_privacy(training: TrainingRun, mode: schema.Federated) -> RoundPrivacy | None:
     """Return what makes a run's rounds private; None where nothing is guaranteed."""
     privacy = training.privacy
     if privacy is None:

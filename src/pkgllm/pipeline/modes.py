@@ -19,7 +19,7 @@ from pkgllm.lm.adapter import (
     update_norm,
 )
 from pkgllm.pipeline.privacy.setup import POOLED, PRIVACY
-from pkgllm.pipeline.training_run import ADAPTER, Groups, Training, detail
+from pkgllm.pipeline.training_run import ADAPTER, Groups, TrainingRun, detail
 from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) ->
         check_ray()
 
 
-def train_policy(training: Training) -> None:
+def train_policy(training: TrainingRun) -> None:
     """Train as the configuration's mode says, and leave metrics and adapters in the run folder.
 
     Afterwards the policy carries the trained adapter, or, in mode ``local``, a fresh one.
@@ -80,7 +80,7 @@ def train_policy(training: Training) -> None:
             _local(training, mode)
 
 
-def _centralized(training: Training, mode: schema.Centralized) -> None:
+def _centralized(training: TrainingRun, mode: schema.Centralized) -> None:
     groups = training.groups
     pooled = {POOLED: tuple(group for client in sorted(groups) for group in groups[client])}
     trainer = training.trainer(
@@ -127,7 +127,7 @@ def _centralized(training: Training, mode: schema.Centralized) -> None:
     training.keep(states[POOLED])
 
 
-def _local(training: Training, mode: schema.Local) -> None:
+def _local(training: TrainingRun, mode: schema.Local) -> None:
     policy, run = training.policy, training.run
     trainer = training.trainer(training.groups, local_steps=training.config.training.local_steps)
     fresh = adapter_state(policy)
@@ -172,7 +172,7 @@ def _local(training: Training, mode: schema.Local) -> None:
 
 
 def _trained_alone(
-    training: Training,
+    training: TrainingRun,
     trainer: CohortTrainer,
     states: Mapping[str, AdapterState],
     round_num: int,

@@ -35,7 +35,7 @@ ADAPTER, STRATEGY = "adapter", "strategy"
 
 
 @dataclass(frozen=True, slots=True)
-class Training:
+class TrainingRun:
     """What a policy is trained with, and where it leaves its traces."""
 
     config: schema.Experiment
@@ -137,7 +137,7 @@ def going_on(
     traces: Traces,
     *,
     kl_baseline: KlBaseline = no_baseline,
-) -> Iterator[Training]:
+) -> Iterator[TrainingRun]:
     """Give what trains from the newest checkpoint, or from the start where there is none.
 
     Inside, the folder is this process's own, and the first Ctrl-C or SIGTERM asks for an end after
@@ -167,7 +167,7 @@ def going_on(
         observer = Observer(run, config.observation, traces.validation)
         privacy = run_privacy(config, run.path, traces.num_groups, traces.noise, start)
         try:
-            yield Training(
+            yield TrainingRun(
                 config,
                 policy,
                 base,

@@ -17,7 +17,7 @@ from pkgllm.privacy.mechanisms import (
     Accountant,
     History,
     Mechanism,
-    Schedule,
+    SamplingSchedule,
     fact_mechanism,
     merge,
 )
@@ -133,7 +133,7 @@ def calibrate_noise(
     target_epsilon: float,
     *,
     delta: float,
-    schedules: Iterable[Schedule],
+    schedules: Iterable[SamplingSchedule],
     accountant: Accountant = "prv",
 ) -> float:
     """Return the smallest noise multiplier with which no schedule costs more than a target.
@@ -152,8 +152,8 @@ def calibrate_noise(
         ValueError: If there is no schedule, or the target is not above 0.
 
     Example:
-        >>> noise = calibrate_noise(3.0, delta=1e-5, schedules=[Schedule(0.1, 50)])
-        >>> epsilon([Schedule(0.1, 50).mechanism(noise)], delta=1e-5) <= 3.0
+        >>> noise = calibrate_noise(3.0, delta=1e-5, schedules=[SamplingSchedule(0.1, 50)])
+        >>> epsilon([SamplingSchedule(0.1, 50).mechanism(noise)], delta=1e-5) <= 3.0
         True
     """
     planned = tuple(schedules)

@@ -84,7 +84,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class SamplingSchedule:
     """A mechanism whose noise is not fixed yet."""
 
     sampling_probability: float

@@ -56,7 +56,7 @@ def ranking_document(
     A terminal shows the parts in one table without intervals.
 
     Args:
-        results: As made by ``Evaluation.results``.
+        results: As made by ``EvaluationResults.results``.
         title: What was ranked.
         notes: What a reader must know before the remarks on intervals, failures and ties.
     """

@@ -16,7 +16,7 @@ from pkgllm.evaluation.lists.metrics import (
     macro_list_metrics,
     micro_list_metrics,
 )
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.randomness import stream
@@ -74,7 +74,7 @@ Lists = Mapping[tuple[str, Mode], Samples]
 """By model and mode."""
 
 
-def ranked_lists(evaluation: Evaluation, *, k: int) -> dict[tuple[str, Mode], Samples]:
+def ranked_lists(evaluation: EvaluationResults, *, k: int) -> dict[tuple[str, Mode], Samples]:
     """Return the best candidates of every ranked model; a failure's list is empty.
 
     Args:

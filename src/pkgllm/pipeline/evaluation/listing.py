@@ -14,7 +14,7 @@ from pkgllm.errors import RunError
 from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.legacy import legacy_results
 from pkgllm.evaluation.lists.results import Lists, json_lines, list_results, ranked_lists
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.pipeline.evaluation.ranking import (
     Report,
@@ -73,7 +73,11 @@ def list_asker(
 
 
 def write_lists(
-    task: Task, asker: ListAsker, evaluation: Evaluation, output: RunFolder, progress: Progress
+    task: Task,
+    asker: ListAsker,
+    evaluation: EvaluationResults,
+    output: RunFolder,
+    progress: Progress,
 ) -> Report:
     """Ask for lists in every mode, and write lists, results and table.
 

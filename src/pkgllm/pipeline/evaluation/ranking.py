@@ -10,7 +10,7 @@ from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config import schema
 from pkgllm.corpora.population import Population
 from pkgllm.evaluation.protocol import evaluate
-from pkgllm.evaluation.results import Evaluation
+from pkgllm.evaluation.results import EvaluationResults
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.pipeline.evaluation.scorers import Ranked, language_models
 from pkgllm.pipeline.privacy.statement import privacy_statement
@@ -105,7 +105,7 @@ def language_model_task(
     )
 
 
-def rank(task: Task, progress: Progress) -> Evaluation:
+def rank(task: Task, progress: Progress) -> EvaluationResults:
     """Rank every query with every model."""
     catalogue = task.population.corpus.catalogue
     likes = TrainingLikes.within(catalogue, task.liked)
@@ -123,7 +123,7 @@ def rank(task: Task, progress: Progress) -> Evaluation:
         )
 
 
-def write_ranks(task: Task, evaluation: Evaluation, output: RunFolder) -> Report:
+def write_ranks(task: Task, evaluation: EvaluationResults, output: RunFolder) -> Report:
     """Write predictions, results and table of a ranking."""
     results = evaluation.results()
     lines = (json.dumps(row, ensure_ascii=False) for row in evaluation.predictions())

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pkgllm.errors import PrivacyError
 from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
-from pkgllm.privacy.mechanisms import RUN, Mechanism, NeighboringRelation, Schedule
+from pkgllm.privacy.mechanisms import RUN, Mechanism, NeighboringRelation, SamplingSchedule
 from pkgllm.privacy.units.unit import NoisyUnit, Participation
 from pkgllm.registry import RunSettings
 
@@ -101,12 +101,14 @@ class ClientPrivacy(NoisyUnit):
         """Return the number of clients: all spend together."""
         return {RUN: participation.num_clients}
 
-    def schedules(self, participation: Participation, rounds: int) -> tuple[Schedule, ...]:
+    def schedules(self, participation: Participation, rounds: int) -> tuple[SamplingSchedule, ...]:
         """Return one schedule of all, or that of each client where clients add the noise."""
         if not self.clients_add_noise:
-            return (Schedule(participation.cohort_size / participation.num_clients, rounds),)
+            return (
+                SamplingSchedule(participation.cohort_size / participation.num_clients, rounds),
+            )
         drawn = participation.rounds_by_client(rounds)
-        return tuple(Schedule(1.0, times) for times in drawn.values())
+        return tuple(SamplingSchedule(1.0, times) for times in drawn.values())
 
     def releases(
         self, participation: Participation, noise_multiplier: float, cohort: Sequence[str]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pkgllm.bounds import Positive
-from pkgllm.privacy.mechanisms import Mechanism, Schedule
+from pkgllm.privacy.mechanisms import Mechanism, SamplingSchedule
 from pkgllm.privacy.units.unit import NoisyUnit, Participation
 from pkgllm.registry import RunSettings
 
@@ -63,10 +63,10 @@ class ExamplePrivacy(NoisyUnit):
         """Return the groups of each client."""
         return participation.num_groups
 
-    def schedules(self, participation: Participation, rounds: int) -> tuple[Schedule, ...]:
+    def schedules(self, participation: Participation, rounds: int) -> tuple[SamplingSchedule, ...]:
         """Return sampling and steps of each client that takes part in any of the rounds."""
         return tuple(
-            Schedule(
+            SamplingSchedule(
                 self._sampling_probability(participation, client),
                 times * participation.steps_per_round,
             )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pkgllm.bounds import PositiveFloat, Probability
-from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, Schedule, Unit
+from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, SamplingSchedule, Unit
 from pkgllm.registry import Choice, RunSettings
 
 
@@ -169,7 +169,7 @@ class NoisyUnit(PrivacyUnit):
         """Return among how many units one is hidden, for everybody to whom releases are charged."""
 
     @abstractmethod
-    def schedules(self, participation: Participation, rounds: int) -> tuple[Schedule, ...]:
+    def schedules(self, participation: Participation, rounds: int) -> tuple[SamplingSchedule, ...]:
         """Return sampling and steps of the first rounds, for everybody whom they are charged to."""
 
     @abstractmethod

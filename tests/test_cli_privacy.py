@@ -85,7 +85,7 @@ def test_delta_that_is_too_large_for_the_clients_is_warned_of_and_not_trained(
             1,
             ("privacy.target_epsilon 0.001 cannot be reached", "gives epsilon"),
         ),
-        (example(), 2, ("objective.name kto with kl_baseline batch", "use apo_zero")),
+        (example(), 2, ("objective.name kto does not go with", "use apo_zero")),
     ],
 )
 def test_a_guarantee_that_cannot_be(

@@ -98,7 +98,7 @@ def test_the_noise_is_given_once(change: dict[str, Any], piece: str) -> None:
 def test_stock_kto_couples_the_examples_of_a_batch() -> None:
     message = refused(EXAMPLE, objective={"name": "kto"})
     assert "one example moves the gradient of every other" in message
-    assert "use apo_zero, or set objective.kl_baseline to public" in message
+    assert "use apo_zero, or kto with objective.kl_baseline public" in message
 
 
 @pytest.mark.parametrize(

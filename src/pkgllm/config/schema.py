@@ -102,7 +102,7 @@ class Experiment(Section):
         problems = list(_unanswerable(self.evaluation, self.split))
         problems += self._unobservable()
         problems += (line for choice in choices_in(self) for line in choice.problems(self))
-        if self.mode.name == "federated":
+        if isinstance(self.mode, Federated):
             problems += runtime_problems(
                 self.mode, self.base_model, self.partition, self.observation, self.privacy
             )
@@ -118,7 +118,7 @@ class Experiment(Section):
                 "observation.evaluate_every needs split.validation_share above 0, because nothing "
                 "is held out for it; got 0"
             )
-        if every and self.mode.name == "local":
+        if every and isinstance(self.mode, Local):
             yield (
                 f"observation.evaluate_every must be 0 in mode local, which has no model of all "
                 f"clients after a round; got {every}"

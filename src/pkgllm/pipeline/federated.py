@@ -29,7 +29,7 @@ from pkgllm.progress import Advance
 def train_federated(training: TrainingRun, mode: schema.Federated) -> None:
     """Train round by round, and leave metrics, checkpoints and the adapter in the run folder."""
     clients = sorted(training.groups)
-    run = _in_actors if mode.runtime.name == "ray" else _in_this_process
+    run = _in_actors if isinstance(mode.runtime, schema.RayRuntime) else _in_this_process
     with training.progress.track("rounds", mode.rounds) as advance:
         for _ in range(training.done):
             advance()
@@ -154,7 +154,9 @@ def round_privacy(training: TrainingRun, mode: schema.Federated) -> RoundPrivacy
 
     if privacy.unit.hides_examples:
         # An actor trains in a process of its own, and only this one keeps the ledger.
-        return ExampleLevelRounds(affordable, charge if mode.runtime.name == "ray" else None)
+        return ExampleLevelRounds(
+            affordable, charge if isinstance(mode.runtime, schema.RayRuntime) else None
+        )
     trained = trained_keys(training.policy)
     if (settings := privacy.local_noise) is not None:
         return LocalNoiseRounds(

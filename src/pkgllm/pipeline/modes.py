@@ -44,7 +44,7 @@ def check_cohort(
     Raises:
         ConfigError: If fewer clients train than a cohort needs.
     """
-    if mode.name == "federated" and mode.cohort_size > len(groups):
+    if isinstance(mode, schema.Federated) and mode.cohort_size > len(groups):
         raise ConfigError(
             f"mode.cohort_size must be at most the number of training clients, {len(groups)}, "
             f"got {mode.cohort_size}; lower it"
@@ -57,7 +57,7 @@ def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) ->
     Raises:
         ConfigError: If it is not.
     """
-    if mode.name == "federated" and mode.runtime.name == "ray":
+    if isinstance(mode, schema.Federated) and isinstance(mode.runtime, schema.RayRuntime):
         from pkgllm.federation.flower.ray.runtime import check_ray
 
         check_ray()

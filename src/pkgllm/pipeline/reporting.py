@@ -95,7 +95,7 @@ def read_run(path: Path) -> RunSummary:
             own=own,
             missing=(*missing_epochs(config, epochs), *unfinished),
         )
-    local = config.mode.name == "local"
+    local = isinstance(config.mode, schema.Local)
     rounds = () if local else tuple(_rounds(run))
     losses = tuple(_losses(run)) if local else ()
     validations = tuple(_validations(run))
@@ -118,7 +118,7 @@ def _facts(config: schema.Experiment) -> Iterator[tuple[str, str]]:
     mode = config.mode
     yield "objective", config.objective.name
     yield "mode", mode.name
-    if mode.name == "federated":
+    if isinstance(mode, schema.Federated):
         yield "strategy", mode.strategy.name
         yield "clients in a round", str(mode.cohort_size)
     yield "rounds", str(mode.rounds)
@@ -143,7 +143,7 @@ def _origin(run: RunFolder) -> Iterator[tuple[str, str]]:
 def _missing(
     config: schema.Experiment, run: RunFolder, rounds: int, losses: int, validations: int
 ) -> Iterator[str]:
-    if config.mode.name == "local":
+    if isinstance(config.mode, schema.Local):
         if not losses:
             yield f"Training: {run.metrics.name} names no client that is trained yet."
         elif not run.results.exists():

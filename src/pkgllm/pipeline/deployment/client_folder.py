@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pkgllm.config import schema
 from pkgllm.config.load import load_config
 from pkgllm.corpora.catalogue_file import read_catalogue_file
 from pkgllm.corpora.clients import Corpus
@@ -95,7 +96,7 @@ class ClientFolder:
 
         config = self.config
         mode = config.mode
-        if mode.name != "federated":
+        if not isinstance(mode, schema.Federated):
             raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
         population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
         base = load_base(config)

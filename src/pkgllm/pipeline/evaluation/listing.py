@@ -68,7 +68,7 @@ def list_asker(
         max_positions=ranked.base.max_positions,
         seed=config.seed,
         with_base=config.evaluation.base_model,
-        select=own_adapter(ranked, population) if config.mode.name == "local" else None,
+        select=own_adapter(ranked, population) if isinstance(config.mode, schema.Local) else None,
     )
 
 

@@ -62,7 +62,7 @@ def language_models(
         config.evaluation.score,
         num_tokens=trie.depths[trie.terminal_nodes] + 1,
     )
-    if config.mode.name == "local":
+    if isinstance(config.mode, schema.Local):
         tuned = PerClientScorer(tuned, own_adapter(ranked, population))
     return (tuned, base) if config.evaluation.base_model else (tuned,)
 

@@ -64,7 +64,7 @@ def train_with_canaries(
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
     """
-    if config.mode.name == "local":
+    if isinstance(config.mode, schema.Local):
         raise ConfigError(
             "mode.name local ends with an adapter for each client, and canaries are scored with "
             "one; use federated or centralized"

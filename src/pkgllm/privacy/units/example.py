@@ -42,10 +42,10 @@ class ExamplePrivacy(NoisyUnit):
             )
         if run.objective.couples_examples:
             yield (
-                "objective.name kto with kl_baseline batch does not go with privacy.name example: "
-                "the baseline is a mean over the batch, so one example moves the gradient of every "
-                "other, and clipping does not bound what it does; use apo_zero, or set "
-                "objective.kl_baseline to public"
+                f"objective.name {run.objective.name} does not go with privacy.name example: its "
+                "loss couples the examples of a batch, so one example moves the gradient of every "
+                "other, and clipping does not bound what it does; use apo_zero, or kto with "
+                "objective.kl_baseline public"
             )
         if run.training.engine != "lanes":
             yield (

@@ -170,7 +170,11 @@ def test_a_folder_that_is_no_base_model(
     [
         ("split.test_share=0", 2, ("split.test_share must be above 0", "got 0")),
         ("base_model.name=no-such", 1, ("no base model 'no-such'", "PKGLLM_MODELS")),
-        ("base_model.device=cuda:99", 1, ("base_model.device: cuda:99", "auto or cpu")),
+        (
+            "base_model.device=cuda:99",
+            1,
+            ("base_model.device: this machine has", "got cuda:99", "auto or cpu"),
+        ),
         ("base_model.device=gpu", 1, ("base_model.device must be auto, cpu", "got 'gpu'")),
         ("adapter.target_modules=[nose]", 1, ("adapter.target_modules", "nose")),
         # 2^50 rows of 32 numbers are more than any address space.

@@ -50,6 +50,10 @@ from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import LocalSteps
 from pkgllm.training.log_probabilities import Branch
 from pkgllm.training.reference import ReferenceColumn, ReferenceScore
+
+# The generators are not installed with the package.
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from tools.small_world import generate_small_world
 
 SEED, WARM_UP = 0, 2

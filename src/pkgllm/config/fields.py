@@ -87,12 +87,13 @@ def describe(field: FieldInfo) -> str:
     """Say what a field takes, to stand after "must be".
 
     Example:
-        >>> from pkgllm.config.schema import Evaluation, Split, Training
+        >>> from pkgllm.config.schema import Evaluation, Training
+        >>> from pkgllm.corpora.settings import Split
         >>> describe(Training.model_fields["learning_rate"])
         'a number above 0'
         >>> describe(Evaluation.model_fields["max_clients"])
         'a whole number of at least 1 or null'
-        >>> describe(Split.model_fields["validation_share"])
+        >>> describe(keys(Split)["validation_share"])
         'a number of at least 0 and below 1'
     """
     if listed(field):

@@ -1,4 +1,4 @@
-"""How embeddings are trained over clients, and who is told of it."""
+"""How embeddings are trained over clients, and what is called after each step of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ def _no_stage(name: str, done: int) -> None: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederatedSetup:
-    """Where and under which seed embeddings are trained over clients, and who is told."""
+    """Where and under which seed embeddings are trained over clients, with its callbacks."""
 
     seed: int
     """The run's seed."""

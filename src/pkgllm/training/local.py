@@ -25,7 +25,7 @@ class LocalSteps:
 
 @dataclass(frozen=True, slots=True)
 class TrainedClient:
-    """One client after its local steps; what of it is sent is decided elsewhere."""
+    """One client after its local steps; what it sends is decided elsewhere."""
 
     adapter: AdapterState
     num_groups: int

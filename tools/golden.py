@@ -83,6 +83,8 @@ reference: {strategy: fedavg}
 KEPT = re.compile(
     r"(metrics|predictions|validation)\.jsonl|results\.json|study\.json|.*\.safetensors"
 )
+CLIENTS = "clients"
+"""Folder of what embeddings' clients keep to themselves: no result."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
 
 
@@ -109,9 +111,8 @@ def run_one(name: str, folder: Path) -> None:
             run(["sweep", "-c", "study.yaml", "-o", "out"], place)
         else:
             run(["train", *TRAIN[name], "-o", "out"], place)
-        for path in sorted((place / "out").rglob("*")):
-            # States of embedding clients are private leftovers, not results.
-            if path.is_file() and KEPT.fullmatch(path.name):
+        for path in files(place / "out").values():
+            if KEPT.fullmatch(path.name):
                 kept = folder / name / path.relative_to(place / "out")
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, kept)
@@ -119,8 +120,9 @@ def run_one(name: str, folder: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, Path]:
-    """Return the kept files below a folder by their relative path."""
-    return {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Return the files below a folder by their relative path, without what clients keep."""
+    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
+    return {str(p): path for p, path in paths.items() if path.is_file() and CLIENTS not in p.parts}
 
 
 def difference(first: Path, second: Path) -> float:

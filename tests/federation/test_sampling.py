@@ -31,6 +31,7 @@ def test_every_client_is_drawn_equally_often_and_rounds_differ() -> None:
     assert all(abs(counts[client] - 300) < 4 * 14.5 for client in clients)
     # 10 choose 3 = 120 cohorts; each is missing after 1000 draws with probability 2e-4.
     assert len(set(cohorts)) > 110
+    assert [sample_cohort(clients, 3, 0, r, ("other",)) for r in range(1, 9)] != cohorts[:8]
 
 
 def test_a_cohort_larger_than_the_population_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from helpers.embedded_letters import CATALOGUE, graph_of
@@ -16,7 +17,7 @@ from pkgllm.kge.federated_embeddings import (
     FederatedEmbeddings,
     train_federated_embeddings,
 )
-from pkgllm.kge.federation import FederatedSetup
+from pkgllm.kge.federated_stage import FederatedSetup
 from pkgllm.kge.preference_graph import PreferenceGraph, make_preference_graph
 from pkgllm.kge.settings import EmbeddingFederation, Exchange, Schedule
 
@@ -44,6 +45,9 @@ PEOPLE = [
     graph_of("cem", liked="fgh"),
 ]
 
+_FOLDERS: list[TemporaryDirectory[str]] = []
+"""Of trainings whose folder no test looks at; their clients' tables are read until the end."""
+
 
 def graph(people: list[PersonalGraph] = PEOPLE) -> PreferenceGraph:
     return make_preference_graph(CATALOGUE, people)
@@ -64,11 +68,14 @@ def train(
     settings: dict[str, Any] | None = None,
     **setup: Any,
 ) -> FederatedEmbeddings:
+    if folder is None:
+        _FOLDERS.append(TemporaryDirectory())
+        folder = Path(_FOLDERS[-1].name)
     return train_federated_embeddings(
         choice,
         graph(people),
         federation(exchange, **settings or {}),
-        FederatedSetup(**{"seed": 7, "folder": folder} | setup),
+        FederatedSetup(folder=folder, **{"seed": 7, **setup}),
     )
 
 

@@ -5,12 +5,13 @@ from hypothesis import strategies as st
 
 from helpers.embedding_choices import ring
 from helpers.federated_letters import EXCHANGES, HAKE, KBGAT
+from pkgllm.federation.messages import Update
 from pkgllm.kge.embeddings.rotate import Rotate
 from pkgllm.kge.exchange import (
+    TableMean,
     kind_of,
     load_tables,
     local_part,
-    mean_tables,
     model_tables,
     shared_part,
 )
@@ -43,8 +44,9 @@ ITEMS_MEAN, RELATIONS_MEAN = [[2.0, 1.0], [4.0, 0.0]], [[20.0, 0.0]]
     ],
 )
 def test_means_of_two_clients_by_hand(exchange: Exchange, expected: dict[str, object]) -> None:
-    found = mean_tables(shared_part(tables, exchange) for tables in (ONE, OTHER))
-    assert {name: table.tolist() for name, table in found.items()} == expected
+    sent = [shared_part(tables, exchange) for tables in (ONE, OTHER)]
+    mean = TableMean().aggregate([Update(adapter=tables) for tables in sent], sent[0])
+    assert {name: table.tolist() for name, table in mean.items()} == expected
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -63,13 +65,8 @@ def test_the_person_stays_and_nothing_is_lost(exchange: Exchange) -> None:
 @given(count=st.integers(1, 40), value=st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_the_mean_of_equal_tables_is_that_table(count: int, value: float) -> None:
     table = torch.full((2, 3), value)
-    found = mean_tables({"t": table} for _ in range(count))
-    assert torch.equal(found["t"], table)
-
-
-def test_the_mean_of_nobody_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one update"):
-        mean_tables([])
+    mean = TableMean().aggregate([Update(adapter={"t": table})] * count, {"t": table})
+    assert torch.equal(mean["t"], table)
 
 
 def _models() -> list[Model]:
@@ -87,7 +84,7 @@ def _models() -> list[Model]:
     ("place", "entities", "relations", "network"),
     [(0, 2, 3, 2), (1, 1, 1, 0), (2, 1, 1, 10), (3, 0, 0, 4)],
 )
-def test_tables_of_real_models_are_told_apart_by_their_rows(
+def test_tables_of_real_models_are_distinguished_by_their_rows(
     place: int, entities: int, relations: int, network: int
 ) -> None:
     tables = model_tables(_models()[place])
@@ -108,15 +105,15 @@ def test_a_model_takes_both_parts_back(exchange: Exchange) -> None:
     with torch.no_grad():
         for number, table in enumerate(model_tables(one).values()):
             table.fill_(number + 0.5)
-    given_tables = model_tables(one)
+    tables = model_tables(one)
     load_tables(
         other,
-        shared=shared_part(given_tables, exchange),
-        local=local_part(given_tables, exchange),
+        shared=shared_part(tables, exchange),
+        local=local_part(tables, exchange),
         exchange=exchange,
     )
     for name, table in model_tables(other).items():
-        assert torch.equal(table, given_tables[name])
+        assert torch.equal(table, tables[name])
 
 
 def test_a_mean_of_turns_is_a_turn_again() -> None:

@@ -1,4 +1,5 @@
 import stat
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,21 @@ from helpers.federated_letters import (
     train,
 )
 from pkgllm.corpora.catalogue import Catalogue, Item
-from pkgllm.errors import DataError, ModelError, RunError, StoppedError
-from pkgllm.kge.client_states import EmbeddingClientStates
+from pkgllm.errors import DataError, FederationError, ModelError, RunError, StoppedError
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.cohort import sample_cohort
+from pkgllm.federation.messages import Delivery, Instruction, Update
+from pkgllm.federation.rounds import RoundRecord
+from pkgllm.kge.clients import StageClients
 from pkgllm.kge.embedding import Embedding
-from pkgllm.kge.exchange import Message, kind_of, model_tables
+from pkgllm.kge.exchange import Tables, kind_of, model_tables
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
-from pkgllm.kge.federated_stage import draw_cohort
-from pkgllm.kge.federation import EmbeddingRound, FederatedSetup
+from pkgllm.kge.federated_stage import FederatedSetup
 from pkgllm.kge.local_graphs import split_by_client
 from pkgllm.kge.preference_graph import make_preference_graph
 from pkgllm.kge.settings import Exchange
 from pkgllm.kge.training import make_loop
 from pkgllm.randomness import torch_seed
-from pkgllm.runs.checkpoints import Checkpoints
 
 ALL = {"cohort_size": 3}
 ONE = {"cohort_size": 1}
@@ -45,35 +48,68 @@ class Killed(BaseException):
     """No error that anybody would handle."""
 
 
+def kill(now: bool) -> None:
+    if now:
+        raise Killed
+
+
+class Messages:
+    """What passes in each round, seen by a transport before it is read."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.down: list[dict[str, Instruction]] = []
+        self.up: list[dict[str, Tables]] = []
+        exchange = StageClients.exchange
+
+        def seen(
+            clients: StageClients, instructions: Mapping[str, Instruction], timeout: float
+        ) -> Delivery:
+            self.down.append(dict(instructions))
+            delivery = exchange(clients, instructions, timeout)
+            replies = {c: r for c, r in delivery.replies.items() if isinstance(r, Update)}
+            assert all(r.weight == 1.0 and not r.metrics for r in replies.values())
+            self.up.append({client: reply.adapter for client, reply in replies.items()})
+            return delivery
+
+        patch.setattr(StageClients, "exchange", seen)
+
+    def tables(self) -> list[Tables]:
+        return [
+            *(sent.adapter for sent_in_round in self.down for sent in sent_in_round.values()),
+            *(tables for sent_in_round in self.up for tables in sent_in_round.values()),
+        ]
+
+
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_no_message_has_a_person_a_list_of_rows_or_a_count(
-    choice: Embedding, exchange: Exchange
+    choice: Embedding, exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    messages: list[Message] = []
-    trained = train(choice, exchange, on_message=messages.append)
+    messages = Messages(monkeypatch)
+    trained = train(choice, exchange)
+    sent_down = [sent for sent_in_round in messages.down for sent in sent_in_round.values()]
+    assert all(not sent.broadcast.names and sent.kl_baseline is None for sent in sent_down)
     if exchange == "isolation":
-        assert messages == []
+        assert not any(messages.tables())
         return
     whole = graph()
     items_and_values = whole.triples.num_entities - len(whole.persons)
     first: dict[tuple[str, ...], list[tuple[int, ...]]] = {}
-    for message in messages:
-        names = tuple(message.tables)
-        shapes = [tuple(table.shape) for table in message.tables.values()]
+    for tables in messages.tables():
+        shapes = [tuple(table.shape) for table in tables.values()]
         # All messages of a stage have the same tables of the same size, whoever sends them: so a
-        # shape tells nothing of whom or of how many facts.
-        assert first.setdefault(names, shapes) == shapes
-        for name, table in message.tables.items():
+        # shape shows neither whose it is nor how many facts there are.
+        assert first.setdefault(tuple(tables), shapes) == shapes
+        for name, table in tables.items():
             assert table.dtype == torch.float32
             rows = {"entities": items_and_values, "relations": whole.triples.num_relations}
             assert kind_of(name) not in rows or len(table) == rows[kind_of(name)]
-    sent = {kind_of(name) for message in messages for name in message.tables}
+    sent = {kind_of(name) for tables in messages.tables() for name in tables}
     expected = {"fede": {"entities"}, "fedr": {"relations"}, "fedavg": {"entities", "relations"}}
     assert sent - {"network"} == expected[exchange]
     # Not under another name either: no row that is sent is a person's.
     for person in persons(trained):
-        for table in (table for message in messages for table in message.tables.values()):
+        for table in (table for tables in messages.tables() for table in tables.values()):
             if table.dim() == 2 and table.shape[1] == len(person):
                 assert not (table == person).all(dim=1).any()
 
@@ -89,30 +125,28 @@ def persons(trained: FederatedEmbeddings) -> list[torch.Tensor]:
     ]
 
 
-def test_the_server_has_the_mean_of_what_its_cohort_sent() -> None:
-    messages: list[Message] = []
-    rounds: list[EmbeddingRound] = []
-    trained = train(HAKE, "fede", on_message=messages.append, on_round=rounds.append)
-    for done in rounds:
-        now = [m for m in messages if m.round_num == done.round_num]
-        assert sorted(m.client for m in now if m.sender == "client") == list(done.cohort)
-        sent = [m for m in now if m.sender == "client"]
-        later = [m for m in messages if m.round_num == done.round_num + 1 and m.sender == "server"]
-        after = later[0].tables if later else trained.stages["hake"].server
+def test_the_server_has_the_mean_of_what_its_cohort_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = Messages(monkeypatch)
+    trained = train(HAKE, "fede")
+    later = [next(iter(sent.values())).adapter for sent in messages.down[1:]]
+    for sent, after in zip(messages.up, [*later, trained.stages["hake"].server], strict=True):
+        assert len(sent) == 2
         for name, table in after.items():
-            mean = sum(m.tables[name].double() for m in sent) / len(sent)
+            mean = sum(tables[name].double() for tables in sent.values()) / len(sent)
             assert torch.equal(table, torch.as_tensor(mean).float())
 
 
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
-def test_isolation_is_training_alone(choice: Embedding) -> None:
+def test_isolation_is_training_alone(choice: Embedding, tmp_path: Path) -> None:
     together = train(choice, "isolation", settings=ALL)
     for person in PEOPLE:
+        folder = tmp_path / person.owner
+        folder.mkdir()
         alone = train_federated_embeddings(
             choice,
             _with_relations_of_all(person.owner),
             federation("isolation", cohort_size=1),
-            FederatedSetup(seed=7),
+            FederatedSetup(seed=7, folder=folder),
         )
         assert content(alone, person.owner) == content(together, person.owner)
 
@@ -154,9 +188,9 @@ def test_one_client_trains_as_pykeen_s_batches_and_adam_say(exchange: Exchange) 
                     loss = loop._process_batch_static(model, model.loss, None, batch, None, None)
                     torch.autograd.backward(loss)
                     adam.step()
-    found = trained.local_model("ann").state_dict()
+    tables = trained.local_model("ann").state_dict()
     for name, value in model.state_dict().items():
-        assert torch.allclose(found[name], value, atol=1e-6), name
+        assert torch.allclose(tables[name], value, atol=1e-6), name
     # Without an exchange the two would be one; with it, Adam began anew.
     other = train(HAKE, "isolation" if exchange == "fedavg" else "fedavg", alone, settings=ONE)
     assert content(other, "ann") != content(trained, "ann")
@@ -195,13 +229,12 @@ def test_what_is_exchanged_is_the_same_for_all_and_the_rest_is_not(exchange: Exc
 def interrupted(
     choice: Embedding, exchange: Exchange, folder: Path, stage: str, round_num: int
 ) -> None:
-    def kill(done: EmbeddingRound) -> None:
+    def on_round(name: str, record: RoundRecord, loss: float) -> None:
         # Before the server's checkpoint of the round, and after the clients' states of it.
-        if (done.stage, done.round_num) == (stage, round_num):
-            raise Killed
+        kill((name, record.round_num) == (stage, round_num))
 
     with pytest.raises(Killed):
-        train(choice, exchange, folder=folder, on_round=kill)
+        train(choice, exchange, folder=folder, on_round=on_round)
 
 
 @pytest.mark.parametrize("exchange", ["isolation", "fede", "fedr"])
@@ -211,29 +244,30 @@ def test_a_run_killed_in_any_round_ends_with_the_same_bytes(
     settings = {"local_epochs": 1}
     undisturbed = everything(train(HAKE, exchange, settings=settings))
     for round_num in (1, 2, 3):
-
-        def kill(done: EmbeddingRound, at: int = round_num) -> None:
-            if done.round_num == at:
-                raise Killed
-
         with pytest.raises(Killed):
-            train(HAKE, exchange, folder=tmp_path, on_round=kill, settings=settings)
+            train(
+                HAKE,
+                exchange,
+                folder=tmp_path,
+                on_round=lambda _, record, loss, at=round_num: kill(record.round_num == at),
+                settings=settings,
+            )
     again: list[int] = []
-    found = train(
+    trained = train(
         HAKE,
         exchange,
         folder=tmp_path,
-        on_round=lambda done: again.append(done.round_num),
+        on_round=lambda _, record, loss: again.append(record.round_num),
         settings=settings,
     )
     assert again == [3, 4]
-    assert everything(found) == undisturbed
+    assert everything(trained) == undisturbed
     again.clear()
     loaded = train(
         HAKE,
         exchange,
         folder=tmp_path,
-        on_round=lambda done: again.append(done.round_num),
+        on_round=lambda _, record, loss: again.append(record.round_num),
         settings=settings,
     )
     assert again == []
@@ -245,11 +279,11 @@ def test_a_stage_of_several_goes_on_from_what_clients_kept(stage: str, tmp_path:
     undisturbed = everything(train(KBGAT, "fede"))
     interrupted(KBGAT, "fede", tmp_path, stage, 2)
     begun: list[tuple[str, int]] = []
-    found = train(
+    trained = train(
         KBGAT, "fede", folder=tmp_path, on_stage=lambda name, done: begun.append((name, done))
     )
     assert (stage, 1) in begun
-    assert everything(found) == undisturbed
+    assert everything(trained) == undisturbed
 
 
 def test_clients_keep_their_states_to_themselves(tmp_path: Path) -> None:
@@ -263,33 +297,31 @@ def test_clients_keep_their_states_to_themselves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("killed_at", [0, 1, None])
-def test_in_the_end_clients_keep_their_newest_vectors_alone(
+def test_in_the_end_clients_keep_their_newest_tables_alone(
     killed_at: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = everything(train(HAKE, "isolation"))
-    settle, settled = EmbeddingClientStates.settle, list[str]()
+    settle, settled = StageClients.settle, list[str]()
 
-    def kill(states: EmbeddingClientStates, client: str, round_num: int) -> None:
-        if len(settled) == killed_at:
-            raise Killed
-        settle(states, client, round_num)
+    def settle_some(clients: StageClients, client: str, round_num: int) -> None:
+        kill(len(settled) == killed_at)
+        settle(clients, client, round_num)
         settled.append(client)
 
     if killed_at is not None:
         with monkeypatch.context() as patched:
-            patched.setattr(EmbeddingClientStates, "settle", kill)
+            patched.setattr(StageClients, "settle", settle_some)
             with pytest.raises(Killed):
                 train(HAKE, "isolation", folder=tmp_path)
         assert len(settled) == killed_at
     trained = train(HAKE, "isolation", folder=tmp_path)
     assert everything(trained) == undisturbed
-    last_round = trained.stages["hake"].last_round
-    for number, client in enumerate(sorted(last_round)):
-        checkpoints = Checkpoints(tmp_path / f"hake/clients/{number:06d}", keep=1)
-        newest = checkpoints.newest()
-        assert newest is not None
-        assert (newest.position, list(newest.sections)) == (last_round[client], ["tables"])
-        assert len(list((tmp_path / f"hake/clients/{number:06d}").rglob("*.safetensors"))) == 1
+    states = ClientStates(tmp_path / "hake" / "clients")
+    for client, rounds in trained.stages["hake"].rounds.items():
+        assert states.rounds(client) == tuple(rounds[-1:])
+        for last in rounds[-1:]:
+            tables = model_tables(trained.local_model(client))
+            assert states.read(client, last).keys() == tables.keys()
 
 
 def test_a_stop_ends_after_the_round_s_checkpoint(tmp_path: Path) -> None:
@@ -297,11 +329,14 @@ def test_a_stop_ends_after_the_round_s_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match=r"after round 1 of 2 of stage hake.*go on in"):
         train(HAKE, "fede", folder=tmp_path, stop_asked=lambda: True)
     again: list[int] = []
-    found = train(HAKE, "fede", folder=tmp_path, on_round=lambda done: again.append(done.round_num))
+    trained = train(
+        HAKE,
+        "fede",
+        folder=tmp_path,
+        on_round=lambda _, record, loss: again.append(record.round_num),
+    )
     assert again == [2]
-    assert everything(found) == undisturbed
-    with pytest.raises(StoppedError, match="no checkpoint was kept"):
-        train(HAKE, "fede", stop_asked=lambda: True)
+    assert everything(trained) == undisturbed
 
 
 @pytest.mark.parametrize(
@@ -316,44 +351,44 @@ def test_a_stop_ends_after_the_round_s_checkpoint(tmp_path: Path) -> None:
     ids=lambda other: next(iter(other)),
 )
 def test_checkpoints_of_another_training_are_refused(other: dict[str, Any], tmp_path: Path) -> None:
-    given: dict[str, Any] = {"choice": HAKE, "exchange": "fede"}
-    train(**given, folder=tmp_path)
+    first: dict[str, Any] = {"choice": HAKE, "exchange": "fede"}
+    train(**first, folder=tmp_path)
     with pytest.raises(RunError, match="of other settings, other triples or another seed"):
-        train(**given | other, folder=tmp_path)
+        train(**first | other, folder=tmp_path)
 
 
 def test_a_lost_state_of_a_client_is_named(tmp_path: Path) -> None:
     trained = train(HAKE, "fede", folder=tmp_path)
     for path in (tmp_path / "hake" / "clients").rglob("*.safetensors"):
         path.unlink()
-    with pytest.raises(RunError, match=r"clients/00000.*must hold a whole checkpoint"):
+    with pytest.raises(
+        FederationError, match=r"clients: client 'ann' must have its state of round"
+    ):
         everything(trained)
 
 
 def test_who_took_part_is_counted() -> None:
-    rounds: list[EmbeddingRound] = []
-    settings = {"cohort_size": 1, "local_epochs": 2}
-    found = train(HAKE, "fede", settings=settings, on_round=rounds.append).participation["hake"]
-    drawn = [client for done in rounds for client in done.cohort]
-    assert found.rounds == {owner.owner: drawn.count(owner.owner) for owner in PEOPLE}
-    assert found.coverage == len(set(drawn)) / 3 < 1
-    assert all(np.isfinite(done.loss) and done.num_rounds == 2 for done in rounds)
+    rounds: list[tuple[RoundRecord, float]] = []
+    trained = train(
+        HAKE,
+        "fede",
+        settings={"cohort_size": 1, "local_epochs": 2},
+        on_round=lambda _, record, loss: rounds.append((record, loss)),
+    )
+    took_part = trained.participation["hake"]
+    drawn = [client for record, _ in rounds for client in record.cohort]
+    assert took_part.rounds == {owner.owner: drawn.count(owner.owner) for owner in PEOPLE}
+    assert took_part.coverage == len(set(drawn)) / 3 < 1
+    assert len(rounds) == 2
+    assert all(np.isfinite(loss) and not record.failed for record, loss in rounds)
 
 
-def test_cohorts_are_drawn_without_replacement_by_seed_stage_and_round() -> None:
-    names = [f"{number:02d}" for number in range(30)]
-    found = {
-        (seed, stage, round_num): draw_cohort(names, 5, seed=seed, stage=stage, round_num=round_num)
-        for seed in (0, 1)
-        for stage in ("a", "b")
-        for round_num in (1, 2)
-    }
-    assert len(set(found.values())) == 8
-    for cohort in found.values():
-        assert len(cohort) == 5
-        assert list(cohort) == sorted(set(cohort))
-    with pytest.raises(ValueError, match="larger sample"):
-        draw_cohort(names, 31, seed=0, stage="a", round_num=1)
+@pytest.mark.parametrize("exchange", ["fede", "isolation"])
+def test_every_exchange_draws_the_same_cohorts_for_a_stage(exchange: Exchange) -> None:
+    cohorts: list[tuple[str, ...]] = []
+    train(HAKE, exchange, on_round=lambda _, record, loss: cohorts.append(record.cohort))
+    names, purpose = [person.owner for person in PEOPLE], ("embedding_cohort", "hake")
+    assert cohorts == [sample_cohort(names, 2, 7, round_num, purpose) for round_num in (1, 2)]
 
 
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
@@ -423,7 +458,7 @@ def test_what_cannot_be_federated_is_refused() -> None:
         split_by_client(bare)
 
 
-def test_a_loss_that_is_not_finite_ends_training_with_advice() -> None:
+def test_a_loss_that_is_not_finite_ends_training_and_says_what_to_do() -> None:
     wild = replace(HAKE, schedule=replace(SCHEDULE, learning_rate=1e30))
     with pytest.raises(ModelError, match="a client's loss must stay finite"):
         train(wild, "fede")

@@ -14,7 +14,7 @@ from torch import Tensor
 from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation.aggregation import Aggregate
 from pkgllm.federation.algorithm import Algorithm, RoundFacts
-from pkgllm.federation.cohort import sample_cohort
+from pkgllm.federation.cohort import COHORT, sample_cohort
 from pkgllm.federation.means import weighted_metrics
 from pkgllm.federation.messages import (
     Fault,
@@ -104,6 +104,8 @@ class Rounds:
     for no guarantee."""
     kl_baseline: KlBaseline = no_baseline
     """What the cohort is sent beside the adapter of a round."""
+    cohort_stream: tuple[str, ...] = COHORT
+    """Names of the random stream that cohorts are drawn from, but for the round's number."""
     clients: Collection[str] | None = None
     """Ids of all training clients; those that are connected if absent. Cohorts are drawn from the
     connected ones; with ``privacy`` from all, since that is what a guarantee is computed from."""
@@ -143,7 +145,9 @@ def run_rounds(transport: Transport, rounds: Rounds) -> AdapterState:
     for round_num in range(rounds.first_round, rounds.num_rounds + 1):
         cohort = privacy.draw(population, round_num) if privacy else None
         if cohort is None:
-            cohort = sample_cohort(population, rounds.cohort_size, rounds.seed, round_num)
+            cohort = sample_cohort(
+                population, rounds.cohort_size, rounds.seed, round_num, rounds.cohort_stream
+            )
         if privacy and not privacy.admits(round_num, cohort):
             logger.warning(
                 "round %d would exceed the privacy budget, so training ends before it", round_num

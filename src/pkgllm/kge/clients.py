@@ -1,16 +1,16 @@
 """The clients' side of embeddings that are trained over clients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from pkgllm.kge.client_states import EmbeddingClientStates
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.messages import Delivery, Instruction, Update
 from pkgllm.kge.exact_filter import ExactFilterer
 from pkgllm.kge.exchange import (
     EXCHANGED,
-    Message,
     Tables,
     kind_of,
     load_tables,
@@ -18,13 +18,11 @@ from pkgllm.kge.exchange import (
     model_tables,
     shared_part,
 )
-from pkgllm.kge.federation import FederatedSetup
 from pkgllm.kge.local_graphs import LocalGraphs
-from pkgllm.kge.local_training import moments_of, train_locally
+from pkgllm.kge.local_training import moments_of, tables_of, train_locally
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.settings import EmbeddingFederation, Schedule
 from pkgllm.randomness import torch_seed
-from pkgllm.runs.checkpoints import Sections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,20 +34,24 @@ class StagePlan:
     build: Callable[[str | None], Model]
     """The untrained model of a client, or with None of a newcomer."""
     alike: bool
-    """Whether all clients' models are made alike, so that one serves all with other numbers."""
+    """Whether all clients' models are built alike, so that one serves all with other numbers."""
     identity: str
     """Everything that the result depends on besides the federation and the seed."""
 
 
 class StageClients:
-    """The clients' side of a stage: all that persons' vectors and facts are known to.
+    """The clients of a stage: nothing else knows persons' vectors and facts.
+
+    It is the transport of the stage's rounds: clients train one after the other in this process,
+    and an error in one of them ends the training.
 
     Args:
         plan: What is trained.
         graphs: What each client holds.
-        federation: How.
-        setup: The rest.
-        states: What clients keep between rounds.
+        federation: What is exchanged, and how clients train.
+        seed: The run's seed.
+        device: Where clients train.
+        folder: Keeps each client's own tables and Adam's moments between rounds.
     """
 
     def __init__(
@@ -57,11 +59,17 @@ class StageClients:
         plan: StagePlan,
         graphs: LocalGraphs,
         federation: EmbeddingFederation,
-        setup: FederatedSetup,
-        states: EmbeddingClientStates,
+        *,
+        seed: int,
+        device: str,
+        folder: Path,
     ) -> None:
-        self.states = states
-        self._plan, self._graphs, self._federation, self._setup = plan, graphs, federation, setup
+        self.loss = float("nan")
+        """Mean over the last cohort of its last local epoch. Only the simulation sees it: no
+        message has it."""
+        self._plan, self._graphs, self._federation = plan, graphs, federation
+        self._seed, self._device = seed, device
+        self._states = ClientStates(folder)
         self._model: Model | None = None
         self._first: Tables = {}
 
@@ -70,47 +78,55 @@ class StageClients:
         self._make(None)
         return shared_part(self._first, self._federation.exchange)
 
-    def answer(self, received: Message, last_round: int, aside: Path) -> tuple[Message, float]:
-        """Train a client from what it was sent and what it kept, and return what it sends.
+    def clients(self, timeout: float) -> Collection[str]:
+        """See :class:`~pkgllm.federation.messages.Transport`."""
+        return self._graphs.own.keys()
 
-        Args:
-            received: From the server.
-            last_round: In which the client took part last; 0 for never.
-            aside: A folder that PyKEEN may make.
+    def exchange(self, instructions: Mapping[str, Instruction], timeout: float) -> Delivery:
+        """Train each client from the tables that it was sent and from what it kept."""
+        replies, losses = {}, []
+        for client, sent in instructions.items():
+            accepted = sent.accepted_round or 0
+            state = self._states.read(client, accepted) if accepted else {}
+            state, tables, loss = self._train(client, sent.round_num, sent.adapter, state)
+            self._states.write(client, state, round_num=sent.round_num, accepted_round=accepted)
+            replies[client] = Update(adapter=tables)
+            losses.append(loss)
+        self.loss = sum(losses) / len(losses)
+        return Delivery(replies=replies)
 
-        Returns:
-            The message, and the loss, which is no part of it.
-        """
-        client, round_num = received.client, received.round_num
-        kept = self.states.read(client, last_round) if last_round else {}
-        kept, tables, loss = self._train(client, round_num, received.tables, kept, aside)
-        self.states.write(client, round_num, kept)
-        return Message("client", client, round_num, tables), loss
+    def tables(self, client: str, round_num: int) -> Tables:
+        """Return a client's own tables after a round that it took part in."""
+        return tables_of(self._states.read(client, round_num))
 
-    def newcomer(self, server: Tables, rounds: int, aside: Path) -> Tables:
+    def settle(self, client: str, round_num: int) -> None:
+        """Leave a client its tables after its last round alone, a third or less of its state."""
+        tables = self.tables(client, round_num)
+        self._states.write(client, tables, round_num=round_num, accepted_round=round_num)
+
+    def newcomer(self, server: Tables, rounds: int) -> Tables:
         """Return what somebody without facts would keep, having trained alone on public ones.
 
         Args:
             server: The server's tables at the end.
             rounds: Rounds to train.
-            aside: A folder that PyKEEN may make.
         """
-        kept: Sections = {}
+        state: Tables = {}
         for round_num in range(1, rounds + 1):
-            kept, _, _ = self._train(None, round_num, server, kept, aside)
-        return kept.get("tables", {})
+            state, _, _ = self._train(None, round_num, server, state)
+        return tables_of(state)
 
-    def begin(self, client: str | None, shared: Tables, kept: Tables) -> Model:
+    def begin(self, client: str | None, shared: Tables, local: Tables) -> Model:
         """Return a client's model with the server's tables and its own.
 
         Args:
-            client: Who; None for a newcomer.
+            client: Id; None for a newcomer.
             shared: From the server.
-            kept: Of the client; what it lacks is as it was first.
+            local: Of the client; tables that are not in it have their first values.
         """
         exchange = self._federation.exchange
         model = self._make(client)
-        local = {**local_part(self._first, exchange), **kept}
+        local = {**local_part(self._first, exchange), **local}
         load_tables(model, shared=shared, local=local, exchange=exchange)
         return model
 
@@ -119,38 +135,33 @@ class StageClients:
             with torch.random.fork_rng(devices=[]):
                 # The same for all, so that means are of vectors that began as one.
                 torch.manual_seed(self._torch_seed("first"))
-                self._model = self._plan.build(client).to(self._setup.device)
+                self._model = self._plan.build(client).to(self._device)
                 self._model.reset_parameters_()  # type: ignore[no-untyped-call]
             self._first = {name: value.clone() for name, value in model_tables(self._model).items()}
         return self._model
 
     def _train(
-        self, client: str | None, round_num: int, shared: Tables, kept: Sections, aside: Path
-    ) -> tuple[Sections, Tables, float]:
+        self, client: str | None, round_num: int, shared: Tables, state: Tables
+    ) -> tuple[Tables, Tables, float]:
+        """Return what a client keeps after a round, what it sends, and its loss."""
         federation, graphs = self._federation, self._graphs
-        model = self.begin(client, shared, kept.get("tables", {}))
+        model = self.begin(client, shared, tables_of(state))
         who = ("newcomer",) if client is None else ("client", client)
         torch.manual_seed(self._torch_seed(*who, round_num))
         epochs = train_locally(
             model,
             self._plan.schedule,
-            graphs.drawn(
-                client, federation.public_facts, seed=self._setup.seed, round_num=round_num
-            ),
+            graphs.drawn(client, federation.public_facts, seed=self._seed, round_num=round_num),
             known=ExactFilterer(torch.from_numpy(graphs.held(client))),
             epochs_before=(round_num - 1) * federation.local_epochs,
             epochs=federation.local_epochs,
-            moments=kept.get("moments", {}),
-            aside=aside,
+            moments=state,
         )
         tables = model_tables(model)
         # Moments of what the server replaces would point away from where the client was.
-        stays = {name for name in tables if kind_of(name) not in EXCHANGED[federation.exchange]}
-        kept = {
-            "tables": local_part(tables, federation.exchange),
-            "moments": moments_of(epochs.moments, stays),
-        }
-        return kept, shared_part(tables, federation.exchange), epochs.loss
+        own = {name for name in tables if kind_of(name) not in EXCHANGED[federation.exchange]}
+        state = {**local_part(tables, federation.exchange), **moments_of(epochs.moments, own)}
+        return state, shared_part(tables, federation.exchange), epochs.loss
 
     def _torch_seed(self, *names: str | int) -> int:
-        return torch_seed(self._setup.seed, "federated_embeddings", self._plan.name, *names)
+        return torch_seed(self._seed, "federated_embeddings", self._plan.name, *names)

@@ -6,20 +6,22 @@ that changed would be a list of what the person watched; and the mean is uniform
 would tell how many facts somebody has.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.messages import Update
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.settings import Exchange
 
 Kind = Literal["entities", "relations", "network"]
 """What a table has rows for; ``network`` is what belongs to no entity and no relation."""
 
-Tables = Mapping[str, Tensor]
+Tables = dict[str, Tensor]
 """Trained numbers by the name that the model knows them by."""
 
 EXCHANGED: Mapping[Exchange, frozenset[Kind]] = {
@@ -32,18 +34,6 @@ EXCHANGED: Mapping[Exchange, frozenset[Kind]] = {
 
 PERSONS = 1
 """Rows of a table of entities that are the client's own person: the first."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Message:
-    """All that passes between the server and a client in one direction of a round."""
-
-    sender: Literal["server", "client"]
-    client: str
-    """Who receives or sends it."""
-    round_num: int
-    tables: Tables
-    """Of items, values and relations, each whole; of no person."""
 
 
 def kind_of(name: str) -> Kind:
@@ -64,26 +54,26 @@ def kind_of(name: str) -> Kind:
     return "network"
 
 
-def model_tables(model: Model) -> dict[str, Tensor]:
+def model_tables(model: Model) -> Tables:
     """Return all that training changes in a model: the tensors themselves, sorted by name.
 
     Running means of batch norms are among it; what is frozen is not.
     """
-    kept = model.state_dict()
-    found = {
+    saved = model.state_dict()
+    tables = {
         name: parameter.detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
-    found |= {
+    tables |= {
         name: buffer
         for name, buffer in model.named_buffers()
-        if name in kept and buffer.is_floating_point()
+        if name in saved and buffer.is_floating_point()
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(tables.items()))
 
 
-def shared_part(tables: Tables, exchange: Exchange) -> dict[str, Tensor]:
+def shared_part(tables: Tables, exchange: Exchange) -> Tables:
     """Return copies of what may leave a client, on the CPU: never the person's row.
 
     Example:
@@ -100,19 +90,19 @@ def shared_part(tables: Tables, exchange: Exchange) -> dict[str, Tensor]:
     }
 
 
-def local_part(tables: Tables, exchange: Exchange) -> dict[str, Tensor]:
+def local_part(tables: Tables, exchange: Exchange) -> Tables:
     """Return copies of what stays with a client, on the CPU: the person's row, at least.
 
     Together with :func:`shared_part` it is everything.
     """
-    found = {}
+    local = {}
     for name, table in tables.items():
         kind = kind_of(name)
         if kind not in EXCHANGED[exchange]:
-            found[name] = table.detach().to("cpu", copy=True)
+            local[name] = table.detach().to("cpu", copy=True)
         elif kind == "entities":
-            found[name] = table[:PERSONS].detach().to("cpu", copy=True)
-    return found
+            local[name] = table[:PERSONS].detach().to("cpu", copy=True)
+    return local
 
 
 @torch.no_grad()
@@ -137,30 +127,35 @@ def load_tables(model: Model, *, shared: Tables, local: Tables, exchange: Exchan
     model.post_parameter_update()
 
 
-def mean_tables(updates: Iterable[Tables]) -> dict[str, Tensor]:
-    r"""Return the uniform mean of the tables of a cohort, :math:`\frac{1}{n} \sum_c T_c`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableMean(Algorithm):
+    r"""The uniform mean of a cohort's tables, :math:`\frac{1}{n} \sum_c T_c`, in double precision.
 
-    FedE (Chen et al. 2021, arXiv:2010.12882) takes an entity's mean over the clients that own it.
-    Here everybody holds the public facts of all items, so everybody owns every row that is sent,
-    and the two means are one.
-
-    Raises:
-        ValueError: If there is none.
+    FedE (Chen et al. 2021) takes an entity's mean over the clients that own it. Here everybody
+    holds the public facts of all items, so everybody owns every row that is sent, and the two means
+    are one.
 
     Example:
-        >>> mean_tables([{"t": torch.tensor([1.0, 2.0])}, {"t": torch.tensor([3.0, 6.0])}])
+        >>> updates = [Update(adapter={"t": torch.tensor(v)}) for v in ([1.0, 2.0], [3.0, 6.0])]
+        >>> TableMean().aggregate(updates, updates[0].adapter)
         {'t': tensor([2., 4.])}
     """
-    total: dict[str, Tensor] = {}
-    count = 0
-    for update in updates:
-        count += 1
-        for name, table in update.items():
-            # In double precision, so that the mean of equal tables is that table.
-            total[name] = total[name] + table.double() if name in total else table.double()
-    if not count:
-        raise ValueError("at least one update must be given, got none")
-    return {name: (table / count).float() for name, table in total.items()}
+
+    citation: ClassVar[str] = "Chen et al. 2021, arXiv:2010.12882"
+    equal_weights: ClassVar[bool] = True
+    client_state: ClassVar[bool] = True
+
+    name: Literal["table_mean"] = "table_mean"
+
+    def aggregate(self, updates: Sequence[Update], adapter: Tables) -> Tables:
+        """Return the mean of each table; the mean of equal tables is that table."""
+        mean = {}
+        for name in adapter:
+            total = updates[0].adapter[name].double()
+            for update in updates[1:]:
+                total += update.adapter[name]
+            mean[name] = (total / len(updates)).float()
+        return mean
 
 
 def _without_person(name: str, table: Tensor) -> Tensor:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pkgllm.errors import DataError, ModelError
 from pkgllm.kge.clients import StagePlan
 from pkgllm.kge.embedding import Embedding
-from pkgllm.kge.federated_stage import FederatedStage, run_stage
-from pkgllm.kge.federation import FederatedSetup
+from pkgllm.kge.federated_stage import FederatedSetup, FederatedStage, run_stage
 from pkgllm.kge.local_graphs import LocalGraphs, split_by_client
 from pkgllm.kge.participation import EmbeddingParticipation
 from pkgllm.kge.preference_graph import PreferenceGraph
@@ -34,7 +33,12 @@ class FederatedEmbeddings:
     @property
     def participation(self) -> dict[str, EmbeddingParticipation]:
         """Who took part, for each stage."""
-        return {name: EmbeddingParticipation(stage.rounds) for name, stage in self.stages.items()}
+        return {
+            name: EmbeddingParticipation(
+                {client: len(each) for client, each in stage.rounds.items()}
+            )
+            for name, stage in self.stages.items()
+        }
 
     @property
     def alike(self) -> bool:
@@ -43,7 +47,7 @@ class FederatedEmbeddings:
 
     def took_part(self, client: str) -> bool:
         """Return whether a client took part in any round of any stage."""
-        return any(client in stage.last_round for stage in self.stages.values())
+        return any(stage.rounds[client] for stage in self.stages.values())
 
     def local_model(self, client: str | None) -> Model:
         """Return the model that a client has at the end, in evaluation mode.

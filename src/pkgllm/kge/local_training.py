@@ -1,8 +1,8 @@
 """A client's part of a round: some epochs of PyKEEN's loop on its own graph."""
 
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from pykeen.sampling.filtering import Filterer
@@ -33,6 +33,11 @@ class LocalEpochs:
     """Of all tables; the optimizer's own tensors."""
 
 
+def tables_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tables of tensors that hold moments as well."""
+    return {name: value for name, value in state.items() if _SEPARATOR not in name}
+
+
 def moments_of(moments: Moments, tables: Collection[str]) -> dict[str, Tensor]:
     """Return copies of the moments of some tables, on the CPU."""
     return {
@@ -51,7 +56,6 @@ def train_locally(
     epochs_before: int,
     epochs: int,
     moments: Moments,
-    aside: Path,
 ) -> LocalEpochs:
     """Train a model in place on what one client holds.
 
@@ -63,7 +67,7 @@ def train_locally(
         epochs_before: The learning rate is that of the epoch after so many.
         epochs: To train.
         moments: Where Adam goes on, for the tables that are in it; it begins anew for the others.
-        aside: A folder that PyKEEN may make.
+            Other tensors in it are not read.
 
     Raises:
         ModelError: If a loss is not finite.
@@ -75,16 +79,18 @@ def train_locally(
     if loop.lr_scheduler is not None:
         loop.lr_scheduler.step(epoch=epochs_before)
     try:
-        losses = loop.train(
-            factory,
-            num_epochs=epochs_before + epochs,
-            batch_size=min(schedule.batch_size or size, size),
-            # What the model begins with was trained elsewhere.
-            continue_training=True,
-            checkpoint_directory=aside,
-            use_tqdm=False,
-            pin_memory=False,
-        )
+        # PyKEEN makes a folder of checkpoints whether it writes there or not.
+        with tempfile.TemporaryDirectory() as folder:
+            losses = loop.train(
+                factory,
+                num_epochs=epochs_before + epochs,
+                batch_size=min(schedule.batch_size or size, size),
+                # What the model begins with was trained elsewhere.
+                continue_training=True,
+                checkpoint_directory=folder,
+                use_tqdm=False,
+                pin_memory=False,
+            )
     except NonFiniteLossError as error:
         raise ModelError(
             f"a client's loss must stay finite, and did not in epoch {loop._epoch + 1}; lower the "

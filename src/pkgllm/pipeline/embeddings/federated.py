@@ -4,12 +4,10 @@ import logging
 from collections.abc import Callable
 
 from pkgllm.errors import ModelError, StoppedError
+from pkgllm.federation.rounds import RoundRecord
 from pkgllm.interrupts import after_this_round
-from pkgllm.kge.federated_embeddings import (
-    FederatedEmbeddings,
-    train_federated_embeddings,
-)
-from pkgllm.kge.federation import EmbeddingRound, FederatedSetup
+from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
+from pkgllm.kge.federated_stage import FederatedSetup
 from pkgllm.kge.files import save_server_tables
 from pkgllm.pipeline.embeddings.assembly import EmbeddingPlan
 from pkgllm.pipeline.embeddings.journal import EMBEDDING, STAGES, Diary, make_stages
@@ -43,10 +41,10 @@ def train_federated(
     ):
         diary = Diary(run, lengths, advance)
 
-        def add(done: EmbeddingRound) -> None:
+        def add(stage: str, record: RoundRecord, loss: float) -> None:
             diary.add(
-                {"stage": done.stage, "round": done.round_num},
-                {"cohort": list(done.cohort), "loss": done.loss},
+                {"stage": stage, "round": record.round_num},
+                {"cohort": list(record.cohort), "loss": loss},
             )
 
         make_stages(run)
@@ -59,8 +57,8 @@ def train_federated(
         run.write_json(
             PARTICIPATION,
             {
-                stage: {**found.summary(), "rounds": dict(found.rounds)}
-                for stage, found in trained.participation.items()
+                stage: {**took_part.summary(), "rounds": dict(took_part.rounds)}
+                for stage, took_part in trained.participation.items()
             },
         )
         save_server_tables(trained, run.path / EMBEDDING)
@@ -82,7 +80,7 @@ def load_federated(run: RunFolder, plan: EmbeddingPlan) -> FederatedEmbeddings:
                 f"{plan.num_rounds[stage]}, has that of {done}; restore it, or train again"
             )
 
-    return _train(run, plan, 1, begin, lambda done: None, lambda: False)
+    return _train(run, plan, 1, begin, lambda stage, record, loss: None, lambda: False)
 
 
 def _train(
@@ -90,7 +88,7 @@ def _train(
     plan: EmbeddingPlan,
     keep: int,
     on_stage: Callable[[str, int], None],
-    on_round: Callable[[EmbeddingRound], None],
+    on_round: Callable[[str, RoundRecord, float], None],
     stop_asked: Callable[[], bool],
 ) -> FederatedEmbeddings:
     assert plan.federation is not None, "only a federated plan is trained over clients"

@@ -21,13 +21,13 @@ def test_scores_and_gradients_are_pykeen_s() -> None:
     # As training, fold-in and ranking ask: one by one, one against many, and all pairs.
     for shapes in (((4,), (4,), (4,)), ((4, 1), (4, 1), (4, 6)), ((4, 1), (1, 1), (1, 6))):
         parts = [torch.randn(*shape, 5, requires_grad=True) for shape in shapes]
-        expected, found = theirs(*parts), ours(*parts)
-        assert found.shape == expected.shape
-        assert torch.allclose(found, expected, atol=1e-5)
+        expected, scores = theirs(*parts), ours(*parts)
+        assert scores.shape == expected.shape
+        assert torch.allclose(scores, expected, atol=1e-5)
         wrt = [*parts, *theirs.parameters()], [*parts, *ours.parameters()]
         pairs = [
             torch.autograd.grad((scores * scores).sum(), those)
-            for scores, those in zip((expected, found), wrt, strict=True)
+            for one, those in zip((expected, scores), wrt, strict=True)
         ]
         for one, other in zip(*pairs, strict=True):
             assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -28,13 +28,15 @@ def test_what_is_loaded_scores_as_what_was_saved(choice: Embedding, tmp_path: Pa
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    found = load_embeddings(tmp_path / "model", choice, ring(), seed=SEED, device=CPU)
+    loaded = load_embeddings(tmp_path / "model", choice, ring(), seed=SEED, device=CPU)
     assert torch.rand(1) == expected
-    assert not found.training
+    assert not loaded.training
     triples = torch.from_numpy(ring().triples)
     mode: Any = "training" if choice.name == "node_piece" else None
     with torch.no_grad():
-        assert torch.equal(found.score_hrt(triples, mode=mode), model.score_hrt(triples, mode=mode))
+        assert torch.equal(
+            loaded.score_hrt(triples, mode=mode), model.score_hrt(triples, mode=mode)
+        )
 
 
 def test_rows_of_persons_are_for_the_owner_alone(tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ def test_metrics_are_those_of_counting(choice: object) -> None:
         return float(model.score_hrt(torch.tensor([triple])).detach())
 
     ranks = []
-    for asked in test.tolist():
+    for triple in test.tolist():
         for side in (0, 2):
-            others = [(*asked[:side], entity, *asked[side + 1 :]) for entity in range(9)]
+            others = [(*triple[:side], entity, *triple[side + 1 :]) for entity in range(9)]
             rivals = [score(other) for other in others if other not in known]
-            own = score(tuple(asked))
+            own = score(tuple(triple))
             better = sum(rival > own for rival in rivals)
             level = sum(rival == own for rival in rivals)
             ranks.append(1 + better + level / 2)
-    found = filtered_metrics(model, test, [train, test])
-    assert found["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
+    metrics = filtered_metrics(model, test, [train, test])
+    assert metrics["mrr"] == pytest.approx(np.mean(1 / np.array(ranks)))
     for k in (1, 3, 10):
-        assert found[f"hits_at_{k}"] == pytest.approx(np.mean(np.array(ranks) <= k))
+        assert metrics[f"hits_at_{k}"] == pytest.approx(np.mean(np.array(ranks) <= k))

@@ -40,13 +40,13 @@ Scorers = Callable[[str], EmbeddingScorer]
 
 @pytest.fixture(scope="module")
 def scorer_of() -> Scorers:
-    found: dict[str, EmbeddingScorer] = {}
+    scorers: dict[str, EmbeddingScorer] = {}
 
     def make(name: str) -> EmbeddingScorer:
-        if name not in found:
+        if name not in scorers:
             model = train_embeddings(BY_NAME[name], GRAPH.triples, TrainingSetup(seed=0))
-            found[name] = EmbeddingScorer(name, model, GRAPH, settings=SETTINGS, seed=0)
-        return found[name]
+            scorers[name] = EmbeddingScorer(name, model, GRAPH, settings=SETTINGS, seed=0)
+        return scorers[name]
 
     return make
 
@@ -63,11 +63,11 @@ def test_everybody_gets_a_finite_score_for_every_item(name: str, scorer_of: Scor
         asked(graph_of("nobody")),
         asked(graph_of("elsewhere", liked=["not in the catalogue"])),
     ]
-    found = scorer_of(name).scores(queries)
-    assert found.shape == (4, len(LETTERS))
-    assert found.dtype == np.float64
-    assert np.isfinite(found).all()
-    for row, query in zip(found, queries, strict=True):
+    scores = scorer_of(name).scores(queries)
+    assert scores.shape == (4, len(LETTERS))
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    for row, query in zip(scores, queries, strict=True):
         assert row == pytest.approx(scorer_of(name).scores([query])[0], abs=1e-4)
     assert scorer_of(name).scores([]).shape == (0, len(LETTERS))
 
@@ -86,14 +86,14 @@ def test_strangers_are_scored_by_what_they_like(name: str, scorer_of: Scorers) -
 @pytest.mark.parametrize("name", FITTED)
 def test_a_person_without_known_facts_is_the_mean_person(name: str, scorer_of: Scorers) -> None:
     scorer = scorer_of(name)
-    found = scorer.scores([asked(graph_of("nobody")), asked(graph_of("no one", liked=["?"]))])
-    assert np.array_equal(found[0], found[1])
+    scores = scorer.scores([asked(graph_of("nobody")), asked(graph_of("no one", liked=["?"]))])
+    assert np.array_equal(scores[0], scores[1])
     model = scorer._model
     mean = [part[None, None] for part in mean_person(model, torch.arange(len(TRAINING)))]
     liked = relation_parts(model, torch.tensor([[GRAPH.relations["liked"]]]))
     items = [part[None] for part in entity_parts(model, torch.from_numpy(GRAPH.items))]
     expected = score_parts(model, mean, liked, items)[0]
-    assert found[0] == pytest.approx(expected.detach().numpy(), abs=1e-5)
+    assert scores[0] == pytest.approx(expected.detach().numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", FITTED)
@@ -149,11 +149,11 @@ def test_the_protocol_ranks_what_the_scores_say(scorer_of: Scorers) -> None:
         scores = staticmethod(scorer.scores)
 
     one_by_one = rank_queries(OnlyScores(), queries, masks, gold, top_k=3)
-    for found, expected in zip(ranked, one_by_one, strict=True):
-        assert not isinstance(found, Exception)
+    for entry, expected in zip(ranked, one_by_one, strict=True):
+        assert not isinstance(entry, Exception)
         assert not isinstance(expected, Exception)
-        assert np.array_equal(found.ranks.realistic, expected.ranks.realistic)
-        assert np.array_equal(found.top, expected.top)
+        assert np.array_equal(entry.ranks.realistic, expected.ranks.realistic)
+        assert np.array_equal(entry.top, expected.top)
     evaluation = evaluate([scorer], queries, CATALOGUE, resamples=10, seed=0)
     assert [client.failed for client in evaluation.ranked["hake"]] == [False, False]
 
@@ -167,12 +167,12 @@ def test_a_decoder_that_says_the_same_of_all_ties(scorer_of: Scorers) -> None:
     try:
         query = ClientQueries("v", False, graph_of("v", liked="a"), ("e",))
         mask = candidate_mask(CATALOGUE, query)[None]
-        (found,) = scorer.rank([query], mask, [np.array(columns("e"))], top_k=3)
+        (entry,) = scorer.rank([query], mask, [np.array(columns("e"))], top_k=3)
     finally:
         with torch.no_grad():
             linear.weight.copy_(before)
-    assert not isinstance(found, Exception)
-    assert found.ranks.realistic.tolist() == [(9 + 1) / 2]
+    assert not isinstance(entry, Exception)
+    assert entry.ranks.realistic.tolist() == [(9 + 1) / 2]
 
 
 def test_a_score_that_is_no_number_fails_its_client(scorer_of: Scorers) -> None:
@@ -182,8 +182,8 @@ def test_a_score_that_is_no_number_fails_its_client(scorer_of: Scorers) -> None:
     broken = EmbeddingScorer("broken", scorer._model, GRAPH, settings=SETTINGS, seed=0)
     broken._items = [torch.full_like(part, torch.nan) for part in broken._items]
     mask = candidate_mask(CATALOGUE, query)[None]
-    (found,) = broken.rank([query], mask, [np.array(columns("e"))], top_k=3)
-    assert isinstance(found, DataError)
+    (entry,) = broken.rank([query], mask, [np.array(columns("e"))], top_k=3)
+    assert isinstance(entry, DataError)
     assert torch.isfinite(table).all()
 
 
@@ -213,10 +213,10 @@ def test_one_client_and_one_like_are_enough(choice: Embedding) -> None:
     graph = make_preference_graph(catalogue, [graph_of("only", liked=["1"])])
     model = train_embeddings(choice, graph.triples, TrainingSetup(seed=0))
     scorer = EmbeddingScorer(choice.name, model, graph, settings=SETTINGS, seed=0)
-    found = scorer.scores(
+    scores = scorer.scores(
         [asked(graph_of("only", liked=["1"]), seen=True), asked(graph_of("x", liked=["1", "2"]))]
     )
-    assert np.isfinite(found).all()
+    assert np.isfinite(scores).all()
 
 
 def test_vowels_and_consonants_are_all_letters() -> None:

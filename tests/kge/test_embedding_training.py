@@ -73,10 +73,10 @@ def test_a_run_killed_at_any_epoch_ends_with_the_same_bytes(
         with pytest.raises(Killed):
             train(choice, folder=tmp_path, on_epoch=killing(stage, epoch))
     again: list[tuple[str, int]] = []
-    found = train(
+    resumed = train(
         choice, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
     )
-    assert found == undisturbed
+    assert resumed == undisturbed
     # What had a checkpoint was not done again: the last kill came before the last epoch's.
     assert again[0] == (stage, 3)
 
@@ -94,12 +94,12 @@ def test_checkpoints_may_be_rarer_and_a_finished_training_is_loaded(tmp_path: Pa
     assert epochs == [1, 2, 3]
 
 
-def test_every_epoch_is_told_with_its_loss_and_training_learns() -> None:
-    told: list[Epoch] = []
+def test_every_epoch_is_reported_with_its_loss_and_training_learns() -> None:
+    epochs: list[Epoch] = []
     choice = replace(HAKE, schedule=replace(SCHEDULE, epochs=30))
-    train(choice, on_epoch=told.append)
-    assert [(e.stage, e.number) for e in told] == [("hake", number) for number in range(1, 31)]
-    assert told[-1].loss < 0.8 * told[0].loss
+    train(choice, on_epoch=epochs.append)
+    assert [(e.stage, e.number) for e in epochs] == [("hake", number) for number in range(1, 31)]
+    assert epochs[-1].loss < 0.8 * epochs[0].loss
 
 
 def test_control_c_ends_after_the_epoch_s_checkpoint(tmp_path: Path) -> None:
@@ -111,14 +111,14 @@ def test_control_c_ends_after_the_epoch_s_checkpoint(tmp_path: Path) -> None:
 
     with (
         after_this_round(lambda: None) as stop_asked,
-        pytest.raises(StoppedError, match=r"after epoch 2 of 3 of stage attention.*go on in"),
+        pytest.raises(StoppedError, match=r"after epoch 2 of 3 of stage attention.*resume in"),
     ):
         train(KBGAT, folder=tmp_path, on_epoch=interrupt, stop_asked=stop_asked, checkpoint_every=9)
     again: list[tuple[str, int]] = []
-    found = train(
+    resumed = train(
         KBGAT, folder=tmp_path, on_epoch=lambda epoch: again.append((epoch.stage, epoch.number))
     )
-    assert found == undisturbed
+    assert resumed == undisturbed
     assert again[0] == ("attention", 3)
 
 
@@ -176,12 +176,12 @@ def test_attention_starts_at_transe_and_the_decoder_leaves_its_vectors_alone() -
     assert isinstance(encoder, AttentionEncoder)
     assert torch.equal(encoder.entities, single_vectors(transe)[0])
     assert torch.equal(encoder.relations, single_vectors(transe)[1])
-    given = [vectors.clone() for vectors in single_vectors(attention)]
+    before = [vectors.clone() for vectors in single_vectors(attention)]
     alone = replace(SCHEDULE, epochs=2)
     stage = replace(KBGAT.stage("decoder", attention), schedule=alone)
     decoder = train_stage(stage, KBGAT, triples, setup)
-    for found, wanted in zip(single_vectors(decoder), given, strict=True):
-        assert torch.equal(found, wanted)
+    for after, expected in zip(single_vectors(decoder), before, strict=True):
+        assert torch.equal(after, expected)
     trained = train_embeddings(KBGAT, triples, setup)
     assert [name for name, p in trained.named_parameters() if p.requires_grad] == [
         "interaction.conv.weight",

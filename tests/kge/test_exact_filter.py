@@ -16,8 +16,8 @@ triples = st.lists(st.tuples(entities, relations, entities), min_size=1, max_siz
 def test_found_are_those_that_are_there(
     known: list[tuple[int, int, int]], asked: list[tuple[int, int, int]]
 ) -> None:
-    found = ExactFilterer(torch.tensor(known)).contains(torch.tensor(asked))
-    assert found.tolist() == [triple in known for triple in asked]
+    contained = ExactFilterer(torch.tensor(known)).contains(torch.tensor(asked))
+    assert contained.tolist() == [triple in known for triple in asked]
 
 
 def test_batches_of_any_shape() -> None:

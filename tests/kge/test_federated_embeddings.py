@@ -326,7 +326,7 @@ def test_in_the_end_clients_keep_their_newest_tables_alone(
 
 def test_a_stop_ends_after_the_round_s_checkpoint(tmp_path: Path) -> None:
     undisturbed = everything(train(HAKE, "fede"))
-    with pytest.raises(StoppedError, match=r"after round 1 of 2 of stage hake.*go on in"):
+    with pytest.raises(StoppedError, match=r"after round 1 of 2 of stage hake.*resume in"):
         train(HAKE, "fede", folder=tmp_path, stop_asked=lambda: True)
     again: list[int] = []
     trained = train(

@@ -22,13 +22,13 @@ def by_model(trained: object, client: str | None) -> np.ndarray:
     model = trained.local_model(client)  # type: ignore[attr-defined]
     graphs = trained.graphs  # type: ignore[attr-defined]
     with torch.no_grad():
-        found = score_parts(
+        scores = score_parts(
             model,
             [part[:, None] for part in entity_parts(model, torch.zeros(1, dtype=torch.long))],
             relation_parts(model, torch.tensor([[graphs.graph.relations["liked"]]])),
             [part[None] for part in entity_parts(model, torch.from_numpy(graphs.items))],
         )
-    return np.asarray(found[0])
+    return np.asarray(scores[0])
 
 
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
@@ -43,15 +43,15 @@ def test_everybody_gets_scores_that_do_not_depend_on_who_else_asks(
         asked(graph_of("stranger", liked="bc")),
         asked(graph_of("nobody")),
     ]
-    found = scorer.scores(queries)
-    assert found.shape == (4, len(LETTERS))
-    assert np.isfinite(found).all()
-    for row, query in zip(found, queries, strict=True):
+    scores = scorer.scores(queries)
+    assert scores.shape == (4, len(LETTERS))
+    assert np.isfinite(scores).all()
+    for row, query in zip(scores, queries, strict=True):
         assert row == pytest.approx(scorer.scores([query])[0], abs=1e-4)
     assert scorer.scores([]).shape == (0, len(LETTERS))
     # A namesake who did not train is a newcomer.
     namesake = scorer.scores([asked(PEOPLE[0], seen=False)])[0]
-    assert namesake != pytest.approx(found[0], abs=1e-4)
+    assert namesake != pytest.approx(scores[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
@@ -82,9 +82,9 @@ def test_in_isolation_who_never_took_part_is_fit() -> None:
     trained = train(HAKE, "isolation", settings={"cohort_size": 1, "local_epochs": 4})
     (absent, *_) = [p for p in PEOPLE if not trained.took_part(p.owner)]
     scorer = FederatedScorer("fed", trained, settings=SETTINGS, seed=0)
-    (found,) = scorer.scores([asked(absent, seen=True)])
-    assert found == pytest.approx(scorer.scores([asked(absent, seen=False)])[0], abs=1e-5)
-    assert found != pytest.approx(by_model(trained, None), abs=1e-3)
+    (scores,) = scorer.scores([asked(absent, seen=True)])
+    assert scores == pytest.approx(scorer.scores([asked(absent, seen=False)])[0], abs=1e-5)
+    assert scores != pytest.approx(by_model(trained, None), abs=1e-3)
 
 
 def test_clients_learn_from_each_other_what_a_stranger_likes() -> None:

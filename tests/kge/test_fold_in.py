@@ -25,12 +25,12 @@ PERSONS = torch.arange(len(GRAPH.persons))
 
 @pytest.fixture(scope="module")
 def trained() -> Callable[[Embedding], Model]:
-    found: dict[str, Model] = {}
+    models: dict[str, Model] = {}
 
     def train(choice: Embedding) -> Model:
-        if choice.name not in found:
-            found[choice.name] = train_embeddings(choice, GRAPH.triples, TrainingSetup(seed=0))
-        return found[choice.name]
+        if choice.name not in models:
+            models[choice.name] = train_embeddings(choice, GRAPH.triples, TrainingSetup(seed=0))
+        return models[choice.name]
 
     return train
 
@@ -59,7 +59,7 @@ def test_a_fit_is_adam_on_one_row_of_the_model(
     person = visible("vowels 0", "aeb", start=vector(model, head))
     facts = torch.from_numpy(person.facts)
     drawn = draw_negatives([person], GRAPH.items, SETTINGS, 0)
-    found = fit(model, [person])
+    fitted = fit(model, [person])
 
     tables = [
         parameter
@@ -86,7 +86,7 @@ def test_a_fit_is_adam_on_one_row_of_the_model(
             table.grad[others] = 0
         optimizer.step()
     expected = entity_parts(model, torch.tensor([head]))
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(fitted, expected, strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 

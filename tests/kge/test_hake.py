@@ -37,13 +37,13 @@ def model() -> Model:
         np.array([[0, 0, 1], [1, 1, 2], [3, 2, 0]]), num_entities=4, num_relations=3
     )
     choice = Hake(dim=DIM, margin=MARGIN, phase_weight=0.7, modulus_weight=1.3)
-    found = choice.untrained(triples, 0).double()
+    model = choice.untrained(triples, 0).double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in found.parameters():
+        for parameter in model.parameters():
             # Biases then lie below -|modulus|, above 1 and between.
             parameter.copy_(2 * torch.randn(parameter.shape, generator=generator).double())
-    return found
+    return model
 
 
 def expected(model: Model, head: int, relation: int, tail: int) -> float:
@@ -67,9 +67,9 @@ def expected(model: Model, head: int, relation: int, tail: int) -> float:
 def test_every_way_of_scoring_is_the_formula_of_the_paper(model: Model) -> None:
     every = [(h, r, t) for h in range(4) for r in range(3) for t in range(4)]
     wanted = np.array([expected(model, *triple) for triple in every])
-    found = model.score_hrt(torch.tensor(every))
-    assert found.shape == (48, 1)
-    assert found.detach().numpy()[:, 0] == pytest.approx(wanted, abs=1e-9)
+    scores = model.score_hrt(torch.tensor(every))
+    assert scores.shape == (48, 1)
+    assert scores.detach().numpy()[:, 0] == pytest.approx(wanted, abs=1e-9)
 
     pairs = torch.tensor([(h, r) for h in range(4) for r in range(3)])
     of_tails = model.score_t(pairs)

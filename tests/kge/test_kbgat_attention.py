@@ -21,12 +21,12 @@ def heard_edges(
     triples: NDArray[np.int64], relations: Array, *, inverse: bool
 ) -> dict[int, list[tuple[int, Array]]]:
     """For each entity whom it hears and through which vector, written down triple by triple."""
-    found: dict[int, list[tuple[int, Array]]] = defaultdict(list)
+    neighbours: dict[int, list[tuple[int, Array]]] = defaultdict(list)
     for head, relation, tail in triples.tolist():
-        found[head].append((tail, relations[relation]))
+        neighbours[head].append((tail, relations[relation]))
         if inverse:
-            found[tail].append((head, -relations[relation]))
-    return found
+            neighbours[tail].append((head, -relations[relation]))
+    return neighbours
 
 
 def by_loops(
@@ -56,8 +56,8 @@ def elu(x: Array) -> Array:
 
 
 def edges_of(*, inverse: bool, limit: int = 0) -> Edges:
-    found = make_edges(TRIPLES, NUM_RELATIONS, inverse=inverse, two_hop_limit=limit, seed=0)
-    return Edges(found.receivers, found.senders, found.types, found.coefficients.double())
+    edges = make_edges(TRIPLES, NUM_RELATIONS, inverse=inverse, two_hop_limit=limit, seed=0)
+    return Edges(edges.receivers, edges.senders, edges.types, edges.coefficients.double())
 
 
 @pytest.mark.parametrize("inverse", [False, True])
@@ -68,20 +68,20 @@ def test_a_layer_is_the_paper_s_equations(inverse: bool) -> None:
     ).double()
     layer.eval()
     entities, relations = torch.randn(NUM_ENTITIES, 4).double(), torch.randn(3, 3).double()
-    found = layer(entities, relations, edges_of(inverse=inverse)).detach().numpy()
+    sums = layer(entities, relations, edges_of(inverse=inverse)).detach().numpy()
     wanted = by_loops(layer, entities.numpy(), relations.numpy(), inverse=inverse)
-    assert found == pytest.approx(wanted, abs=1e-9)
-    assert (found[5] == 0).all()  # nobody is heard there
+    assert sums == pytest.approx(wanted, abs=1e-9)
+    assert (sums[5] == 0).all()  # it has no edge
 
 
 def test_large_logits_do_not_overflow() -> None:
     layer = RelationAttention(entity_dim=2, relation_dim=2, dim=2, heads=1, slope=1.0, dropout=0.0)
-    found = layer(
+    sums = layer(
         torch.full((NUM_ENTITIES, 2), 1e4),
         torch.ones(3, 2),
         make_edges(TRIPLES, 3, inverse=False, two_hop_limit=0, seed=0),
     )
-    assert torch.isfinite(found).all()
+    assert torch.isfinite(sums).all()
 
 
 def test_the_encoder_is_two_layers_and_a_residual_map() -> None:
@@ -98,12 +98,12 @@ def test_the_encoder_is_two_layers_and_a_residual_map() -> None:
     ).double()
     encoder.eval()
     entities, relations = (vectors.detach().numpy() for vectors in encoder())
-    given = start[0].double().numpy()
-    given = given / np.linalg.norm(given, axis=1, keepdims=True)
-    first = elu(by_loops(encoder.hidden, given, start[1].double().numpy(), inverse=True))
+    entities = start[0].double().numpy()
+    entities = entities / np.linalg.norm(entities, axis=1, keepdims=True)
+    first = elu(by_loops(encoder.hidden, entities, start[1].double().numpy(), inverse=True))
     mapped = start[1].double().numpy() @ encoder.relation_map.detach().numpy()
     second = by_loops(encoder.output, first.reshape(NUM_ENTITIES, 6), mapped, inverse=True)
-    summed = given @ encoder.entity_map.detach().numpy() + elu(second.mean(axis=1))
+    summed = entities @ encoder.entity_map.detach().numpy() + elu(second.mean(axis=1))
     assert entities == pytest.approx(
         summed / np.linalg.norm(summed, axis=1, keepdims=True), abs=1e-6
     )
@@ -133,13 +133,13 @@ def test_the_encoder_forgets_after_a_step_and_between_modes() -> None:
 
 graphs = st.lists(
     st.tuples(st.integers(0, 5), st.integers(0, 2), st.integers(0, 5)), min_size=1, max_size=15
-).map(lambda found: np.unique(np.array(found), axis=0))
+).map(lambda rows: np.unique(np.array(rows), axis=0))
 
 
 @given(triples=graphs)
 def test_two_hops_are_all_paths_of_two_triples(triples: NDArray[np.int64]) -> None:
     edges = make_edges(triples, 3, inverse=False, two_hop_limit=1000, seed=0)
-    found = sorted(
+    hops = sorted(
         (receiver, sender, tuple(edges.coefficients[kind].tolist()))
         for receiver, sender, kind in zip(
             edges.receivers.tolist(), edges.senders.tolist(), edges.types.tolist(), strict=True
@@ -154,7 +154,7 @@ def test_two_hops_are_all_paths_of_two_triples(triples: NDArray[np.int64]) -> No
         if t == h2 and h != t2
     }
     wanted += [(h, t, tuple((unit[r] + unit[r2]).tolist())) for h, t, (r, r2) in paths]
-    assert found == sorted(wanted)
+    assert hops == sorted(wanted)
 
 
 def test_two_hops_of_a_receiver_are_limited_and_the_draw_is_seeded() -> None:

@@ -4,9 +4,9 @@ from pkgllm.kge.participation import EmbeddingParticipation, below_isolation
 
 
 def test_coverage_is_the_share_that_ever_took_part() -> None:
-    found = EmbeddingParticipation({"a": 3, "b": 0})
-    assert found.coverage == 0.5
-    assert found.summary() == {
+    took_part = EmbeddingParticipation({"a": 3, "b": 0})
+    assert took_part.coverage == 0.5
+    assert took_part.summary() == {
         "coverage": 0.5,
         "mean_rounds": 1.5,
         "fewest_rounds": 0,

@@ -13,31 +13,34 @@ def labelled(liked: dict[str, str], disliked: dict[str, str]) -> set[tuple[str, 
     graphs = [
         graph_of(owner, liked=liked[owner], disliked=disliked.get(owner, "")) for owner in liked
     ]
-    factory = make_preference_graph(CATALOGUE, graphs).factory()
-    names = factory.entity_id_to_label
+    graph = make_preference_graph(CATALOGUE, graphs)
+    names = [f"person/{number}" for number in range(len(graph.persons))]
+    names += [f"item/{item.id}" for item in graph.catalogue]
+    names += [f"{kind}/{value}" for kind, value in graph.values]
+    relations = list(graph.relations)
+    assert len(names) == graph.triples.num_entities
     return {
-        (names[head], factory.relation_id_to_label[relation], names[tail])
-        for head, relation, tail in factory.mapped_triples.tolist()
+        (names[head], relations[relation], names[tail])
+        for head, relation, tail in graph.triples.triples.tolist()
     }
 
 
 def test_the_graph_joins_what_clients_say_and_what_is_public() -> None:
-    found = labelled({"zoe": "ab", "ann": "b"}, {"ann": "c"})
-    personal = {triple for triple in found if triple[0].startswith("person/")}
-    # Persons are numbered in the order of their ids, and nobody is named.
+    triples = labelled({"zoe": "ab", "ann": "b"}, {"ann": "c"})
+    personal = {triple for triple in triples if triple[0].startswith("person/")}
+    # Persons are numbered in the order of their ids.
     assert personal == {
         ("person/0", "liked", "item/b"),
         ("person/0", "disliked", "item/c"),
         ("person/1", "liked", "item/a"),
         ("person/1", "liked", "item/b"),
     }
-    assert found - personal == {
+    assert triples - personal == {
         (f"item/{item.id}", relation, f"{'genre' if relation == 'genre' else 'credit'}/{value}")
         for item in CATALOGUE
         for relation, values in item.facts.items()
         for value in values
     }
-    assert not any("zoe" in name or "ann" in name for triple in found for name in triple)
 
 
 def test_every_item_is_an_entity_and_a_value_is_one_whatever_its_relation() -> None:
@@ -47,25 +50,25 @@ def test_every_item_is_an_entity_and_a_value_is_one_whatever_its_relation() -> N
             Item("2", "Rich", {"star": ("Kim",), "director": ("Kim", "Lee"), "genre": ("Kim",)}),
         ]
     )
-    found = make_preference_graph(catalogue, [graph_of("p"), graph_of("q", liked=["1"])])
-    assert found.items.tolist() == [2, 3]
-    assert found.triples.num_entities == 2 + 2 + 3
-    assert set(found.values) == {("credit", "Kim"), ("credit", "Lee"), ("genre", "Kim")}
+    joined = make_preference_graph(catalogue, [graph_of("p"), graph_of("q", liked=["1"])])
+    assert joined.items.tolist() == [2, 3]
+    assert joined.triples.num_entities == 2 + 2 + 3
+    assert set(joined.values) == {("credit", "Kim"), ("credit", "Lee"), ("genre", "Kim")}
     # An entity for a client that says nothing yet, and relations as far as they are used.
-    assert found.persons == {"p": 0, "q": 1}
-    assert set(found.relations) == {"liked", "star", "director", "genre"}
+    assert joined.persons == {"p": 0, "q": 1}
+    assert set(joined.relations) == {"liked", "star", "director", "genre"}
 
 
 def test_facts_come_as_numbers_and_what_is_unknown_is_left_out() -> None:
-    found = make_preference_graph(CATALOGUE, [graph_of("p", liked="a")])
+    joined = make_preference_graph(CATALOGUE, [graph_of("p", liked="a")])
     graph = graph_of("someone", liked="bz", disliked="c")
-    assert found.facts(graph).tolist() == [[found.relations["liked"], int(found.items[1])]]
-    assert found.facts(graph_of("someone")).shape == (0, 2)
+    assert joined.facts(graph).tolist() == [[joined.relations["liked"], int(joined.items[1])]]
+    assert joined.facts(graph_of("someone")).shape == (0, 2)
 
 
 def test_one_client_is_enough() -> None:
-    found = make_preference_graph(CATALOGUE, [graph_of("p", liked="a")])
-    assert found.persons == {"p": 0}
+    joined = make_preference_graph(CATALOGUE, [graph_of("p", liked="a")])
+    assert joined.persons == {"p": 0}
 
 
 def test_without_a_like_there_is_nothing_to_learn() -> None:

@@ -1,4 +1,4 @@
-"""A PyKEEN training loop as tensors, so that it goes on as if it had never stopped."""
+"""A PyKEEN training loop as tensors, so that a resumed training has the same result."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,32 +9,24 @@ from pykeen.training import TrainingLoop
 from torch import Tensor
 
 from pkgllm.errors import RunError
-from pkgllm.kge.integer_triples import IntegerTriples
 from pkgllm.runs.checkpoints import Checkpoint, Sections
 
 
-def training_identity(choice: object, stage: str, seed: int, triples: IntegerTriples) -> str:
-    """Return a SHA-256 of what is trained, how, and from what, hexadecimal.
+def training_identity(*settings: object) -> str:
+    """Return a SHA-256 of all that a training's result depends on, hexadecimal.
 
     Args:
-        choice: The model and all its settings.
-        stage: The name of the stage of training.
-        seed: The run's seed.
-        triples: What it learns from.
+        settings: What is trained, how, with which seed and from what; each with a ``repr`` that
+            says all of it.
     """
-    told = f"{choice!r} {stage} {seed} {triples.digest()}"
-    return hashlib.sha256(told.encode()).hexdigest()
+    return hashlib.sha256(" ".join(map(str, settings)).encode()).hexdigest()
 
 
 def loop_sections(loop: TrainingLoop[Any], identity: str) -> Sections:
-    """Return what a loop has come to at the end of an epoch.
+    """Return the state of a loop at the end of an epoch.
 
-    Adam's moments, the random streams and the losses are among it; the learning rate is not, which
-    follows from the epoch.
-
-    Args:
-        loop: The training loop.
-        identity: SHA-256 of what it trains and how, hexadecimal.
+    It holds Adam's moments, the random streams and the losses; the learning rate follows from the
+    epoch. ``identity`` is that of :func:`training_identity`.
     """
     random = {"cpu": torch.random.get_rng_state()}
     if loop.device.type == "cuda":
@@ -56,12 +48,7 @@ def loop_sections(loop: TrainingLoop[Any], identity: str) -> Sections:
 
 
 def restore_loop(loop: TrainingLoop[Any], checkpoint: Checkpoint, identity: str) -> None:
-    """Bring a fresh loop, and the random streams, to where they were.
-
-    Args:
-        loop: Not trained yet, of the same model and optimizer.
-        checkpoint: As :func:`loop_sections` made it.
-        identity: Of what is to be trained now.
+    """Restore the state of a loop that is not trained yet, and the random streams.
 
     Raises:
         RunError: If the checkpoint is of another model, other triples or another seed.
@@ -91,11 +78,11 @@ def identity_tensor(identity: str) -> Tensor:
 
 
 def check_identity(progress: Mapping[str, Tensor], identity: str) -> None:
-    """Refuse to go on from what another training left.
+    """Refuse to resume from the checkpoint of another training.
 
     Args:
         progress: A checkpoint's section that holds ``identity``.
-        identity: SHA-256 of what is to be trained now, hexadecimal.
+        identity: Of what is to be trained now, hexadecimal.
 
     Raises:
         RunError: If they differ.

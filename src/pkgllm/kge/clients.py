@@ -148,7 +148,7 @@ class StageClients:
         model = self.begin(client, shared, tables_of(state))
         who = ("newcomer",) if client is None else ("client", client)
         torch.manual_seed(self._torch_seed(*who, round_num))
-        epochs = train_locally(
+        loss, moments = train_locally(
             model,
             self._plan.schedule,
             graphs.drawn(client, federation.public_facts, seed=self._seed, round_num=round_num),
@@ -160,8 +160,8 @@ class StageClients:
         tables = model_tables(model)
         # Moments of what the server replaces would point away from where the client was.
         own = {name for name in tables if kind_of(name) not in EXCHANGED[federation.exchange]}
-        state = {**local_part(tables, federation.exchange), **moments_of(epochs.moments, own)}
-        return state, shared_part(tables, federation.exchange), epochs.loss
+        state = {**local_part(tables, federation.exchange), **moments_of(moments, own)}
+        return state, shared_part(tables, federation.exchange), loss
 
     def _torch_seed(self, *names: str | int) -> int:
         return torch_seed(self._seed, "federated_embeddings", self._plan.name, *names)

@@ -1,4 +1,4 @@
-"""What an embedding is to those who train it: settings, and stages that one loop trains each."""
+"""What an embedding is: settings, and stages of training with one loop each."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Embedding(Choice):
         raise TypeError(f"{type(self).__name__} must define untrained")
 
     def problems(self, run: RunSettings) -> Iterator[str]:
-        """Yield what an embedding cannot be asked for."""
+        """Yield settings of a run that an embedding does not support."""
         if run.evaluation.score != "sum":
             yield (
                 "evaluation.score must be sum, because an embedding gives no log-probability to "

@@ -10,8 +10,8 @@ _ENTITY_BITS, _RELATION_BITS = 24, 15
 class ExactFilterer(Filterer):
     """Find triples among sorted keys.
 
-    PyKEEN's own fast filter also takes some that are none for training triples, and always the
-    same ones: in a small graph a few per cent of them, which would then never be negatives.
+    PyKEEN's own fast filter also reports some triples that are not known, always the same ones: in
+    a small graph a few per cent of them, which would then never be negatives.
 
     Args:
         mapped_triples: Shape ``(triples, 3)``; below 2^24 entities and 2^15 relations.
@@ -34,10 +34,10 @@ class ExactFilterer(Filterer):
 
     def contains(self, batch: Tensor) -> Tensor:
         """Return whether triples are training triples; shape without the last axis."""
-        asked = _key(batch).contiguous()
-        places = torch.searchsorted(self.keys, asked).clamp_(max=len(self.keys) - 1)
-        found: Tensor = self.keys[places] == asked
-        return found
+        keys = _key(batch).contiguous()
+        places = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        known: Tensor = self.keys[places] == keys
+        return known
 
 
 def _key(triples: Tensor) -> Tensor:

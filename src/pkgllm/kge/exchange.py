@@ -1,9 +1,9 @@
 """What clients and server send each other when embeddings are trained over clients, and the mean.
 
-A client's model knows one person, who is its entity 0. That row stays: a table of entities is sent
-from row 1 on, so no message has a row for anybody. Tables are sent whole, since a list of the rows
-that changed would be a list of what the person watched; and the mean is uniform, since a weight
-would tell how many facts somebody has.
+A client's model has one person, who is its entity 0. A table of entities is sent from row 1 on, so
+no message has a row of a person. Tables are sent whole, since a list of the rows that changed would
+be a list of what the person watched; and the mean is uniform, since a weight would be the number of
+a person's facts.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Embeddings trained over clients: FedE, FedR, the mean of whole tables, or everybody alone.
+"""Embeddings trained over clients: FedE, FedR, the mean of whole tables, or each client alone.
 
 Chen et al. 2021, "FedE: Embedding knowledge graphs in federated setting" (arXiv:2010.12882) and
 Zhang et al. 2022, "Efficient federated learning on knowledge graphs via privacy-preserving relation
@@ -22,7 +22,7 @@ from pkgllm.kge.settings import EmbeddingFederation
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FederatedEmbeddings:
-    """What training over clients has come to."""
+    """Embeddings that were trained over clients: the tables of the server and of each client."""
 
     choice: Embedding
     federation: EmbeddingFederation
@@ -53,16 +53,10 @@ class FederatedEmbeddings:
         """Return the model that a client has at the end, in evaluation mode.
 
         Its entities are numbered as :class:`LocalGraphs` says; the person is 0. It holds the
-        server's tables of what is exchanged, and the client's own of what is not. Who never took
-        part has what a newcomer has: where items are exchanged, the first values of all else; where
-        they are not, what comes of training alone on the public facts, for as many rounds as a
-        client took part in on average.
-
-        Args:
-            client: Who; None for a newcomer.
-
-        Returns:
-            The model; it is good until another one is asked for.
+        server's tables of what is exchanged, and the client's own of what is not. A client that
+        never took part has the tables of a newcomer (None): where items are exchanged, the first
+        values of all else; where they are not, tables trained alone on the public facts, for as
+        many rounds as a client took part in on average. The next call changes the model.
         """
         *_, last = self.stages.values()
         return last.local_model(client)
@@ -76,19 +70,14 @@ def train_federated_embeddings(
 ) -> FederatedEmbeddings:
     """Train a model over the clients of a graph, from the newest checkpoints where there are any.
 
-    Each client holds its own facts and the public facts of all items, and trains by PyKEEN's loop.
+    Each client holds its own facts and the public facts of all items, and trains by PyKEEN's loop;
+    each stage of the model has as many rounds as its epochs make.
     A run that was killed at any instant and is started again ends with the same bytes as one that
     was not, on ``cpu``. Where training is complete already, its result is loaded.
 
     KBGAT's three stages are federated one after the other, each with rounds of its own. Between
     them every client encodes its own graph by itself, so ConvKB's vectors of items differ among
     clients, and what ConvKB's rounds exchange is its filters.
-
-    Args:
-        choice: The model; each of its stages has as many rounds as its epochs make.
-        graph: What all clients hold together.
-        federation: What is exchanged, by how many, how often.
-        setup: The rest.
 
     Raises:
         DataError: If there are fewer clients than a cohort needs, or no public facts.
@@ -108,7 +97,7 @@ def train_federated_embeddings(
             schedule=schedule,
             build=_builder(choice, name, before, graphs, setup.seed),
             alike=before is None,
-            identity=f"{choice!r} {graph.triples.digest()} {list(graph.persons)}",
+            identity=f"{choice} {graph.triples.digest()} {list(graph.persons)}",
         )
         done[name] = run_stage(plan, graphs, federation, setup)
     return FederatedEmbeddings(choice, federation, graphs, done)

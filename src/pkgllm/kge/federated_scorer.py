@@ -20,18 +20,18 @@ from pkgllm.kge.settings import FoldIn
 class FederatedScorer(FoldInScorer):
     """Score items for each client by the model that the client has at the end.
 
-    A training client's own model is asked: its vector, its tables of what is not exchanged, and the
-    server's tables of what is. Everybody else is a newcomer
-    (:meth:`pkgllm.kge.federated_embeddings.FederatedEmbeddings.local_model`). Then the
-    visible facts are fit (:func:`pkgllm.kge.fold_in.fold_in`), which a client does by itself
-    and tells nobody. A training client starts at its own vector and a newcomer where all clients
-    began: the mean person is not known, since nobody's vector leaves them. Somebody without facts
-    stays there; in isolation so does a training client of whom nothing new is visible. In the other
-    exchanges the tables have moved on since a client's last round, so its facts are fit to them.
+    A training client is scored by its own model: its vector, its tables of what is not exchanged,
+    and the server's tables of what is. Any other person is a newcomer
+    (:meth:`pkgllm.kge.federated_embeddings.FederatedEmbeddings.local_model`). Then the visible
+    facts are fit (:func:`pkgllm.kge.fold_in.fold_in`) on the client; nothing is sent. A training
+    client starts at its own vector and a newcomer where all clients began: the mean person is
+    unknown, since no person's vector leaves its client. A person without facts stays there; in
+    isolation so does a training client without a new visible fact. In the other exchanges the
+    tables have changed since a client's last round, so its facts are fit to them.
 
     Args:
         name: In results.
-        trained: What is asked.
+        trained: The embeddings.
         settings: Of the fit.
         seed: The run's seed.
         catalogue: The items to rank, in column order; those of training when absent.
@@ -56,7 +56,7 @@ class FederatedScorer(FoldInScorer):
 
     @property
     def clients_at_once(self) -> int:
-        """Persons that are asked for together; fewer where each one's tables are at hand."""
+        """Persons that are scored together; fewer where each has tables of its own in memory."""
         return super().clients_at_once if self._trained.alike else 16
 
     def _score(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
@@ -95,7 +95,7 @@ class FederatedScorer(FoldInScorer):
         )
 
     def _owner(self, query: ClientQueries) -> str | None:
-        """Return whose model is asked; None for a newcomer's."""
+        """Return the client whose model scores a query; None for a newcomer's model."""
         seen = query.seen_in_training and query.client in self._graphs.own
         return query.client if seen else None
 

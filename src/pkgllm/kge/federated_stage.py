@@ -1,6 +1,5 @@
 """One stage of embeddings that are trained over clients, by the rounds of every federation."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,38 +8,26 @@ from pathlib import Path
 from pkgllm.errors import StoppedError
 from pkgllm.federation.cohort import sample_cohort
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
-from pkgllm.files import cannot
-from pkgllm.kge.checkpoints import check_identity, identity_tensor
+from pkgllm.kge.checkpoints import check_identity, identity_tensor, training_identity
 from pkgllm.kge.clients import StageClients, StagePlan
 from pkgllm.kge.exchange import EXCHANGED, TableMean, Tables
 from pkgllm.kge.local_graphs import LocalGraphs
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.settings import EmbeddingFederation
-from pkgllm.kge.training import own_randomness
-from pkgllm.runs.checkpoints import Checkpoints, Sections
+from pkgllm.kge.training import StageSetup, own_randomness, stage_checkpoints
+from pkgllm.runs.checkpoints import Sections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FederatedSetup:
-    """Where and under which seed embeddings are trained over clients, with its callbacks."""
+class FederatedSetup(StageSetup):
+    """How embeddings are trained over clients, with its callbacks."""
 
-    seed: int
-    """The run's seed."""
     folder: Path
     """Keeps the server's checkpoints, and apart from them what each client keeps to itself. It must
     exist."""
-    device: str = "cpu"
-    """As for :class:`pkgllm.kge.training.TrainingSetup`."""
-    keep: int = 2
-    """The server's checkpoints of a stage that stay, at least 1."""
-    on_stage: Callable[[str, int], None] = lambda stage, done: None
-    """Called as a stage begins or is resumed, with its name and the number of its rounds that are
-    done."""
     on_round: Callable[[str, RoundRecord, float], None] = lambda stage, record, loss: None
     """Called after every round, before its checkpoint, with the stage's name and the cohort's mean
     loss, which no message has."""
-    stop_asked: Callable[[], bool] = lambda: False
-    """Asked after every round; where it returns true, training ends with a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,17 +73,10 @@ def run_stage(
     for round_num in range(1, num_rounds + 1):
         for client in sample_cohort(names, cohort_size, seed, round_num, stream):
             rounds[client].append(round_num)
-    folder = setup.folder / plan.name
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot("make", folder, error) from error
-    checkpoints = Checkpoints(folder, keep=setup.keep)
-    settings = f"{plan.identity} {plan.name} {federation!r} {seed}"
-    identity = hashlib.sha256(settings.encode()).hexdigest()
-    clients = StageClients(
-        plan, graphs, federation, seed=seed, device=setup.device, folder=folder / "clients"
-    )
+    checkpoints = stage_checkpoints(setup.folder, plan.name, setup.keep, private=False)
+    identity = training_identity(plan.identity, plan.name, federation, seed)
+    folder = setup.folder / plan.name / "clients"
+    clients = StageClients(plan, graphs, federation, seed=seed, device=setup.device, folder=folder)
     newest = checkpoints.newest()
     if newest is not None:
         check_identity(newest.section("progress"), identity)
@@ -117,7 +97,7 @@ def run_stage(
         if setup.stop_asked() and record.round_num < num_rounds:
             raise StoppedError(
                 f"stopped after round {record.round_num} of {num_rounds} of stage {plan.name}, as "
-                f"asked; go on in {setup.folder}"
+                f"asked; resume in {setup.folder}"
             )
 
     with own_randomness(setup.device, seed, plan.name):

@@ -36,7 +36,7 @@ def save_embeddings(
     """
     # A copy each: some models have the same tensor under two names, which safetensors refuses.
     tensors = {name: own_copy(value) for name, value in model.state_dict().items()}
-    identity = training_identity(choice, _WHOLE, seed, triples)
+    identity = training_identity(choice, _WHOLE, seed, triples.digest())
     write_atomically(path, save(tensors, {_IDENTITY: identity}), private=True)
 
 
@@ -66,7 +66,7 @@ def load_embeddings(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path}: cannot be read: {error}; train the embedding again") from error
-    if identity != training_identity(choice, _WHOLE, seed, triples):
+    if identity != training_identity(choice, _WHOLE, seed, triples.digest()):
         raise ModelError(
             f"{path}: the embedding must be of these settings, triples and seed, and was trained "
             "with others; restore the data and the configuration of its run, or train again"
@@ -83,7 +83,7 @@ def save_server_tables(trained: FederatedEmbeddings, path: Path) -> None:
     """Write what the server of a federation has at the end: by stage and table, of no person.
 
     Args:
-        trained: What training came to; in isolation the server has nothing.
+        trained: The trained embeddings; in isolation the server has no table.
         path: The file.
 
     Raises:

@@ -21,7 +21,7 @@ class FoldInScorer(ABC):
     Args:
         name: In results.
         ranked: The items to rank, in column order.
-        known: What the embedding was trained with.
+        known: The catalogue that the embedding was trained with.
 
     Raises:
         DataError: If an item to rank has no vector.
@@ -33,16 +33,16 @@ class FoldInScorer(ABC):
 
     @property
     def clients_at_once(self) -> int:
-        """Persons that are asked for together."""
+        """Persons that are scored together."""
         return 64
 
     def scores(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
         """Return the model's scores, shape ``(len(queries), len(catalogue))``."""
-        found = np.empty((len(queries), len(self._places)))
+        scores = np.empty((len(queries), len(self._places)))
         for begin in range(0, len(queries), self.clients_at_once):
             part = slice(begin, begin + self.clients_at_once)
-            found[part] = self._score(queries[part])
-        return found
+            scores[part] = self._score(queries[part])
+        return scores
 
     def rank(
         self,
@@ -61,7 +61,7 @@ class FoldInScorer(ABC):
 
     @abstractmethod
     def _score(self, queries: Sequence[ClientQueries]) -> NDArray[np.float64]:
-        """Return the scores for no more persons than are asked for together."""
+        """Return the scores for at most :attr:`clients_at_once` persons."""
 
 
 def has_news(person: Visible, known: NDArray[np.int64]) -> bool:
@@ -113,21 +113,16 @@ def score_items(
 
 
 def _known_places(ranked: Catalogue, known: Catalogue, *, name: str) -> list[int]:
-    """Return where the items to rank stand among those with vectors.
-
-    Args:
-        ranked: In column order.
-        known: What the embedding was trained with.
-        name: Of the model, for the error.
+    """Return the place of each item to rank in the catalogue that the embedding was trained with.
 
     Raises:
-        DataError: If one stands nowhere.
+        DataError: If one is not in it.
     """
     unknown = [item.id for item in ranked if item.id not in known]
     if unknown:
         raise DataError(
             f"{name}: every item to rank must have a vector, and {len(unknown)} of "
-            f"{len(ranked)} have none, one is {unknown[0]!r}; an embedding can only be "
-            "asked of the catalogue that it was trained with"
+            f"{len(ranked)} have none, one is {unknown[0]!r}; an embedding can only "
+            "rank the catalogue that it was trained with"
         )
     return [known.index_by_id[item.id] for item in ranked]

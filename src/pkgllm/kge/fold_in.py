@@ -1,4 +1,4 @@
-"""Fold-in: a vector for a person from the facts that are visible now, all else left as it is."""
+"""Fold-in: a vector for a person from the facts that are visible now; the model is frozen."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -52,7 +52,7 @@ def fold_in(
     settings: FoldIn,
     seed: int,
 ) -> list[Tensor]:
-    r"""Fit one vector for each person; no other number of the model moves.
+    r"""Fit one vector for each person; the rest of the model is frozen.
 
     A person starts at its trained vector, or at ``prior``, and takes ``settings.steps`` steps of
     Adam on the model's own training loss, summed over the person's visible facts: each against
@@ -136,27 +136,27 @@ def _fit(
         for person, gradient in zip(persons, gradients, strict=True):
             person.grad = gradient
         optimizer.step()
-    # Adam moves a row without facts by nothing, since its gradient is zero from the first step.
+    # A row without facts stays in place, since its gradient is zero from the first step.
     return [person.detach() for person in persons]
 
 
 def draw_negatives(
     visible: Sequence[Visible], items: NDArray[np.int64], settings: FoldIn, seed: int
 ) -> NDArray[np.int64]:
-    """Return what each visible fact is told from at each step.
+    """Return the negatives of each visible fact at each step.
 
     Returns:
         Item entities, shape ``(steps, facts of all persons, num_negatives)``. Where a person's
-        facts speak of all items, they are drawn from all.
+        facts hold all items, they are drawn from all.
     """
-    found = []
+    negatives = []
     for person in visible:
         if len(person.facts):
             others = np.setdiff1d(items, person.facts[:, 1])
             pool = others if len(others) else items
             shape = (settings.steps, len(person.facts), settings.num_negatives)
-            found.append(stream(seed, "fold_in", person.client).choice(pool, size=shape))
-    return np.concatenate(found, axis=1)
+            negatives.append(stream(seed, "fold_in", person.client).choice(pool, size=shape))
+    return np.concatenate(negatives, axis=1)
 
 
 def tokenized_persons(
@@ -170,7 +170,7 @@ def tokenized_persons(
     Returns:
         One tensor, shape ``(len(visible), dim)``.
     """
-    found = []
+    vectors = []
     for person in visible:
         relations = np.unique(person.facts[:, 0])
         # One entity stands for all items: only the relations are read.
@@ -185,5 +185,5 @@ def tokenized_persons(
             torch.manual_seed(torch_seed(seed, "fold_in", person.client))
             made = model.create_entity_representation_for_new_triples(factory)
             made = made.to(model_device(model)).eval()
-            found.append(made(torch.zeros(1, dtype=torch.long, device=model_device(model)))[0])
-    return [torch.stack(found)]
+            vectors.append(made(torch.zeros(1, dtype=torch.long, device=model_device(model)))[0])
+    return [torch.stack(vectors)]

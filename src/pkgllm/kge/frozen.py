@@ -1,4 +1,4 @@
-"""What stays as it is while persons are fit: one model for all of them, or each one's own."""
+"""Frozen models while persons are fit: one model for all of them, or one for each."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,14 +20,14 @@ from pkgllm.kge.pykeen_door import (
 
 
 class Frozen(Protocol):
-    """Models of persons, of which nothing changes.
+    """Models of persons, which are not changed.
 
-    ``persons`` says whose model is asked, by number, shape ``(facts,)``. Other numbers are those
-    of the triples, shape ``(facts, n)`` or ``(1, n)``.
+    ``persons`` holds the number of the person whose model scores each fact, shape ``(facts,)``.
+    Relations and entities have the numbers of the triples, shape ``(facts, n)`` or ``(1, n)``.
     """
 
     padded: ClassVar[bool]
-    """Whether scores are worked out for as many facts of each person as any of them has."""
+    """Whether scores are computed for as many facts of each person as any of them has."""
 
     @property
     def loss(self) -> Loss:
@@ -40,7 +40,7 @@ class Frozen(Protocol):
         ...
 
     def some(self, begin: int, end: int) -> "Frozen":
-        """Return the models of persons that stand side by side."""
+        """Return the models of the persons from ``begin`` to below ``end``."""
         ...
 
     def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
@@ -61,17 +61,17 @@ class Frozen(Protocol):
         """Return the scores of parts, shape ``(facts, n)``; the facts of a person stand together.
 
         Args:
-            persons: Whose.
+            persons: Number of the person of each fact.
             heads: Parts of the persons, each ``(facts, 1, *part)``.
-            relations: As the method gives them.
-            tails: As :meth:`entities` gives them.
+            relations: As the method of this name returns them.
+            tails: As :meth:`entities` returns them.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedModel:
-    """One model in evaluation mode for everybody."""
+    """One model in evaluation mode for all persons."""
 
     model: Model
     padded: ClassVar[bool] = False
@@ -79,8 +79,8 @@ class SharedModel:
     @property
     def loss(self) -> Loss:
         """What training minimised."""
-        found: Loss = self.model.loss
-        return found
+        loss: Loss = self.model.loss
+        return loss
 
     @property
     def device(self) -> torch.device:
@@ -117,19 +117,19 @@ class OwnModels:
     """A model for each person, all of one kind, scored in one pass."""
 
     model: Model
-    """Any of them, for its loss and its kind; its numbers are not read."""
+    """Any of them, for its loss and its interaction; its parameters are not read."""
     entity_tables: Sequence[Tensor]
     """Of each part of an entity, shape ``(models, entities, *part)``."""
     relation_tables: Sequence[Tensor]
     networks: Mapping[str, Tensor]
-    """Numbers of the interaction by name, shape ``(models, ...)``."""
+    """Parameters and buffers of the interaction by name, shape ``(models, ...)``."""
     whose: Tensor
     """Which of the models belongs to each person, shape ``(persons,)``."""
     padded: ClassVar[bool] = True
 
     @classmethod
     def copied(cls, models: Iterable[Model], whose: Sequence[int]) -> "OwnModels":
-        """Copy models, each before the next one is asked for.
+        """Copy models, each before the next one is read from the iterable.
 
         Args:
             models: In evaluation mode, at least one, without inverse relations.
@@ -152,8 +152,8 @@ class OwnModels:
     @property
     def loss(self) -> Loss:
         """What training minimised."""
-        found: Loss = self.model.loss
-        return found
+        loss: Loss = self.model.loss
+        return loss
 
     @property
     def device(self) -> torch.device:
@@ -161,7 +161,7 @@ class OwnModels:
         return model_device(self.model)
 
     def some(self, begin: int, end: int) -> "OwnModels":
-        """Return the models of persons that stand side by side."""
+        """Return the models of the persons from ``begin`` to below ``end``."""
         return replace(self, whose=self.whose[begin:end])
 
     def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
@@ -182,24 +182,24 @@ class OwnModels:
         tails: Sequence[Tensor],
     ) -> Tensor:
         """Return the scores of each person's model."""
-        asked, counts = torch.unique_consecutive(persons, return_counts=True)
+        distinct, counts = torch.unique_consecutive(persons, return_counts=True)
         most = int(counts.max())
         ends = counts.cumsum(0).unsqueeze(1)
         # Row by row the facts of each person; where one has fewer, its last one again.
         facts = torch.minimum(
             ends - counts.unsqueeze(1) + torch.arange(most, device=ends.device), ends - 1
         )
-        whose = self.whose[asked]
+        whose = self.whose[distinct]
 
         def of_one(network: dict[str, Tensor], *parts: list[Tensor]) -> Tensor:
             return score_with(self.model.interaction, network, *parts)
 
-        found = vmap(of_one)(
+        padded = vmap(of_one)(
             {name: values[whose] for name, values in self.networks.items()},
             *([part[facts] for part in parts] for parts in (heads, relations, tails)),
         )
         real = torch.arange(most, device=ends.device) < counts.unsqueeze(1)
-        scores: Tensor = found[real]
+        scores: Tensor = padded[real]
         return scores
 
 

@@ -37,7 +37,7 @@ class HakeInteraction(Interaction[Entity, Relation, Entity]):
     where :math:`b'` is :math:`b` clamped to :math:`[-|m_r|, 1]`, and :math:`w_p` and :math:`w_m`
     are learned. A phase is stored as a share of :math:`\rho = (\gamma + 2) / d` and is
     :math:`\pi / \rho` times what is stored, so that phases and moduli take steps of one size; the
-    phase weight starts at :math:`\rho` times the one that is given. Both are the authors' choices.
+    phase weight starts at :math:`\rho` times ``phase_weight``. Both are the authors' choices.
 
     Args:
         dim: :math:`d`, numbers in each of an entity's two parts.

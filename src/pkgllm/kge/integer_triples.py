@@ -17,7 +17,7 @@ class IntegerTriples:
 
     Args:
         triples: In any order, also more than once. Shape ``(triples, 3)``, integers.
-        num_entities: Heads and tails are from 0 to below it; some may stand in no triple.
+        num_entities: Heads and tails are from 0 to below it; some may occur in no triple.
         num_relations: Relations are from 0 to below it.
 
     Raises:
@@ -35,26 +35,26 @@ class IntegerTriples:
     num_relations: int
 
     def __post_init__(self) -> None:
-        given = np.asarray(self.triples)
-        if given.ndim != 2 or given.shape[1] != 3 or not np.issubdtype(given.dtype, np.integer):
+        rows = np.asarray(self.triples)
+        if rows.ndim != 2 or rows.shape[1] != 3 or not np.issubdtype(rows.dtype, np.integer):
             raise ValueError(
-                f"triples must be integers of shape (n, 3), got {given.dtype} {given.shape}"
+                f"triples must be integers of shape (n, 3), got {rows.dtype} {rows.shape}"
             )
-        if not len(given):
+        if not len(rows):
             raise DataError(
                 "a knowledge graph must hold at least one triple to learn from, got none; read "
                 "more dialogues or facts"
             )
         for what, columns, size in (
-            ("entity", given[:, ::2], self.num_entities),
-            ("relation", given[:, 1], self.num_relations),
+            ("entity", rows[:, ::2], self.num_entities),
+            ("relation", rows[:, 1], self.num_relations),
         ):
             if columns.min() < 0 or columns.max() >= size:
                 raise DataError(
                     f"every {what} of a triple must be from 0 to {size - 1}, got "
                     f"{columns.min()} to {columns.max()}; count what the graph holds again"
                 )
-        object.__setattr__(self, "triples", np.unique(given.astype(np.int64), axis=0))
+        object.__setattr__(self, "triples", np.unique(rows.astype(np.int64), axis=0))
 
     def factory(self, *, inverse: bool = False) -> CoreTriplesFactory:
         """Return the triples as PyKEEN takes them.

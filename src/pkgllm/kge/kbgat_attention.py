@@ -1,4 +1,4 @@
-"""Relation-aware graph attention: what an entity hears from its neighbours through relations."""
+"""Relation-aware graph attention: messages to an entity from its neighbours, by relation."""
 
 import math
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from pkgllm.randomness import stream
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Edges:
-    """Who hears whom, through what."""
+    """Edges from senders to receivers, each with a relation vector."""
 
     receivers: Tensor
-    """Entity that hears, of each edge; shape ``(edges,)``, int64."""
+    """Entity that receives, of each edge; shape ``(edges,)``, int64."""
     senders: Tensor
-    """Entity that is heard; shape ``(edges,)``, int64."""
+    """Entity that sends; shape ``(edges,)``, int64."""
     types: Tensor
     """Row of ``coefficients``; shape ``(edges,)``, int64."""
     coefficients: Tensor
-    """How an edge's vector adds up from relation vectors; shape ``(types, relations)``, float32."""
+    """Weights of relation vectors in an edge's vector; shape ``(types, relations)``, float32."""
 
 
 def make_edges(
@@ -34,16 +34,17 @@ def make_edges(
     two_hop_limit: int,
     seed: int,
 ) -> Edges:
-    r"""Return the edges of a graph: a head hears its tails.
+    r"""Return the edges of a graph: a head receives from its tails.
 
-    A triple (i, k, j) lets i hear j with the vector :math:`g_k`. Two triples (i, k, m), (m, l, j)
-    with i other than j make an auxiliary edge of two hops from i to j with
-    :math:`g_k + g_l` (Nathani et al. 2019, section 3.4).
+    By a triple (i, k, j), i receives from j with the vector :math:`g_k`. Two triples (i, k, m),
+    (m, l, j) with i other than j make an auxiliary edge of two hops, by which i receives from j
+    with :math:`g_k + g_l` (Nathani et al. 2019, section 3.4).
 
     Args:
         triples: Distinct, shape ``(triples, 3)``.
-        num_relations: Relations there are.
-        inverse: Whether a tail also hears its head, with :math:`-g_k`, as a translation backwards.
+        num_relations: Number of relations.
+        inverse: Whether a tail also receives from its head, with :math:`-g_k`, as a translation
+            backwards.
         two_hop_limit: Auxiliary edges of one receiver at most, drawn from all it has; 0 makes none.
         seed: Of that draw.
 
@@ -84,7 +85,7 @@ def _two_hops(
 ) -> NDArray[np.int64]:
     """Return distinct (first, relation * num_relations + next relation, last) paths."""
     by_head = triples[np.argsort(triples[:, 0], kind="stable")]
-    found = []
+    hops = []
     draws = stream(seed, "two_hop_edges")
     starts = np.searchsorted(by_head[:, 0], by_head[:, 2], side="left")
     counts = np.searchsorted(by_head[:, 0], by_head[:, 2], side="right") - starts
@@ -101,15 +102,15 @@ def _two_hops(
         paths = np.unique(paths[paths[:, 0] != paths[:, 2]], axis=0)
         if len(paths) > limit:
             paths = paths[np.sort(draws.choice(len(paths), size=limit, replace=False))]
-        found.append(paths)
+        hops.append(paths)
         begin = end
-    return np.concatenate(found)
+    return np.concatenate(hops)
 
 
 class RelationAttention(nn.Module):
     r"""One layer of attention over the edges of each entity.
 
-    For an edge by which entity i hears j through the vector :math:`g`, and for each head
+    For an edge from j to i with the vector :math:`g`, and for each head
     (Nathani et al. 2019, arXiv:1906.01195, equations 5 to 8),
 
     .. math::
@@ -118,14 +119,14 @@ class RelationAttention(nn.Module):
         \alpha = \mathrm{softmax}_{\text{edges of } i}(b), \quad
         h'_i = \sum \alpha c
 
-    An entity without edges hears nothing: zeros. Dropout falls on :math:`\alpha`. The activation
+    An entity without edges gets zeros. Dropout falls on :math:`\alpha`. The activation
     is left to the caller, since heads are joined before it: side by side (equation 9) or as
     their mean (equation 11).
 
     Args:
         entity_dim: Numbers in :math:`h_i`.
         relation_dim: Numbers in :math:`g`.
-        dim: Numbers that a head gives.
+        dim: Output width of a head.
         heads: Heads.
         slope: Of LeakyReLU below 0.
         dropout: Share of the :math:`\alpha` that is dropped in training.
@@ -162,7 +163,7 @@ class RelationAttention(nn.Module):
         nn.init.uniform_(self.attend, -bound, bound)
 
     def forward(self, entities: Tensor, relations: Tensor, edges: Edges) -> Tensor:
-        """Return what each entity hears.
+        """Return the sum of messages that each entity receives.
 
         Args:
             entities: Shape ``(entities, entity_dim)``.
@@ -180,14 +181,14 @@ class RelationAttention(nn.Module):
         ).view(-1, self.heads, self.dim)
         logits = F.leaky_relu((messages * self.attend).sum(dim=-1), self.slope)
         alpha = self.dropout(_softmax_by_receiver(logits, edges.receivers, len(entities)))
-        heard = messages.new_zeros(len(entities), self.heads, self.dim)
-        return heard.index_add(0, edges.receivers, alpha.unsqueeze(-1) * messages)
+        received = messages.new_zeros(len(entities), self.heads, self.dim)
+        return received.index_add(0, edges.receivers, alpha.unsqueeze(-1) * messages)
 
 
 def _softmax_by_receiver(logits: Tensor, receivers: Tensor, num_entities: int) -> Tensor:
     """Return weights that add up to 1 over the edges of each receiver; shape ``(edges, heads)``."""
     index = receivers.unsqueeze(-1).expand_as(logits)
-    # The largest is taken off for the range of numbers only, and moves nothing.
+    # The largest is subtracted against overflow; the weights do not depend on it.
     largest = logits.detach().new_full((num_entities, logits.shape[1]), -math.inf)
     largest = largest.scatter_reduce(0, index, logits.detach(), reduce="amax")
     weights = (logits - largest[receivers]).exp()

@@ -21,18 +21,18 @@ class AttentionEncoder(nn.Module):
         H'' = \mathrm{ELU}(\mathrm{mean\ of\ heads}(H', G')), \quad
         \mathrm{out} = \frac{H W^E + H''}{\|H W^E + H''\|_2}
 
-    :math:`H` and :math:`G` start at given vectors and are trained too. The result is worked out
-    once for each step of the optimizer, however often vectors are asked for.
+    :math:`H` and :math:`G` start at the vectors of the stage before and are trained too. The result
+    is computed once for each step of the optimizer, however often vectors are read.
 
     Args:
         entities: Where :math:`H` starts, shape ``(entities, dim)``.
         relations: Where :math:`G` starts, shape ``(relations, dim)``.
         edges: Of the training triples.
-        dim: Numbers that a head of the first layer gives; the output has ``heads * dim``.
+        dim: Output width of a head of the first layer; the output has ``heads * dim``.
         heads: Heads of the first layer.
         output_heads: Heads of the second one, of which the mean is taken.
         slope: Of LeakyReLU.
-        dropout: Of the attention and of what the first layer gives.
+        dropout: Of the attention and of the first layer's output.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class AttentionEncoder(nn.Module):
         self._encoded = None
 
     def post_parameter_update(self) -> None:
-        """Forget what was worked out before the optimizer's step."""
+        """Forget the vectors from before the optimizer's step."""
         self._encoded = None
 
     def train(self, mode: bool = True) -> "AttentionEncoder":
-        """Forget what was worked out in the other mode, with or without dropout."""
+        """Forget the vectors of the other mode, with or without dropout."""
         self._encoded = None
         return super().train(mode)
 
@@ -102,11 +102,11 @@ class AttentionEncoder(nn.Module):
 
     def _encode(self) -> tuple[Tensor, Tensor]:
         edges = Edges(*(getattr(self, f"_{name}") for name in Edges.__slots__))
-        given = F.normalize(self.entities, dim=1)
-        first = F.elu(self.hidden(given, self.relations, edges).flatten(1))
+        entities = F.normalize(self.entities, dim=1)
+        first = F.elu(self.hidden(entities, self.relations, edges).flatten(1))
         relations = self.relations @ self.relation_map
         second = F.elu(self.output(self.dropout(first), relations, edges).mean(dim=1))
-        return F.normalize(given @ self.entity_map + second, dim=1), relations
+        return F.normalize(entities @ self.entity_map + second, dim=1), relations
 
 
 class EncodedRepresentation(Representation):

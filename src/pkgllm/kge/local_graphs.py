@@ -1,4 +1,4 @@
-"""The graph that each client learns from alone: its own facts and everybody's public ones."""
+"""The graph that each client learns from: its own facts and the public ones, which all hold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from pkgllm.randomness import stream
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LocalGraphs:
-    """A preference graph by who holds what.
+    """The part of a preference graph that each client holds.
 
-    Entities are numbered alike for all: the person is 0, then come the items in catalogue order,
-    then the values. So a row of a table is the same thing for every client, but for the first.
+    All clients number entities alike: the person is 0, then come the items in catalogue order, then
+    the values. So a row of a table is the same entity for every client, but for the first.
     """
 
     graph: PreferenceGraph
@@ -34,11 +34,7 @@ class LocalGraphs:
         return self.graph.items - len(self.graph.persons) + PERSONS
 
     def triples(self, client: str | None) -> IntegerTriples:
-        """Return all that a client may learn from.
-
-        Args:
-            client: Who; None for a newcomer, who holds the public facts alone.
-        """
+        """Return all facts of a client; None is a newcomer, who holds the public facts alone."""
         return self._numbered(self.held(client))
 
     def held(self, client: str | None) -> NDArray[np.int64]:
@@ -51,8 +47,8 @@ class LocalGraphs:
         """Return what a client learns from in a round: its own facts, and some public ones.
 
         Args:
-            client: Who; None for a newcomer.
-            limit: Public facts at most, drawn anew for each client and round; None takes all.
+            client: Id; None for a newcomer.
+            limit: Public facts at most, drawn anew for each client and round; None for all.
             seed: The run's seed.
             round_num: The round.
         """
@@ -63,10 +59,10 @@ class LocalGraphs:
         return self._numbered(some if client is None else np.concatenate([self.own[client], some]))
 
     def facts(self, graph: PersonalGraph) -> NDArray[np.int64]:
-        """Return a graph's facts as (relation, item) that the embeddings have vectors of."""
-        found = self.graph.facts(graph)
-        found[:, 1] += PERSONS - len(self.graph.persons)
-        return found
+        """Return a graph's facts as (relation, item), of those that have vectors."""
+        facts = self.graph.facts(graph)
+        facts[:, 1] += PERSONS - len(self.graph.persons)
+        return facts
 
     def _numbered(self, triples: NDArray[np.int64]) -> IntegerTriples:
         whole = self.graph.triples

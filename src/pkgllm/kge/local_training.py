@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import torch
 from pykeen.sampling.filtering import Filterer
@@ -21,16 +20,6 @@ Moments = Mapping[str, Tensor]
 
 _PARTS = ("step", "exp_avg", "exp_avg_sq")
 _SEPARATOR = ":"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LocalEpochs:
-    """What a client's epochs came to, besides the model."""
-
-    loss: float
-    """Mean over the steps of the last epoch."""
-    moments: Moments
-    """Of all tables; the optimizer's own tensors."""
 
 
 def tables_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -56,18 +45,22 @@ def train_locally(
     epochs_before: int,
     epochs: int,
     moments: Moments,
-) -> LocalEpochs:
+) -> tuple[float, Moments]:
     """Train a model in place on what one client holds.
 
     Args:
-        model: Begins with the numbers that it has.
+        model: Begins with its present values.
         schedule: Of the steps; its ``epochs`` are not read.
         triples: What the client learns from now.
-        known: Finds what is no negative: all facts that the client holds.
-        epochs_before: The learning rate is that of the epoch after so many.
+        known: Finds triples that must not be negatives: all facts that the client holds.
+        epochs_before: Epochs after which the learning rate is that of the first epoch here.
         epochs: To train.
-        moments: Where Adam goes on, for the tables that are in it; it begins anew for the others.
-            Other tensors in it are not read.
+        moments: Adam's start for the tables that are in it; for the others it begins at zero. Other
+            tensors in it are not read.
+
+    Returns:
+        The mean loss over the steps of the last epoch, and Adam's state of all tables: the
+        optimizer's own tensors.
 
     Raises:
         ModelError: If a loss is not finite.
@@ -96,12 +89,12 @@ def train_locally(
             f"a client's loss must stay finite, and did not in epoch {loop._epoch + 1}; lower the "
             f"learning rate, {schedule.learning_rate} now"
         ) from error
-    assert losses, "PyKEEN trains every epoch that it is asked for"
-    return LocalEpochs(losses[-1], _moments(loop))
+    assert losses, "PyKEEN trains at least one epoch"
+    return losses[-1], _moments(loop)
 
 
 def _set_moments(loop: SLCWATrainingLoop, moments: Moments) -> None:
-    """Bring Adam to where it was for some tables, and to its beginning for the others."""
+    """Set Adam's state of each table to the moments in the mapping, or else to zero."""
     state = {}
     for index, (name, parameter) in enumerate(_parameters(loop).items()):
         fresh = (torch.zeros(()), torch.zeros_like(parameter), torch.zeros_like(parameter))
@@ -122,7 +115,7 @@ def _moments(loop: SLCWATrainingLoop) -> Moments:
 
 
 def _parameters(loop: SLCWATrainingLoop) -> dict[str, Tensor]:
-    """Return what the optimizer moves by name, in its order."""
+    """Return the trained parameters by name, in the optimizer's order."""
     return {
         name: parameter
         for name, parameter in loop.model.named_parameters()

@@ -1,4 +1,4 @@
-"""Who took part in rounds, and whether that was better than training alone."""
+"""Which clients took part in rounds, and whether that was better than training alone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,15 +36,12 @@ class EmbeddingParticipation:
 def below_isolation(
     federated: Mapping[str, float], isolation: Mapping[str, float], *, metric: str = "mrr"
 ) -> str | None:
-    """Return what a table must say of a federated run that is worse than training alone.
+    """Return the remark of a table on a federated run that is worse than training alone, or None.
 
     Args:
         federated: Metrics of the run on validation, by name; higher is better.
         isolation: Those of the same model, trained with the exchange ``isolation``.
-        metric: What is compared.
-
-    Returns:
-        The remark; None where the run is as good or better.
+        metric: The one that is compared.
 
     Raises:
         ValueError: If either lacks the metric, or it is not a number.

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pykeen.triples import TriplesFactory
 
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
@@ -18,11 +17,11 @@ _CREDITS = frozenset({"director", "writer", "star"})
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreferenceGraph:
-    """Persons, items and values as entities, and how the training facts tie them.
+    """Persons, items and values as entities, with the training facts and public facts as triples.
 
     Entities are numbered: persons first, in order of their ids, then the items in catalogue
-    order, then the values. Every item of the catalogue is an entity, whether or not a fact speaks
-    of it. Relations are those that stand in a triple.
+    order, then the values. Every item of the catalogue is an entity, whether or not a fact has it.
+    Relations are those that occur in a triple.
     """
 
     triples: IntegerTriples
@@ -36,29 +35,18 @@ class PreferenceGraph:
     """Number of each relation, for example ``liked`` or ``genre``."""
     catalogue: Catalogue
 
-    def factory(self) -> TriplesFactory:
-        """Return the graph with labels, as PyKEEN takes it; persons are labelled by a number."""
-        labels = [f"person/{number}" for number in range(len(self.persons))]
-        labels += [f"item/{item.id}" for item in self.catalogue]
-        labels += [f"{kind}/{value}" for kind, value in self.values]
-        return TriplesFactory(
-            self.triples.factory().mapped_triples,
-            entity_to_id={label: entity for entity, label in enumerate(labels)},
-            relation_to_id=dict(self.relations),
-        )
-
     def facts(self, graph: PersonalGraph) -> NDArray[np.int64]:
-        """Return a graph's facts as (relation, item) that the embeddings have vectors of.
+        """Return a graph's facts as (relation, item), of those that have vectors.
 
         Facts about items outside the catalogue, and relations without a training fact, are left
         out. Sorted; shape ``(facts, 2)``.
         """
-        found = [
+        facts = [
             (self.relations[fact.relation], int(self.items[self.catalogue.index_by_id[fact.tail]]))
             for fact in graph.facts
             if fact.relation in self.relations and fact.tail in self.catalogue
         ]
-        return np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+        return np.array(sorted(facts), dtype=np.int64).reshape(-1, 2)
 
 
 def make_preference_graph(
@@ -71,7 +59,7 @@ def make_preference_graph(
         training_graphs: Of each training client the facts that it trains on, and no others.
 
     Raises:
-        DataError: If nobody likes anything, a client stands twice, or a fact is about an item
+        DataError: If no fact is a like, a client has two graphs, or a fact is about an item
             outside the catalogue.
     """
     graphs = sorted(training_graphs, key=lambda graph: graph.owner)
@@ -123,6 +111,6 @@ def _facts(item: Item) -> list[tuple[str, tuple[str, str]]]:
     """Return an item's public facts as (relation, (kind, value))."""
     return [
         (relation, ("credit" if relation in _CREDITS else relation, value))
-        for relation, found in item.facts.items()
-        for value in found
+        for relation, values in item.facts.items()
+        for value in values
     ]

@@ -1,4 +1,4 @@
-"""What PyKEEN leaves untyped or unsaid, said once."""
+"""Typed access to PyKEEN's models."""
 
 import io
 from contextlib import AbstractContextManager, redirect_stderr
@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.nn import Module
 
 OWN_SEED: Any = NoRandomSeedNecessary
-"""Given to a PyKEEN model as its seed, so that it does not seed Python, numpy and torch for all."""
+"""Seed of a PyKEEN model that keeps it from seeding Python, numpy and torch globally."""
 
 Model = ERModel[Any, Any, Any]
 """A model of PyKEEN made of an interaction and of representations that it reads."""
@@ -34,7 +34,7 @@ def entity_parts(model: Model, entities: Tensor | None = None) -> list[Tensor]:
 
 
 def relation_parts(model: Model, relations: Tensor) -> list[Tensor]:
-    """Return what an interaction reads of relations, by the number the triples know them by."""
+    """Return what an interaction reads of relations, by their number in the triples."""
     # A model that learned inverses too has every relation at an even place, its inverse behind it.
     places = relations * 2 if model.use_inverse_triples else relations
     return [part(places) for part in model.relation_representations]
@@ -44,8 +44,8 @@ def score_parts(
     model: Model, heads: list[Tensor], relations: list[Tensor], tails: list[Tensor]
 ) -> Tensor:
     """Return the scores of broadcast parts."""
-    found: Tensor = model.interaction(*map(_single, (heads, relations, tails)))
-    return found
+    scores: Tensor = model.interaction(*map(_single, (heads, relations, tails)))
+    return scores
 
 
 def score_with(
@@ -55,11 +55,11 @@ def score_with(
     relations: list[Tensor],
     tails: list[Tensor],
 ) -> Tensor:
-    """Return the scores of broadcast parts by an interaction with other numbers than its own."""
-    found: Tensor = functional_call(
+    """Return the scores of broadcast parts by an interaction with the parameters of ``network``."""
+    scores: Tensor = functional_call(
         interaction, network, tuple(map(_single, (heads, relations, tails)))
     )
-    return found
+    return scores
 
 
 def _single(parts: list[Tensor]) -> Any:
@@ -68,8 +68,8 @@ def _single(parts: list[Tensor]) -> Any:
 
 def model_device(model: Model) -> torch.device:
     """Return where a model is."""
-    found: torch.device = model.device
-    return found
+    device: torch.device = model.device
+    return device
 
 
 def single_vectors(model: Model) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Whether PyKEEN is there, asked before anything that imports it."""
+"""Whether PyKEEN is installed, checked before anything that imports it."""
 
 import importlib.util
 

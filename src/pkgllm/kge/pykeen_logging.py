@@ -1,4 +1,4 @@
-"""What is set before PyKEEN is imported, so that nothing lands in the home.
+"""Settings before PyKEEN is imported, so that it writes nothing to the home folder.
 
 PyKEEN makes its folders while it is imported, below a place that this variable names. The package
 imports this module before any of its own. A value that the environment already has is left alone.
@@ -18,7 +18,7 @@ def _set() -> None:
         home = Path(tempfile.gettempdir()) / f"pkgllm-pykeen-{secrets.token_hex(8)}"
         os.environ["PYSTOW_HOME"] = str(home)
         atexit.register(shutil.rmtree, home, ignore_errors=True)
-    # They warn of what their callers chose, which are modules of this package.
+    # They warn of settings that modules of this package make.
     for name in ("pykeen", "torch_max_mem"):
         logging.getLogger(name).setLevel(logging.ERROR)
 

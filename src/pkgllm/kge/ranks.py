@@ -12,7 +12,7 @@ from pkgllm.kge.pykeen_door import Model
 
 def filtered_metrics(
     model: Model,
-    asked: NDArray[np.int64],
+    triples: NDArray[np.int64],
     known: Sequence[NDArray[np.int64]],
     *,
     batch_size: int = 16,
@@ -20,12 +20,12 @@ def filtered_metrics(
     """Return mean reciprocal rank and hits of the heads and tails of some triples.
 
     PyKEEN ranks each among all entities but those that make a known triple; ties give the mean of
-    the best and the worst rank. This is for comparison with published figures alone: what the
-    project reports of recommendations is :mod:`pkgllm.evaluation`.
+    the best and the worst rank. This is for comparison with published figures only;
+    recommendations are measured by :mod:`pkgllm.evaluation`.
 
     Args:
         model: In evaluation mode.
-        asked: Triples, shape ``(asked, 3)``.
+        triples: To rank, shape ``(triples, 3)``.
         known: All triples of all parts.
         batch_size: Triples that are scored together.
 
@@ -34,7 +34,7 @@ def filtered_metrics(
     """
     results = RankBasedEvaluator(filtered=True).evaluate(
         model=model,
-        mapped_triples=torch.from_numpy(asked),
+        mapped_triples=torch.from_numpy(triples),
         additional_filter_triples=[torch.from_numpy(part) for part in known],
         batch_size=batch_size,
         use_tqdm=False,

@@ -20,24 +20,22 @@ from pkgllm.kge.settings import FoldIn
 
 
 class EmbeddingScorer(FoldInScorer):
-    """Score items by a trained embedding, for a person as the visible facts make them.
+    """Score items by a trained embedding, for a person with the vector of the visible facts.
 
-    Whoever took no part in training starts at the mean of the training clients, and whoever did, at
-    their own vector. Then the visible facts are fit (:func:`pkgllm.kge.fold_in.fold_in`),
-    with two exceptions: nobody is fit to no facts, so a person without any is scored as the mean
-    person; and a training client of whom nothing is visible but what was trained on keeps the
-    trained vector. So facts that became visible since, as those of the validation, do count.
-    NodePiece makes everybody from their visible facts.
+    A training client starts at its own vector, any other person at the mean of the training
+    clients. Then the visible facts are fit (:func:`pkgllm.kge.fold_in.fold_in`), with two
+    exceptions: a person without facts is scored as the mean person, and a training client whose
+    visible facts were all trained on keeps the trained vector. So facts that became visible since,
+    as those of the validation, do count. NodePiece computes every person from the visible facts.
 
     Items tie where their scores are equal, as those of ReLU decoders often are.
 
-    Items without a vector cannot be ranked; what the graph of a person holds besides those with one
-    is left out of the fit.
+    Items without a vector cannot be ranked, and facts about them are left out of the fit.
 
     Args:
         name: In results.
         model: Trained on ``graph.triples``, in evaluation mode.
-        graph: What it was trained on.
+        graph: Of its training.
         settings: Of the fit.
         seed: The run's seed.
         catalogue: The items to rank, in column order; those of ``graph`` when absent.

@@ -1,4 +1,4 @@
-"""Training of knowledge graph embeddings over PyKEEN's loop: seeded, and able to go on."""
+"""Training of knowledge graph embeddings by PyKEEN's loop: seeded and resumable."""
 
 import gc
 import tempfile
@@ -41,31 +41,32 @@ class Epoch:
     """As it is now. It may be evaluated, and must not be changed."""
 
 
-def _nobody(epoch: Epoch) -> None: ...
-
-
-def _no_stage(name: str, done: int) -> None: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSetup:
-    """Where and under which seed embeddings are trained, and who is told."""
+class StageSetup:
+    """Seed, device and checkpoints of the stages of a training, in one place or over clients."""
 
     seed: int
     """The run's seed."""
     device: str = "cpu"
     """On ``cpu`` the same seed gives the same bytes; on ``cuda`` sums may be added in any order."""
+    keep: int = 2
+    """Checkpoints of a stage that stay, at least 1."""
+    on_stage: Callable[[str, int], None] = lambda stage, done: None
+    """Called as a stage begins or is resumed, with its name and the epochs or rounds done."""
+    stop_asked: Callable[[], bool] = lambda: False
+    """Called after every epoch or round; where it returns true, training ends with a checkpoint."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSetup(StageSetup):
+    """How embeddings are trained in one place, with its callbacks."""
+
     folder: Path | None = None
     """Keeps checkpoints, one folder for each stage; None keeps none. It must exist."""
     checkpoint_every: int = 1
     """Epochs between checkpoints. There is one at the end and at a stop as well."""
-    keep: int = 2
-    """Checkpoints of a stage that stay, at least 1."""
-    on_stage: Callable[[str, int], None] = _no_stage
-    """Told of every stage as it begins or goes on: its name, and its epochs that are done."""
-    on_epoch: Callable[[Epoch], None] = _nobody
-    stop_asked: Callable[[], bool] = lambda: False
-    """Asked after every epoch; where it says so, training ends with a checkpoint."""
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    """Called after every epoch, before its checkpoint."""
 
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1:
@@ -78,13 +79,8 @@ def train_embeddings(choice: Embedding, triples: IntegerTriples, setup: Training
     A run that was killed at any instant and is started again ends with the same bytes as one that
     was not, on ``cpu``. Where training is complete already, its result is loaded.
 
-    Args:
-        choice: The model and all its settings.
-        triples: What it learns from, and all that negatives are compared with.
-        setup: The rest.
-
-    Returns:
-        The model in evaluation mode, on ``setup.device``.
+    Negatives are compared with ``triples`` alone. The returned model is in evaluation mode, on
+    ``setup.device``.
 
     Raises:
         ModelError: If a loss is not finite, or the device cannot be used.
@@ -138,8 +134,13 @@ def train_stage(
     stage: Stage, choice: Embedding, triples: IntegerTriples, setup: TrainingSetup
 ) -> Model:
     """Train one stage of a model; as :func:`train_embeddings`, which calls it for each."""
-    identity = training_identity(choice, stage.name, setup.seed, triples)
-    checkpoints = _open(setup, stage.name)
+    identity = training_identity(choice, stage.name, setup.seed, triples.digest())
+    # They hold a row for every training client.
+    checkpoints = (
+        stage_checkpoints(setup.folder, stage.name, setup.keep, private=True)
+        if setup.folder
+        else None
+    )
     size = len(triples.triples) * (2 if stage.inverse else 1)
     with (
         own_randomness(setup.device, setup.seed, f"{choice.name}/{stage.name}"),
@@ -172,26 +173,28 @@ def train_stage(
     return model.eval()
 
 
-def _open(setup: TrainingSetup, stage: str) -> Checkpoints | None:
-    if setup.folder is None:
-        return None
-    place = setup.folder / stage
+def stage_checkpoints(folder: Path, stage: str, keep: int, *, private: bool) -> Checkpoints:
+    """Return the checkpoints of a stage, in a folder of its own below ``folder``.
+
+    Raises:
+        RunError: If the folder cannot be made.
+    """
+    place = folder / stage
     try:
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", place, error) from error
-    # They hold a row for every training client.
-    return Checkpoints(place, keep=setup.keep, private=True)
+    return Checkpoints(place, keep=keep, private=private)
 
 
 @contextmanager
 def own_randomness(device: str, seed: int, name: str) -> Iterator[None]:
-    """Seed torch for a stage, quiet PyKEEN, and give the caller its stream back untouched.
+    """Seed torch for a stage, silence PyKEEN, and restore the caller's random state afterwards.
 
     Args:
         device: Where the stage is trained.
         seed: The run's seed.
-        name: What the stream is for.
+        name: Purpose of the random stream.
 
     Raises:
         ModelError: If the device cannot be used.
@@ -203,12 +206,12 @@ def own_randomness(device: str, seed: int, name: str) -> Iterator[None]:
         raise ModelError(f"the device {device!r} cannot be used: {error}; choose cpu") from error
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pykeen")
-        # PyKEEN steps its schedulers by epoch, which torch would rather see done otherwise.
+        # PyKEEN steps its schedulers by epoch, which torch has deprecated.
         warnings.filterwarnings("ignore", message=".*epoch parameter in `scheduler.step")
-        # Nor a schedule brought to its place before an optimizer that was brought to its own.
+        # A restored schedule is stepped before its restored optimizer.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         torch.manual_seed(torch_seed(seed, "embeddings", name))
-        # PyKEEN collects garbage after every epoch; what is there before need not be looked at.
+        # PyKEEN collects garbage after every epoch; older objects need not be scanned.
         gc.freeze()
         try:
             yield
@@ -217,7 +220,7 @@ def own_randomness(device: str, seed: int, name: str) -> Iterator[None]:
 
 
 class _AfterEpoch(TrainingCallback):
-    """Tells of every epoch, keeps checkpoints, and stops where that was asked for."""
+    """Reports every epoch, writes checkpoints, and stops where that was asked for."""
 
     def __init__(
         self,
@@ -246,5 +249,5 @@ class _AfterEpoch(TrainingCallback):
             raise StoppedError(
                 f"stopped after epoch {epoch} of {self._stage.schedule.epochs} of stage "
                 f"{self._stage.name}, as asked"
-                + (f"; go on in {setup.folder}" if setup.folder else "; no checkpoint was kept")
+                + (f"; resume in {setup.folder}" if setup.folder else "; no checkpoint was kept")
             )

@@ -27,7 +27,7 @@ class CompGcn(SingleStage):
     layers: Positive = 1
     """Convolutions."""
     dropout: Share = 0.1
-    """Of what a layer gives."""
+    """Of a layer's output."""
     schedule: Schedule = Schedule(
         epochs=100, batch_size=16_384, num_negatives=16, learning_rate=5e-3
     )

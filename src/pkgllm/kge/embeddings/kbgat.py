@@ -35,7 +35,7 @@ class Kbgat(Embedding):
     )
     """Of the stage ``transe``."""
     dim: Positive = 100
-    """Numbers that a head gives; vectors have ``heads * dim``."""
+    """Output width of a head; vectors have ``heads * dim``."""
     heads: Positive = 2
     """Of the first layer of attention."""
     output_heads: Positive = 1
@@ -43,9 +43,9 @@ class Kbgat(Embedding):
     slope: NotNegativeFloat = 0.2
     """Of LeakyReLU below 0."""
     dropout: Share = 0.3
-    """Of attention and of what the first layer gives."""
+    """Of attention and of the first layer's output."""
     inverse_edges: bool = True
-    """Whether a tail also hears its head. Else no item hears of the persons who like it."""
+    """Whether a tail also receives from its head; else items receive nothing from persons."""
     two_hop_limit: NotNegative = 0
     """Auxiliary edges of one receiver at most; 0 makes none."""
     attention_margin: PositiveFloat = 1.0

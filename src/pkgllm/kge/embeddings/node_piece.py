@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 class NodePiece(SingleStage):
     """InductiveNodePiece (Galkin et al. 2021, arXiv:2106.12144), decoded by DistMult.
 
-    An entity is a bag of the relations it stands in, so that an unseen one needs no training; in a
-    graph where all persons stand in the same few relations it tells few of them apart.
+    An entity is a bag of the relations of its triples, so that an unseen one needs no training; in
+    a graph where all persons have the same few relations, many persons get the same vector.
     """
 
     name: Literal["node_piece"] = "node_piece"
     dim: Positive = 64
     """Numbers of a token and of an entity."""
     tokens: Positive = 8
-    """Relations of an entity that are read, drawn from all it stands in."""
+    """Relations of an entity that are read, drawn from all that it has."""
     schedule: Schedule = Schedule(epochs=50, batch_size=1024, num_negatives=32, learning_rate=1e-3)
 
     inverse: ClassVar[bool] = True

@@ -104,7 +104,7 @@ def test_an_item_that_was_not_trained_with_is_refused(
     others = write_redial(workplace / "others", [make_dialogue(1, "x", liked, names=films)], films)
     sentence = refuse("evaluate", "runs/hake", "--data", str(others))
     assert "tuned: every item to rank must have a vector, and 1 of 31 have none" in sentence
-    assert "one is '99'; an embedding can only be asked of the catalogue" in sentence
+    assert "one is '99'; an embedding can only rank the catalogue" in sentence
 
 
 def test_one_client_trains_in_one_place(pkgllm: RunCommand, workplace: Path) -> None:

@@ -98,12 +98,12 @@ def test_the_encoder_is_two_layers_and_a_residual_map() -> None:
     ).double()
     encoder.eval()
     entities, relations = (vectors.detach().numpy() for vectors in encoder())
-    entities = start[0].double().numpy()
-    entities = entities / np.linalg.norm(entities, axis=1, keepdims=True)
-    first = elu(by_loops(encoder.hidden, entities, start[1].double().numpy(), inverse=True))
+    vectors = start[0].double().numpy()
+    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    first = elu(by_loops(encoder.hidden, vectors, start[1].double().numpy(), inverse=True))
     mapped = start[1].double().numpy() @ encoder.relation_map.detach().numpy()
     second = by_loops(encoder.output, first.reshape(NUM_ENTITIES, 6), mapped, inverse=True)
-    summed = entities @ encoder.entity_map.detach().numpy() + elu(second.mean(axis=1))
+    summed = vectors @ encoder.entity_map.detach().numpy() + elu(second.mean(axis=1))
     assert entities == pytest.approx(
         summed / np.linalg.norm(summed, axis=1, keepdims=True), abs=1e-6
     )

@@ -253,7 +253,7 @@ def test_people_of_another_catalogue_are_refused(
         evaluate_run(copied, Silent(), data=tmp_path / "others")
     assert str(caught.value) == (
         "tuned: every item to rank must have a vector, and 1 of 41 have none, one is '42'; an "
-        "embedding can only be asked of the catalogue that it was trained with"
+        "embedding can only rank the catalogue that it was trained with"
     )
     assert not (copied / "evaluations").exists()
 

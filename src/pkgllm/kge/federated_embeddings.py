@@ -8,16 +8,44 @@ leaves a client is in :mod:`pkgllm.kge.exchange`.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from pkgllm.errors import DataError, ModelError
 from pkgllm.kge.clients import StagePlan
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.federated_stage import FederatedSetup, FederatedStage, run_stage
 from pkgllm.kge.local_graphs import LocalGraphs, split_by_client
-from pkgllm.kge.participation import EmbeddingParticipation
 from pkgllm.kge.preference_graph import PreferenceGraph
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.settings import EmbeddingFederation
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingParticipation:
+    """How many rounds each training client took part in.
+
+    Example:
+        >>> EmbeddingParticipation({"a": 2, "b": 0, "c": 1, "d": 1}).summary()
+        {'coverage': 0.75, 'mean_rounds': 1.0, 'fewest_rounds': 0, 'most_rounds': 2}
+    """
+
+    rounds: Mapping[str, int]
+    """Of each client, 0 included; at least one client."""
+
+    @property
+    def coverage(self) -> float:
+        """Share of the clients that ever took part."""
+        return fmean(count > 0 for count in self.rounds.values())
+
+    def summary(self) -> dict[str, float | int]:
+        """Return the coverage, and the mean, fewest and most rounds of a client."""
+        counts = list(self.rounds.values())
+        return {
+            "coverage": self.coverage,
+            "mean_rounds": fmean(counts),
+            "fewest_rounds": min(counts),
+            "most_rounds": max(counts),
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +60,7 @@ class FederatedEmbeddings:
 
     @property
     def participation(self) -> dict[str, EmbeddingParticipation]:
-        """Who took part, for each stage."""
+        """Rounds of each client, for each stage."""
         return {
             name: EmbeddingParticipation(
                 {client: len(each) for client, each in stage.rounds.items()}

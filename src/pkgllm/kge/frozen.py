@@ -1,8 +1,9 @@
 """Frozen models while persons are fit: one model for all of them, or one for each."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from pykeen.losses import Loss
@@ -19,38 +20,43 @@ from pkgllm.kge.pykeen_door import (
 )
 
 
-class Frozen(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen(ABC):
     """Models of persons, which are not changed.
 
     ``persons`` holds the number of the person whose model scores each fact, shape ``(facts,)``.
     Relations and entities have the numbers of the triples, shape ``(facts, n)`` or ``(1, n)``.
     """
 
+    model: Model
+    """In evaluation mode; the only one, or any of them."""
     padded: ClassVar[bool]
     """Whether scores are computed for as many facts of each person as any of them has."""
 
     @property
     def loss(self) -> Loss:
         """What training minimised."""
-        ...
+        loss: Loss = self.model.loss
+        return loss
 
     @property
     def device(self) -> torch.device:
         """Where the models are."""
-        ...
+        return model_device(self.model)
 
+    @abstractmethod
     def some(self, begin: int, end: int) -> "Frozen":
         """Return the models of the persons from ``begin`` to below ``end``."""
-        ...
 
+    @abstractmethod
     def relations(self, persons: Tensor, relations: Tensor) -> list[Tensor]:
         """Return what an interaction reads of relations, one tensor for each part."""
-        ...
 
+    @abstractmethod
     def entities(self, persons: Tensor, entities: Tensor) -> list[Tensor]:
         """Return what an interaction reads of entities, one tensor for each part."""
-        ...
 
+    @abstractmethod
     def scores(
         self,
         persons: Tensor,
@@ -66,26 +72,13 @@ class Frozen(Protocol):
             relations: As the method of this name returns them.
             tails: As :meth:`entities` returns them.
         """
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SharedModel:
-    """One model in evaluation mode for all persons."""
+class SharedModel(Frozen):
+    """One model for all persons."""
 
-    model: Model
     padded: ClassVar[bool] = False
-
-    @property
-    def loss(self) -> Loss:
-        """What training minimised."""
-        loss: Loss = self.model.loss
-        return loss
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return model_device(self.model)
 
     def some(self, begin: int, end: int) -> "SharedModel":
         """Return itself."""
@@ -113,11 +106,9 @@ class SharedModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class OwnModels:
+class OwnModels(Frozen):
     """A model for each person, all of one kind, scored in one pass."""
 
-    model: Model
-    """Any of them, for its loss and its interaction; its parameters are not read."""
     entity_tables: Sequence[Tensor]
     """Of each part of an entity, shape ``(models, entities, *part)``."""
     relation_tables: Sequence[Tensor]
@@ -148,17 +139,6 @@ class OwnModels:
             {name: torch.stack([network[name] for network in networks]) for name in networks[0]},
             torch.tensor(whose, device=model_device(model)),
         )
-
-    @property
-    def loss(self) -> Loss:
-        """What training minimised."""
-        loss: Loss = self.model.loss
-        return loss
-
-    @property
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return model_device(self.model)
 
     def some(self, begin: int, end: int) -> "OwnModels":
         """Return the models of the persons from ``begin`` to below ``end``."""

@@ -5,13 +5,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from pykeen.losses import Loss
-from pykeen.models import ERModel
 from pykeen.nn.modules import Interaction
-from pykeen.triples import CoreTriplesFactory
 from torch import Tensor, nn
-
-from pkgllm.kge.pykeen_door import OWN_SEED, Model
 
 _EPSILON = 2.0
 """What the authors' code adds to the margin where it bounds the first vectors."""
@@ -92,47 +87,3 @@ class HakeInteraction(Interaction[Entity, Relation, Entity]):
         angle = phase * (math.pi / self.range)
         mean_angle = torch.atan2(angle.sin().mean(dim=0), angle.cos().mean(dim=0))
         return mean_angle * (self.range / math.pi), modulus.mean(dim=0)
-
-
-def make_hake(
-    triples: CoreTriplesFactory,
-    *,
-    dim: int,
-    margin: float,
-    phase_weight: float,
-    modulus_weight: float,
-    loss: Loss,
-) -> Model:
-    r"""Return an untrained HAKE.
-
-    Stored phases and moduli of entities, and phases of relations, start uniformly in
-    :math:`\pm\rho`; modulus scales start at 1 and mixture biases at 0, as in the authors' code.
-
-    Args:
-        triples: Says how many entities and relations there are.
-        dim: As :class:`HakeInteraction`, and so are the next three.
-        margin: The score holds it, so the loss must not add one.
-        phase_weight: See there.
-        modulus_weight: See there.
-        loss: What training minimises.
-    """
-    interaction = HakeInteraction(
-        dim=dim, margin=margin, phase_weight=phase_weight, modulus_weight=modulus_weight
-    )
-    uniform = {
-        "shape": dim,
-        "initializer": nn.init.uniform_,
-        "initializer_kwargs": {"a": -interaction.range, "b": interaction.range},
-    }
-    return ERModel(
-        triples_factory=triples,
-        interaction=interaction,
-        entity_representations_kwargs=[uniform, uniform],
-        relation_representations_kwargs=[
-            uniform,
-            {"shape": dim, "initializer": nn.init.ones_},
-            {"shape": dim, "initializer": nn.init.zeros_},
-        ],
-        loss=loss,
-        random_seed=OWN_SEED,
-    )

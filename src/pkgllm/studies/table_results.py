@@ -12,7 +12,6 @@ from pkgllm.evaluation.comparison import client_terms, privacy_notes
 from pkgllm.evaluation.metrics import top_list_terms
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.kge.participation import below_isolation
 from pkgllm.pipeline.evaluation.comparison import read_predictions
 from pkgllm.randomness import stream
 from pkgllm.report.model_table import model_table_document
@@ -205,11 +204,14 @@ def _isolation_notes(plan: TablePlan) -> Iterator[str]:
     """Yield a flag for each federated row that is below its clients' own models on validation."""
     for row in plan.table.rows:
         federated = plan.tuning.get(row.name)
-        alone = None if row.isolated is None else plan.tuning.get(row.isolated)
-        if federated and alone:
-            remark = below_isolation({"mrr": max(federated.values())}, {"mrr": max(alone.values())})
-            if remark:
-                yield f"Flagged: {row.name} is {remark} ({row.isolated}); its exchange does harm."
+        isolated = None if row.isolated is None else plan.tuning.get(row.isolated)
+        if federated and isolated:
+            together, alone = max(federated.values()), max(isolated.values())
+            if together < alone:
+                yield (
+                    f"Flagged: {row.name} is below isolation on validation: mrr {together:.4f}, "
+                    f"alone {alone:.4f} ({row.isolated}); its exchange does harm."
+                )
 
 
 def _reference_notes(plan: TablePlan, differences: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -37,16 +37,39 @@ class Hake(SingleStage):
     citation: ClassVar[str] = "Zhang et al. 2020, arXiv:1911.09419"
 
     def untrained(self, triples: IntegerTriples, seed: int) -> Model:
-        """Return the model before training."""
+        r"""Return the model before training.
+
+        Stored phases and moduli of entities, and phases of relations, start uniformly in
+        :math:`\pm\rho`; modulus scales start at 1 and mixture biases at 0, as in the authors' code.
+        """
         from pykeen.losses import NSSALoss
+        from pykeen.models import ERModel
+        from torch.nn import init
 
-        from pkgllm.kge.hake_interaction import make_hake
+        from pkgllm.kge.hake_interaction import HakeInteraction
+        from pkgllm.kge.pykeen_door import OWN_SEED
 
-        return make_hake(
-            triples.factory(),
+        interaction = HakeInteraction(
             dim=self.dim,
             margin=self.margin,
             phase_weight=self.phase_weight,
             modulus_weight=self.modulus_weight,
+        )
+        uniform = {
+            "shape": self.dim,
+            "initializer": init.uniform_,
+            "initializer_kwargs": {"a": -interaction.range, "b": interaction.range},
+        }
+        return ERModel(
+            triples_factory=triples.factory(),
+            interaction=interaction,
+            entity_representations_kwargs=[uniform, uniform],
+            relation_representations_kwargs=[
+                uniform,
+                {"shape": self.dim, "initializer": init.ones_},
+                {"shape": self.dim, "initializer": init.zeros_},
+            ],
+            # The score holds the margin already.
             loss=NSSALoss(margin=0.0, adversarial_temperature=self.temperature),
+            random_seed=OWN_SEED,
         )

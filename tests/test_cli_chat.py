@@ -56,7 +56,7 @@ def test_a_wish_is_written_its_film_offered_accepted_and_added(
     ]
     assert set(offered(done.out)) == {BENEATH, HEAT}
 
-    done = pkgllm(*CHAT, "--message", "I will watch What Lies Beneath tonight", "--yes")
+    done = pkgllm(*CHAT, "--message", "I watched What Lies Beneath and loved it", "--yes")
     assert f"  liked {BENEATH}" in done.out.splitlines()
     assert offered(done.out) == [HEAT]
 
@@ -85,9 +85,7 @@ def test_without_a_terminal_nothing_is_written_unless_all_is_accepted(
 def test_in_a_dialogue_each_line_is_asked_for_and_the_offer_is_remembered(
     pkgllm: RunCommand, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        sys, "stdin", Terminal(f"I hate {FORD}\nn\nThe first one sounds great\ny\n")
-    )
+    monkeypatch.setattr(sys, "stdin", Terminal(f"I hate {FORD}\nn\nThe first one is great\ny\n"))
     done = pkgllm(*CHAT)
     assert done.code == 0, done.err
     assert f"  avoid person {FORD}" in done.out
@@ -107,10 +105,65 @@ def test_a_message_that_says_nothing_is_answered_all_the_same(
     assert (home / "me.jsonld").read_bytes() == before
 
 
-def test_the_base_model_reads_messages_too(pkgllm: RunCommand, home: Path) -> None:
-    done = pkgllm(*CHAT, "-m", "I loved Heat (1995)", "--extractor", "model", "--yes")
+def test_what_the_base_model_reads_is_asked(
+    pkgllm: RunCommand, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = (*CHAT, "--extractor", "model")
+    done = pkgllm(*reads, "-m", "I loved Heat (1995)", "--yes")
     assert done.code == 0, done.err
-    assert HEAT in facts()
+    assert f"not written: it is not certain what you think of {HEAT}" in done.out
+    assert HEAT not in facts()
+    monkeypatch.setattr(sys, "stdin", Terminal("I loved Heat (1995)\nliked\ny\n"))
+    assert pkgllm(*reads).code == 0
+    assert facts()[HEAT] == "liked"
+
+
+@pytest.mark.parametrize(
+    ("said", "answers", "relation"),
+    [
+        ("i loved heat", "\ny\n", "liked"),
+        ("i loved heat", "seen\ny\n", "seen"),
+        ("i loved heat", "nothing\n", None),
+        ("I loved the soundtrack of Heat", "disliked\ny\n", "disliked"),
+        ("I want to see Heat (1995)", "unseen\ny\n", "unseen"),
+    ],
+)
+def test_what_is_not_certain_is_asked_on_a_terminal(
+    pkgllm: RunCommand,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: str,
+    answers: str,
+    relation: str | None,
+) -> None:
+    done = pkgllm(*CHAT, "-m", said, "--yes")
+    assert "not written: " in done.out
+    assert HEAT not in facts()
+    monkeypatch.setattr(sys, "stdin", Terminal(f"{said}\n{answers}"))
+    done = pkgllm(*CHAT)
+    assert done.code == 0, done.err
+    assert facts().get(HEAT) == relation
+
+
+def test_a_verdict_without_a_known_title_is_said_to_be_lost(pkgllm: RunCommand, home: Path) -> None:
+    done = pkgllm(*CHAT, "-m", "I loved Citizen Marmalade", "--yes")
+    assert done.out.startswith("not written: no title that I know is in your message")
+
+
+def test_a_wish_constrains_and_why_gives_reasons(
+    pkgllm: RunCommand, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "why?\nsomething thrilling from after 1999\nwhy the first one?\nhelp\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
+    done = pkgllm(*CHAT, "--yes")
+    assert done.code == 0, done.err
+    first, wish, _ = done.out.split("\n", 2)
+    assert first == "nothing was recommended yet; ask for something first"
+    assert wish == "as you wish: Only genre thriller. From 2000."
+    assert done.out.count(BENEATH) == 2
+    assert f"Raiders of the Lost Ark (1981): same star: {FORD}" in done.out
+    assert "Tell me what you think of films" in done.out
+    assert facts() == {RAIDERS: "liked"}
 
 
 def test_a_wish_that_nothing_fulfils_ends_no_dialogue(

@@ -50,12 +50,10 @@ def test_margins_are_differences_of_calibrated_log_probabilities(tiny_base: Base
 
 
 def test_every_named_item_gets_an_opinion_by_the_thresholds(tiny_base: BaseModel) -> None:
-    extraction = make(tiny_base).extract(TURNS)
-    assert [item.id for item, _ in extraction.opinions] == ["1", "2"]
+    opinions = list(make(tiny_base).opinions(TURNS))
+    assert [item.id for item, _ in opinions] == ["1", "2"]
     thresholds = Thresholds()
-    for (_, opinion), (_, margins) in zip(
-        extraction.opinions, make(tiny_base).margins(TURNS), strict=True
-    ):
+    for (_, opinion), (_, margins) in zip(opinions, make(tiny_base).margins(TURNS), strict=True):
         assert opinion == thresholds.opinion(margins)
 
 
@@ -67,11 +65,15 @@ def test_thresholds_decide_as_stated() -> None:
     assert Thresholds(verdict=2, seen=0.3).opinion(margins).relation == "unseen"
 
 
-def test_nothing_named_asks_nothing(tiny_base: BaseModel) -> None:
-    assert make(tiny_base).extract([Turn("person", "Hello there")]).opinions == ()
+def test_a_model_writes_nothing_and_asks_all(tiny_base: BaseModel) -> None:
+    extraction = make(tiny_base).extract(TURNS)
+    assert extraction.opinions == ()
+    asked = [(question.items[0], question.opinion) for question in extraction.questions]
+    assert asked == list(make(tiny_base).opinions(TURNS))
+    assert make(tiny_base).extract([Turn("person", "Hello there")]).questions == ()
 
 
 def test_of_a_conversation_that_is_too_long_the_end_is_read(tiny_base: BaseModel) -> None:
     long = [Turn("person", "blah " * 500), *TURNS]
     room = make(tiny_base, max_positions=128)
-    assert len(room.extract(long).opinions) == 2
+    assert len(room.extract(long).questions) == 2

@@ -37,14 +37,14 @@ def facts(*said: tuple[Speaker, str]) -> dict[str, str]:
         ("I didn't like Heat (1995)", {"2": "disliked"}),
         ("I didn\u2019t really enjoy Heat (1995).", {"2": "disliked"}),
         ("I'm not a big fan of Heat (1995)", {"2": "disliked"}),
-        ("Heat (1995) was not bad at all", {"2": "liked"}),
+        ("Heat (1995) was not bad at all", {"2": "seen"}),
         ("I watched Heat (1995) last night", {"2": "seen"}),
         ("I haven't seen Heat (1995) yet", {"2": "unseen"}),
         ("never saw Heat (1995)", {"2": "unseen"}),
         ("I saw The Good Son (1993)", {"4": "seen"}),
         ("I loved Heat (1995) but hated Alien (1979)", {"2": "liked", "3": "disliked"}),
         ("Have you seen Heat (1995)?", {}),
-        ("I would like to see Heat (1995)", {"2": "liked"}),
+        ("I would like to see Heat (1995)", {}),
         ("I like Heat (1995), Alien (1979)", {"2": "liked", "3": "liked"}),
         ("I watched Heat (1995). It was terrible.", {"2": "disliked"}),
         ("I saw Heat. I love my new car and the long drives to work.", {"2": "seen"}),
@@ -63,7 +63,7 @@ def test_what_one_message_says(text: str, expected: dict[str, str]) -> None:
         ("I have not seen that one", {"2": "unseen"}),
         ("Yes, loved it", {"2": "liked"}),
         ("Yeah, I hated it", {"2": "disliked"}),
-        ("No, but it sounds great", {"2": "liked"}),
+        ("No, but it sounds great", {"2": "unseen"}),
         ("What else is there?", {}),
     ],
 )
@@ -76,7 +76,9 @@ def test_of_several_the_answer_points_at_one_or_all() -> None:
     offer: tuple[Speaker, str] = ("partner", "How about Heat (1995)? Or Alien (1979)?")
     assert facts(offer, ("person", "The first one was boring")) == {"2": "disliked"}
     assert facts(offer, ("person", "I loved both")) == {"2": "liked", "3": "liked"}
-    assert facts(offer, ("person", "That was great")) == {"3": "liked"}
+    assert facts(offer, ("person", "That was great")) == {}
+    (question,) = extracted(offer, ("person", "That was great")).questions
+    assert {item.id for item in question.items} == {"2", "3"}
     assert facts(offer, ("person", "The third one was boring")) == {}
 
 
@@ -100,9 +102,10 @@ def test_an_opinion_of_a_person_is_a_wish(text: str, direction: str) -> None:
     assert extracted(("person", text)).verdicts == ()
 
 
-def test_a_title_of_several_films_is_unclear_until_one_was_named() -> None:
-    (unclear,) = extracted(("person", "I loved It")).unclear
-    assert [item.id for item in unclear] == ["5", "6"]
-    assert facts(("partner", "Have you seen It (2017)?"), ("person", "I loved It")) == {
+def test_a_title_of_several_films_is_asked_about_until_one_was_named() -> None:
+    (question,) = extracted(("person", "I loved It")).questions
+    assert [item.id for item in question.items] == ["5", "6"]
+    assert question.opinion.relation == "liked"
+    assert facts(("partner", "Have you seen It (2017)?"), ("person", "I loved It (2017)")) == {
         "6": "liked"
     }

@@ -38,7 +38,7 @@ def actual(text: str) -> list[tuple[str, str]]:
         ("heat 1995, get out (2017)", [("heat 1995", "2"), ("get out (2017)", "3")]),
         ("I love Heat!", [("Heat", "2")]),
         ("in this heat we should get out of it", []),
-        ("Heat is bad for ice.", []),
+        ("Heat is bad for ice.", [("Heat", "2")]),
         ("Heat was boring.", [("Heat", "2")]),
         ("It was boring.", []),
         ('Seen "heat"?', [("heat", "2")]),

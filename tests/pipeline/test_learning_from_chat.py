@@ -172,7 +172,7 @@ def test_the_next_round_trains_on_what_was_accepted_and_nothing_but_the_update_l
     assert done.code == 0, done.err
     assert NAMES[BENEATH] in done.out
     assert f"prefer person {FORD}" in done.out
-    done = pkgllm(*chat, "--message", "I will watch What Lies Beneath tonight")
+    done = pkgllm(*chat, "--message", "I watched What Lies Beneath and loved it")
     assert done.code == 0, done.err
     assert read_graph(graph).facts[-1].tail == BENEATH
     assert graph.stat().st_mode & 0o077 == 0

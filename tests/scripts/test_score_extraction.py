@@ -65,7 +65,7 @@ def test_ids_become_names_and_answers_statements(scoring: ModuleType, data: Path
 def test_scores_by_hand(scoring: ModuleType, data: Path) -> None:
     catalogue, dialogues = scoring.read_data(data)
     finder = MentionFinder(catalogue)
-    assert scoring.linking(finder, dialogues)["f1"] == 1
+    assert set(scoring.titles(finder, dialogues).values()) == {1}
     found = scoring.score(RuleExtractor(finder), dialogues)["statements"]
     # (11, liked), (11, seen) are right; (12, disliked), (12, seen) nobody answered.
     assert found["liked"] == {
@@ -87,19 +87,39 @@ def test_thresholds_are_never_worse_than_none_where_they_are_set(
     asked = (MentionFinder(catalogue), tiny_base.model, tiny_base.tokenizer)
     thresholds = scoring.tuned(ModelExtractor(*asked, max_positions=1024), dialogues)
     plain, tuned = (
-        scoring.score(ModelExtractor(*asked, max_positions=1024, thresholds=t), dialogues)
+        scoring.score(
+            scoring.ModelOpinions(ModelExtractor(*asked, max_positions=1024, thresholds=t)),
+            dialogues,
+        )
         for t in (None, thresholds)
     )
     assert tuned["mean_f1"] >= plain["mean_f1"]
     assert json.dumps(tuned)
 
 
-def test_a_verdict_is_scored_as_seen_too_and_interest_is_not(scoring: ModuleType) -> None:
+def test_a_verdict_is_scored_as_seen_too_and_interest_as_nothing(scoring: ModuleType) -> None:
     extractor = RuleExtractor(MentionFinder(Catalogue([Item("2", "Heat (1995)")])))
     liked = extractor.extract([Turn("person", "I loved Heat (1995)")])
     assert set(scoring.statements(liked)) == {("2", "liked"), ("2", "seen")}
     wanted = extractor.extract([Turn("person", "I want to see Heat (1995)")])
-    assert set(scoring.statements(wanted)) == {("2", "liked")}
+    assert set(scoring.statements(wanted)) == set()
+
+
+def test_written_facts_are_right_wrong_or_left_open_by_the_form(
+    scoring: ModuleType, data: Path
+) -> None:
+    catalogue, dialogues = scoring.read_data(data)
+    facts = scoring.written_facts(RuleExtractor(MentionFinder(catalogue)), dialogues)
+    # (11, liked) is right; of 12, which is disliked, the form says nothing.
+    assert (facts["facts"], facts["open"]) == (2, 1)
+    assert (facts["precision"], facts["strict"]) == (1, 0.5)
+
+
+def test_a_title_is_written_without_its_year_and_in_lower_case(
+    scoring: ModuleType, data: Path
+) -> None:
+    _, (dialogue,) = scoring.read_data(data, scoring.FORMS["lower case"])
+    assert dialogue.turns[0].text == "Have you seen heat ?"
 
 
 def test_a_score_of_nothing_is_zero(scoring: ModuleType) -> None:

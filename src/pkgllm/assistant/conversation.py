@@ -1,29 +1,47 @@
-"""A conversation: opinions in a person's messages are added to their graph if they agree."""
+"""A conversation: what is said for certain is written if the person agrees, the rest is asked."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pkgllm.assistant.clauses import units_of
 from pkgllm.assistant.editing import changes
 from pkgllm.assistant.extraction import Extraction, Extractor, Turn
-from pkgllm.assistant.recommend import Recommendation
+from pkgllm.assistant.filters import wished_constraints
+from pkgllm.assistant.guidance import Constraints
+from pkgllm.assistant.intents import Intent, intent_of
+from pkgllm.assistant.mentions import MentionFinder
+from pkgllm.assistant.recommend import NO_CONSTRAINTS
+from pkgllm.assistant.requests import Request, Response
+from pkgllm.assistant.scopes import Scopes
+from pkgllm.assistant.tokens import sentences
+from pkgllm.corpora.catalogue import Item
 from pkgllm.graph.personal_file import change
-from pkgllm.graph.personal_graph import Provenance
+from pkgllm.graph.personal_graph import Provenance, Relation
 from pkgllm.graph.personal_record import PersonalRecord
 from pkgllm.graph.rdf import read_record
 
-Recommend = Callable[[PersonalRecord, str], Sequence[Recommendation]]
-"""Answers a message from a person's record."""
+Respond = Callable[[PersonalRecord, Request], Response]
+"""Answers a request from a person's record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Understood:
-    """The edit that a message implies, before anything is written."""
+    """What a message means, before anything is written."""
 
+    intents: frozenset[Intent]
+    """Of its sentences."""
     extraction: Extraction
     lines: tuple[str, ...]
-    """One line for each change; none if the graph would stay the same."""
+    """One line for each change that is certain; none if the graph would stay the same."""
+    constraints: Constraints
+    """What the wishes in it require of the recommendations."""
+
+    @property
+    def wants_recommendations(self) -> bool:
+        """Whether it is to be answered by a list: not if it asks for help or reasons only."""
+        return bool(self.intents - {"help", "why"}) or not self.intents
 
 
 @dataclass(slots=True)
@@ -33,17 +51,23 @@ class Conversation:
     Args:
         path: The person's graph.
         extractor: Reads the person's messages.
-        recommend: Answers them.
+        finder: Finds the names in a wish.
+        scopes: Of the catalogue, for the constraints in a wish.
+        respond: Answers them.
+        k: Number of recommendations to each message.
     """
 
     path: Path
     extractor: Extractor
-    recommend: Recommend
+    finder: MentionFinder
+    scopes: Scopes
+    respond: Respond
+    k: int
     _started: datetime = field(init=False, default_factory=lambda: _now())
-    _offered: tuple[Recommendation, ...] = field(init=False, default=())
+    _offer: tuple[PersonalRecord, Request, Response] | None = field(init=False, default=None)
 
     def understand(self, message: str) -> Understood:
-        """Return what a message would change, without writing.
+        """Return what a message means and would change, without writing.
 
         The extractor also reads the recommendations of the last turn, to resolve ``the first
         one``.
@@ -52,14 +76,31 @@ class Conversation:
             DataError: If the file cannot be read or contains no personal graph.
         """
         turns = [Turn("person", message)]
-        if self._offered:
-            offered = "\n".join(f"How about {one.item.name}?" for one in self._offered)
-            turns.insert(0, Turn("partner", offered))
+        if self._offer is not None:
+            offered = self._offer[2].recommendations
+            lines = "\n".join(f"How about {one.item.name}?" for one in offered)
+            turns.insert(0, Turn("partner", lines))
+        mentions = self.finder.find(message)
+        intents = frozenset(
+            intent_of(units_of(sentence), ends_with=sentence.ends_with)
+            for sentence in sentences(message, mentions)
+        )
         extraction = self.extractor.extract(turns)
+        constraints = wished_constraints(message, mentions, self.scopes)
+        return Understood(intents, extraction, self.lines(extraction), constraints)
+
+    def lines(self, extraction: Extraction) -> tuple[str, ...]:
+        """Return one line for each change that an extraction implies."""
         before = read_record(self.path)
         after = self._edited(before, extraction)
-        lines = () if after == before else tuple(changes(after, after.edits[-1]))
-        return Understood(extraction, lines)
+        return () if after == before else tuple(changes(after, after.edits[-1]))
+
+    def agreed(
+        self, understood: Understood, answers: Sequence[tuple[Item, Relation]]
+    ) -> Understood:
+        """Return what was understood with the person's answers to the questions in it."""
+        extraction = understood.extraction.agreed(answers)
+        return replace(understood, extraction=extraction, lines=self.lines(extraction))
 
     def write(self, understood: Understood) -> PersonalRecord:
         """Write the changes as one edit, and return the record after it.
@@ -71,14 +112,28 @@ class Conversation:
         _, after = change(self.path, lambda record: self._edited(record, understood.extraction))
         return after
 
-    def answer(self, message: str) -> Sequence[Recommendation]:
+    def answer(self, message: str, constraints: Constraints = NO_CONSTRAINTS) -> Response:
         """Recommend from the current graph, and remember the recommendations.
 
         Raises:
             PkgllmError: If there is nothing to recommend, or the graph cannot be read.
         """
-        self._offered = tuple(self.recommend(read_record(self.path), message))
-        return self._offered
+        record = read_record(self.path)
+        request = Request(text=message, constraints=constraints, k=self.k)
+        response = self.respond(record, request)
+        self._offer = (record, request, response)
+        return response
+
+    def reasons(self) -> Response | None:
+        """Return the last recommendations with their reasons; None before the first ones.
+
+        Raises:
+            PkgllmError: As :meth:`answer`.
+        """
+        if self._offer is None:
+            return None
+        record, request, _ = self._offer
+        return self.respond(record, replace(request, why=True))
 
     def _edited(self, record: PersonalRecord, extraction: Extraction) -> PersonalRecord:
         source = Provenance("own_statement", f"chat/{self._started.isoformat()}")

@@ -3,8 +3,8 @@
 ``scripts/score_extraction.py`` measures every :class:`Extractor` in the same way.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from pkgllm.corpora.catalogue import Item
@@ -40,24 +40,56 @@ class Opinion:
         return None
 
 
+OPINIONS: Mapping[Relation, Opinion] = {
+    "liked": Opinion(True, True),
+    "disliked": Opinion(False, True),
+    "seen": Opinion(None, True),
+    "unseen": Opinion(None, False),
+}
+
+
+Doubt = Literal["verdict", "title", "reference"]
+"""What is not certain: what is said of the item, whether its title is meant at all, or to which of
+several items a word such as *it* or a common title refers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Something that a person said and that is not certain enough to be written."""
+
+    items: tuple[Item, ...]
+    """The items that may be meant; one if only the opinion is uncertain."""
+    opinion: Opinion
+    """What is probably said; empty if that is open."""
+    doubt: Doubt
+
+
 @dataclass(frozen=True, slots=True)
 class Extraction:
     """The person's opinions in a conversation."""
 
     opinions: tuple[tuple[Item, Opinion], ...] = ()
-    """In order of mention."""
+    """The certain ones, in order of mention."""
     wishes: tuple[Wish, ...] = ()
-    unclear: tuple[tuple[Item, ...], ...] = ()
-    """Ambiguous mentions: the items that each may mean."""
+    """The certain ones."""
+    questions: tuple[Question, ...] = ()
+    """What has to be asked; never about an item that has a certain opinion."""
+    nothing_named: bool = False
+    """Whether a verdict in the last message names no item that is known."""
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The opinions as facts."""
+        """The certain opinions as facts."""
         return tuple(
             Verdict(opinion.relation, item.id, item.name, item.item_class)
             for item, opinion in self.opinions
             if opinion.relation is not None
         )
+
+    def agreed(self, answers: Sequence[tuple[Item, Relation]]) -> "Extraction":
+        """Return the extraction with what the person answered to its questions."""
+        added = tuple((item, OPINIONS[relation]) for item, relation in answers)
+        return replace(self, opinions=(*self.opinions, *added), questions=())
 
 
 class Extractor(Protocol):

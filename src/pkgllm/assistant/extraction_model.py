@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pkgllm.assistant.extraction import Extraction, Opinion, Turn
+from pkgllm.assistant.extraction import Extraction, Opinion, Question, Turn
 from pkgllm.assistant.mentions import MentionFinder
 from pkgllm.corpora.catalogue import Item
 from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
@@ -84,11 +84,17 @@ class ModelExtractor:
         self._thresholds = thresholds or Thresholds()
 
     def extract(self, turns: Sequence[Turn]) -> Extraction:
-        """Return the person's opinions at the end of the conversation."""
-        opinions = tuple(
-            (item, self._thresholds.opinion(margins)) for item, margins in self.margins(turns)
+        """Return what the person probably said, as questions: a probability is not certain."""
+        return Extraction(
+            questions=tuple(
+                Question((item,), opinion, "verdict") for item, opinion in self.opinions(turns)
+            )
         )
-        return Extraction(opinions)
+
+    def opinions(self, turns: Sequence[Turn]) -> Iterator[tuple[Item, Opinion]]:
+        """Yield every item that the conversation names, with the most probable opinion."""
+        for item, margins in self.margins(turns):
+            yield item, self._thresholds.opinion(margins)
 
     def margins(self, turns: Sequence[Turn]) -> Iterator[tuple[Item, Margins]]:
         """Yield every item that the conversation names, with its margins."""

@@ -1,87 +1,28 @@
-"""Extraction by rules: words of liking, disliking and having seen, near the item they are about.
+"""Extraction by rules: a small grammar of verdicts, read sentence by sentence.
 
-The person's messages are cut into clauses. A clause is about the items that it names; one that
-names none is about the items that the partner named last (``Have you seen Heat?`` ``Loved it!``),
-or that the person named in the same message. Interest in an item that the partner offered counts as
-liking it, as in the answers of ReDial.
+:mod:`~pkgllm.assistant.mentions` finds the titles, :mod:`~pkgllm.assistant.grammar` reads what each
+clause says of them, and this module keeps what was named and offered, to resolve *it* and *the
+second one*. Where title, reference or verdict is not certain, the result is a question.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from pkgllm.assistant.extraction import Extraction, Opinion, Turn
+from pkgllm.assistant.clauses import Unit, units_of
+from pkgllm.assistant.extraction import OPINIONS, Doubt, Extraction, Opinion, Question, Turn
+from pkgllm.assistant.grammar import Reading, read_sentence
+from pkgllm.assistant.intents import asks, intent_of
 from pkgllm.assistant.mentions import Mention, MentionFinder
+from pkgllm.assistant.tokens import Sentence, sentences
 from pkgllm.corpora.catalogue import Item
+from pkgllm.graph.personal_graph import Relation
 from pkgllm.graph.personal_record import Wish
 
-_NOT = (
-    r"(?:\b(?:not|never|no|hardly|dont|didnt|havent|hasnt|hadnt|wasnt|isnt|doesnt|cant)"
-    r"|\w+n['\u2019]t)"
-)
-_BETWEEN = (
-    r"(?:\s+(?:really|particularly|much|too|very|that|all|quite|even|ever|yet|actually|a|an|the"
-    r"|big|huge|so|to|i|have|had|been))*"
-)
-
-_DISLIKED = re.compile(
-    rf"\b(?:hat(?:e|ed|es)|dislik\w+|terrible|awful|horrible|boring|bored|worst|bad|suck(?:s|ed)?"
-    rf"|stupid|dumb|lame|disappoint\w+|overrated|garbage|trash|waste|cheesy|meh|can ?not stand"
-    rf"|can't stand)\b"
-    rf"|{_NOT}(?:\s+\w+){{0,3}}?\s+(?:like|liked|love|loved|enjoy|enjoyed|care|into|fan|good|great"
-    rf"|funny|impressed|interested|my (?:thing|style|type|cup))\b",
-    re.IGNORECASE,
-)
-_NOT_BAD = re.compile(rf"{_NOT}{_BETWEEN}\s+(?:bad|terrible|awful|boring|disappointed)\b", re.I)
-_LIKED = re.compile(
-    r"(?<!would )(?<!'d )\b(?:lov(?:e|ed|es|ing)|lik(?:e|ed|es)|enjoy(?:ed|s)?|great|good|amazing"
-    r"|awesome|excellent|fantastic|favou?rites?|funny|hilarious|fan|best|brilliant|classics?"
-    r"|wonderful|cool|perfect|beautiful|incredible|masterpiece|fun|sweet|nice|scary|adore[ds]?"
-    r"|interesting|similar)\b",
-    re.IGNORECASE,
-)
-_INTEREST = re.compile(
-    r"\b(?:sounds?|looks?)\s+(?:really |very |pretty |so )?(?:good|great|interesting|fun|like|nice"
-    r"|amazing|awesome|perfect|cool|funny)"
-    r"|(?:\bwill|'ll|\bill|\bgonna|\bgoing to|\bneed to|\bmust|\bhave to|\bwant(?:ed)? to"
-    r"|\bwould (?:like|love) to|'d (?:like|love) to|\bshould|\bplan to)\s+(?:\w+\s+){0,2}?"
-    r"(?:check|watch|look|see|try|take|give|add|rent|get)\b"
-    r"|\byes,? please\b|\bgood (?:idea|suggestion|choice|pick)\b|\blooking forward\b",
-    re.IGNORECASE,
-)
-_UNSEEN = re.compile(
-    rf"{_NOT}(?:\s+(?:yet|actually|ever|even|really|got|gotten|had|a|chance|to|have|think|believe|i))*\s+"
-    r"(?:seen|watched|see|saw|watch|heard|familiar)\b",
-    re.IGNORECASE,
-)
-_SEEN = re.compile(r"\b(?:seen|saw|watched|rewatch\w*|remember)\b", re.IGNORECASE)
-_YES = re.compile(
-    r"^\s*(?:oh,? )?(?:yes|yeah|yep|yup|sure|of course|definitely|i have|i did)\b", re.I
-)
-_NO = re.compile(r"^\s*(?:oh,? )?(?:no|nope|nah|i haven'?t|i have not|i did ?n[o']t)\b", re.I)
-_ASKS = re.compile(
-    r"\b(?:have you|did you|do you|are you|you (?:seen|like)|how about|what about)\b", re.I
-)
-_ASKS_SEEN = re.compile(r"\b(?:seen|saw|see|watched|watch|heard)\b", re.IGNORECASE)
-_ALL = re.compile(r"\b(?:them|those|these|both|all|they)\b", re.IGNORECASE)
-_PRONOUN = re.compile(
-    r"\b(?:it|that|this|one|ones|them|those|these|both|all|they|too)\b", re.IGNORECASE
-)
-_SHORT_WORDS = 5
-"""A clause of at most so many words is about the last items even without a pronoun."""
-_ORDINAL = re.compile(r"\b(?:the )?(first|second|third|last)(?: one)?\b", re.IGNORECASE)
-_PLACE = {"first": 0, "second": 1, "third": 2, "last": -1}
-_CLAUSE_END = re.compile(
-    r"[.!?;\n]+|,?\s+\b(?:but|although|though|however|except)\b", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Clause:
-    text: str
-    """Names are replaced by blanks."""
-    mentions: tuple[Mention, ...]
-    asks: bool
+_ASKS_SEEN = re.compile(r"\b(?:have|did) (?:you|u)(?: \w+)? (?:seen|see|watched|watch)\b|\bseen\b")
+_ASKS_LIKED = re.compile(r"\b(?:do|did) (?:you|u)(?: \w+)? (?:like|liked|enjoy|love)\b")
+_YES = re.compile(r"^(?:oh |ah )?(?:yes|yeah|yep|yup|yea|sure|of course|definitely|i have|i did)\b")
+_NO = re.compile(r"^(?:oh |ah )?(?:no|nope|nah|i have not|i did not|not yet|never)\b")
 
 
 class RuleExtractor:
@@ -108,97 +49,241 @@ class RuleExtractor:
 
     def extract(self, turns: Sequence[Turn]) -> Extraction:
         """Return the person's opinions at the end of the conversation."""
-        reading = _Reading()
+        dialogue = _Dialogue()
         for turn in turns:
             mentions = self._finder.find(turn.text)
+            read = tuple(sentences(turn.text, mentions))
             if turn.speaker == "partner":
-                reading.partner(turn.text, mentions)
+                dialogue.partner(read)
             else:
-                reading.person(list(_clauses(turn.text, mentions)))
-        return reading.extraction()
+                dialogue.person(read)
+        return dialogue.extraction()
 
 
-_DEFAULT = Opinion(True, True)
-"""Of an item that a person names first without an opinion, as an example of their taste."""
+@dataclass(frozen=True, slots=True)
+class _Meant:
+    """What an expression refers to."""
+
+    groups: tuple[tuple[Item, ...], ...]
+    """One tuple for each item; several in a tuple if any of them may be meant."""
+    certain: bool
+    doubt: Doubt = "reference"
 
 
-class _Reading:
-    """The state after the turns read so far."""
+@dataclass(slots=True)
+class _Dialogue:
+    """What was said, named and offered so far."""
 
-    def __init__(self) -> None:
-        self._items: dict[str, Item] = {}
-        self._opinions: dict[str, Opinion] = {}
-        self._wishes: dict[str, Wish] = {}
-        self._unclear: list[tuple[Item, ...]] = []
-        self._offered: list[Item] = []
-        self._answered = True
-        self._asked_seen = False
-        self._inherited = _DEFAULT
+    items: dict[str, Item] = field(default_factory=dict)
+    opinions: dict[str, Opinion] = field(default_factory=dict)
+    wishes: dict[str, Wish] = field(default_factory=dict)
+    questions: dict[tuple[str, ...], Question] = field(default_factory=dict)
+    offered: list[Item] = field(default_factory=list)
+    asked: Relation | None = None
+    """What the partner asked of the last titles: whether they were seen or liked."""
+    asked_about: list[Item] = field(default_factory=list)
+    answered: bool = True
+    nothing_named: bool = False
+    named: list[tuple[Item, ...]] = field(default_factory=list)
+    """The titles of the last clause of this message that names any: what *it* is."""
+    listed: list[tuple[Item, ...]] = field(default_factory=list)
+    """The titles of the last sentence of this message that names any: what *them* is."""
+    new_sentence: bool = True
 
-    def partner(self, text: str, mentions: Sequence[Mention]) -> None:
-        items = [item for mention in mentions for item in self._meant(mention)]
-        if items:
-            # All items that the partner names before the person answers are offered.
-            self._offered = items if self._answered else [*self._offered, *items]
-            self._answered = False
-            self._asked_seen = _ASKS_SEEN.search(text) is not None
-            self._inherited = Opinion()
+    def partner(self, read: Sequence[Sentence]) -> None:
+        if self.answered:
+            self.asked, self.asked_about = None, []
+        for sentence in read:
+            items = [
+                item
+                for token in sentence.tokens
+                if token.mention is not None and token.mention.kind == "item"
+                for item in self._one_of(token.mention)
+            ]
+            words = " ".join(token.text for token in sentence.tokens)
+            question = asks(units_of(sentence), ends_with=sentence.ends_with)
+            if items:
+                if self.answered:
+                    self.offered = []
+                self.offered += [item for item in items if item not in self.offered]
+                self.asked, self.asked_about = None, []
+                self.answered = False
+            if question and _ASKS_LIKED.search(words):
+                self.asked, self.asked_about = "liked", items or list(self.offered)
+            elif question and _ASKS_SEEN.search(words):
+                self.asked, self.asked_about = "seen", items or list(self.offered)
 
-    def person(self, clauses: Sequence[_Clause]) -> None:
-        own: list[Item] = []
-        for place, clause in enumerate(clauses):
-            opinion = _opinion(clause.text)
-            named = [item for mention in clause.mentions for item in self._meant(mention)]
-            people = [mention for mention in clause.mentions if mention.kind == "person"]
-            if named:
-                own = named
-                if clause.asks and opinion.liked is None:
-                    continue
-                self._add(named, self._inherited if opinion.relation is None else opinion)
-            elif not people:
-                answer = None
-                if place == 0 and not self._answered and self._asked_seen:
-                    answer = _answer(clause.text)
-                refers = len(clause.text.split()) <= _SHORT_WORDS or _PRONOUN.search(clause.text)
-                stated = _joined(answer, opinion if refers else Opinion())
-                self._add(own or _referred_to(clause.text, self._offered), stated)
-            for mention in people:
-                self._wish(mention.meant[0].name, opinion)
-            if opinion.relation is not None:
-                self._inherited = opinion
-        self._answered = True
+    def person(self, read: Sequence[Sentence]) -> None:
+        self.named, self.listed, self.nothing_named = [], [], False
+        for place, sentence in enumerate(read):
+            units = units_of(sentence)
+            for unit in units:
+                if unit.kind == "title" and unit.mention is not None:
+                    self._one_of(unit.mention)
+            intent = intent_of(units, ends_with=sentence.ends_with)
+            if place == 0 and intent != "question":
+                self._answer(" ".join(word for unit in units for word in unit.words), units)
+            self.new_sentence = True
+            if intent not in ("help", "why", "remark"):
+                for reading in read_sentence(sentence):
+                    if reading.silent:
+                        self._name(reading)
+                    else:
+                        self._add(reading)
+        self.answered = True
 
     def extraction(self) -> Extraction:
+        questions = [
+            question
+            for question in self.questions.values()
+            if not any(item.id in self.opinions for item in question.items)
+        ]
         return Extraction(
-            tuple((self._items[item], opinion) for item, opinion in self._opinions.items()),
-            tuple(self._wishes.values()),
-            tuple(self._unclear),
+            tuple((self.items[item], opinion) for item, opinion in self.opinions.items()),
+            tuple(self.wishes.values()),
+            tuple(questions),
+            self.nothing_named,
         )
 
-    def _meant(self, mention: Mention) -> list[Item]:
-        if mention.kind != "item":
-            return []
-        if len(mention.meant) == 1:
-            self._items[mention.meant[0].id] = mention.meant[0]
-            return [mention.meant[0]]
-        # Of several items with one title, an earlier mentioned one is meant.
-        known = [item for item in mention.meant if item.id in self._items]
-        if len(known) == 1:
-            return known
-        if mention.meant not in self._unclear:
-            self._unclear.append(mention.meant)
-        return []
-
-    def _add(self, items: Sequence[Item], opinion: Opinion) -> None:
-        if opinion == Opinion():
+    def _answer(self, words: str, units: Sequence[Unit]) -> None:
+        """Read *yes* and *no* after a question about one title, or about all of them."""
+        if self.answered or self.asked is None or not self.asked_about:
             return
-        for item in items:
-            before = self._opinions.get(item.id, Opinion())
-            self._opinions[item.id] = _joined(before, opinion)
+        yes, no = _YES.search(words), _NO.search(words)
+        if not (yes or no):
+            return
+        if any(unit.kind == "title" for unit in units) and "," not in words:
+            return
+        relation: Relation
+        if self.asked == "seen":
+            relation = "seen" if yes else "unseen"
+        else:
+            relation = "liked" if yes else "disliked"
+        certain = len(self.asked_about) == 1
+        groups = tuple((item,) for item in self.asked_about)
+        self._write(_Meant(groups, certain), relation, certain)
 
-    def _wish(self, person: str, opinion: Opinion) -> None:
-        if opinion.liked is not None:
-            self._wishes[person] = Wish("prefer" if opinion.liked else "avoid", "person", person)
+    def _one_of(self, mention: Mention) -> tuple[Item, ...]:
+        """Return what a mention means if it is one item, and remember it."""
+        meant = self._meant_by(mention)
+        if len(meant) == 1 and mention.kind == "item" and mention.certain:
+            self.items[meant[0].id] = meant[0]
+            return meant
+        return ()
+
+    def _meant_by(self, mention: Mention) -> tuple[Item, ...]:
+        if len(mention.meant) == 1:
+            return mention.meant
+        # Of several items with one title, an earlier mentioned one is meant.
+        known = tuple(item for item in mention.meant if item.id in self.items)
+        return known if len(known) == 1 else mention.meant
+
+    def _name(self, reading: Reading) -> None:
+        """Remember what a clause named, for the pronouns that follow."""
+        groups: list[tuple[Item, ...]] = []
+        for unit in reading.targets:
+            points = unit.reference is not None and unit.reference.number == "places"
+            if (unit.mention is not None or points) and (meant := self._resolve(unit)) is not None:
+                groups += meant.groups
+        if not groups:
+            return
+        self.named = [*self.named, *groups] if reading.joins and not self.new_sentence else groups
+        self.listed = groups if self.new_sentence else [*self.listed, *groups]
+        self.new_sentence = False
+
+    def _add(self, reading: Reading) -> None:
+        if not reading.targets and not reading.nearest:
+            if not reading.apart:
+                self.nothing_named = True
+            return
+        people = [u for u in reading.targets if u.kind == "person"]
+        for unit in people:
+            if unit.mention is not None and reading.certain and unit.mention.certain:
+                self._wish(unit.mention.meant[0].name, reading.relation)
+        targets = [u for u in reading.targets if u.kind != "person"]
+        if not targets and people:
+            return
+        if reading.nearest:
+            meant = self._nearest()
+            if meant is not None:
+                self._write(meant, reading.relation, reading.certain)
+            return
+        excluded: list[Item] = []
+        for unit in reading.except_for:
+            found = self._resolve(unit)
+            if found is not None:
+                excluded += [item for group in found.groups for item in group]
+        for unit in targets:
+            meant = self._resolve(unit)
+            if meant is None:
+                continue
+            groups = tuple(g for g in meant.groups if not any(item in excluded for item in g))
+            self._write(
+                _Meant(groups, meant.certain, meant.doubt), reading.relation, reading.certain
+            )
+
+    def _nearest(self) -> _Meant | None:
+        """Return the title that a verdict without any is about."""
+        if len(self.named) == 1:
+            return _Meant((self.named[0],), len(self.named[0]) == 1)
+        if self.named:
+            return _Meant(tuple(self.named), False)
+        if not self.answered and len(self.offered) == 1:
+            return _Meant((tuple(self.offered),), True)
+        return None
+
+    def _resolve(self, unit: Unit) -> _Meant | None:
+        if unit.mention is not None:
+            meant = self._meant_by(unit.mention)
+            certain = unit.mention.certain and len(meant) == 1
+            return _Meant((meant,), certain, "title")
+        reference = unit.reference
+        if reference is None:
+            return None
+        ordinal = reference.number in ("places", "others")
+        named = self.named if reference.number == "one" else self.listed
+        if ordinal and self.offered:
+            named = []
+        pool: list[tuple[Item, ...]] = named or [(item,) for item in self.offered]
+        if not pool:
+            return None
+        if reference.number == "others":
+            left = [g for g in pool if not any(i.id in self.opinions for i in g)]
+            sure = reference.count in (None, len(left)) and len(left) < len(pool)
+            return _Meant(tuple(left), sure) if left else None
+        places = reference.of(pool)
+        if places is None:
+            if ordinal:
+                return None
+            if reference.number == "one":
+                return _Meant((tuple(item for group in pool for item in group),), False)
+            return _Meant(tuple(pool), False)
+        groups = tuple(pool[place] for place in places)
+        return _Meant(groups, all(len(group) == 1 for group in groups))
+
+    def _write(self, meant: _Meant, relation: Relation | None, certain: bool) -> None:
+        for group in meant.groups:
+            one = len(group) == 1
+            if certain and meant.certain and one and relation is not None:
+                item = group[0]
+                self.items[item.id] = item
+                self.opinions[item.id] = _joined(self.opinions.get(item.id), OPINIONS[relation])
+                self.questions.pop((item.id,), None)
+                continue
+            opinion = Opinion() if relation is None else OPINIONS[relation]
+            doubt: Doubt = "reference"
+            if one:
+                doubt = meant.doubt if certain and relation is not None else "verdict"
+            key = tuple(sorted(item.id for item in group))
+            known = self.questions.get(key)
+            if known is None or known.opinion == Opinion():
+                self.questions[key] = Question(group, opinion, doubt)
+
+    def _wish(self, person: str, relation: Relation | None) -> None:
+        if relation in ("liked", "disliked"):
+            self.wishes[person] = Wish(
+                "prefer" if relation == "liked" else "avoid", "person", person
+            )
 
 
 def _joined(before: Opinion | None, now: Opinion) -> Opinion:
@@ -209,53 +294,3 @@ def _joined(before: Opinion | None, now: Opinion) -> Opinion:
         before.liked if now.liked is None else now.liked,
         before.seen if now.seen is None else now.seen,
     )
-
-
-def _opinion(text: str) -> Opinion:
-    """Return the opinion in the words of a clause."""
-    disliked = _DISLIKED.search(_NOT_BAD.sub(" good ", text)) is not None
-    interested = _INTEREST.search(text) is not None
-    liked = _LIKED.search(text) is not None or _NOT_BAD.search(text) is not None
-    if _UNSEEN.search(text) is not None:
-        return Opinion(True if interested else None, False)
-    seen = True if _SEEN.search(text) is not None else None
-    if interested and not disliked:
-        return Opinion(True, seen)
-    if disliked:
-        return Opinion(False, True)
-    if liked:
-        return Opinion(True, True)
-    return Opinion(None, seen)
-
-
-def _answer(text: str) -> Opinion | None:
-    """Return what yes or no means after the question whether something was seen."""
-    if _YES.search(text):
-        return Opinion(None, True)
-    return Opinion(None, False) if _NO.search(text) else None
-
-
-def _referred_to(text: str, offered: Sequence[Item]) -> Sequence[Item]:
-    if not offered:
-        return []
-    if (ordinal := _ORDINAL.search(text)) is not None:
-        place = _PLACE[ordinal[1].lower()]
-        return [offered[place]] if place < len(offered) else []
-    return offered if _ALL.search(text) or len(offered) == 1 else offered[-1:]
-
-
-def _clauses(text: str, mentions: Sequence[Mention]) -> Iterator[_Clause]:
-    # Names are blanked: "The Good Son" is no praise, and "Mr. Deeds" does not end a sentence.
-    blank = list(text)
-    for mention in mentions:
-        blank[mention.start : mention.end] = "\u25a1" * (mention.end - mention.start)
-    plain = "".join(blank)
-    start = 0
-    for cut in [*_CLAUSE_END.finditer(plain), None]:
-        stop = len(plain) if cut is None else cut.start()
-        part = plain[start:stop]
-        if part.strip():
-            inside = tuple(m for m in mentions if start <= m.start < stop)
-            asks = (cut is not None and "?" in cut[0]) or _ASKS.search(part) is not None
-            yield _Clause(part.replace("\u25a1", " "), inside, asks)
-        start = len(plain) if cut is None else cut.end()

@@ -1,7 +1,7 @@
 """Answer a person's request: rules, bubble, recommendations and reasons together."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,9 +149,9 @@ def respond(recommender: Recommender, graph: PersonalGraph, request: Request) ->
 
 
 def respond_to_record(
-    recommender: Recommender, record: PersonalRecord, message: str, *, k: int
+    recommender: Recommender, record: PersonalRecord, request: Request
 ) -> Response:
-    """Answer a message from a record: the rules adapt its graph.
+    """Answer a request from a record: the rules adapt its graph.
 
     Rules that prefer are written into the prompt as well, since the graph may contain nothing of
     what they prefer.
@@ -164,8 +164,9 @@ def respond_to_record(
         for rule in record.rules
         if rule.direction == "prefer"
     )
-    text = " ".join(part for part in (message.strip(), preferred) if part)
-    return respond(recommender, record.graph, Request(text=text, standing_rules=record.rules, k=k))
+    text = " ".join(part for part in (request.text.strip(), preferred) if part)
+    asked = replace(request, text=text, standing_rules=record.rules)
+    return respond(recommender, record.graph, asked)
 
 
 def read_rules(path: Path, scopes: Scopes) -> tuple[Rule, ...]:

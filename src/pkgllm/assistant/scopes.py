@@ -107,7 +107,7 @@ class Scopes:
             }
             known: Iterable[str] = (v for i in self.catalogue for v in i.facts.get(scope, ()))
         elif scope == "keyword":
-            phrase = _stems(value)
+            phrase = stems(value)
             inside = {item.id for item in self.catalogue if self._mentions(item, phrase)}
             known = ()
         elif scope in self.names:
@@ -134,12 +134,12 @@ class Scopes:
         Raises:
             DataError: If nothing in the catalogue matches; the message suggests close spellings.
         """
-        words = _stems(text)
+        words = stems(text)
         for scope in self.names:
             matching = [
-                (len(_stems(spelling)), spelling)
+                (len(stems(spelling)), spelling)
                 for key, spelling in self._spellings[scope].items()
-                if _contains(words, _stems(spelling))
+                if _contains(words, stems(spelling))
                 and (scope != "franchise" or len(self._items_by_value[scope][key]) > 1)
             ]
             if matching:
@@ -169,11 +169,22 @@ class Scopes:
                 spellings[scope].setdefault(_key(scope, value), value)
         return spellings
 
+    @cached_property
+    def public_values(self) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+        """Each value that is no person, decade or franchise, with its scope and stems."""
+        others = {"person", "decade", "franchise"}
+        return tuple(
+            (scope, value, stems(value))
+            for scope in self.names
+            if scope not in others
+            for value in self._spellings[scope].values()
+        )
+
     def _mentions(self, item: Item, phrase: Sequence[str]) -> bool:
         if not phrase:
             return False
         texts = [bare_title(item.name), *(v for values in item.facts.values() for v in values)]
-        return any(_contains(_stems(text), phrase) for text in texts)
+        return any(_contains(stems(text), phrase) for text in texts)
 
 
 def _key(scope: str, value: str) -> str:
@@ -191,11 +202,11 @@ def _among(value: str, values: Iterable[str]) -> bool:
     return _fold(value) in {_fold(other) for other in values}
 
 
-def _stems(text: str) -> tuple[str, ...]:
+def stems(text: str) -> tuple[str, ...]:
     """Return the words of a text in the singular, by their last letters.
 
     Example:
-        >>> _stems("Comedies about CATS, glass and a tomato"), _stems("tomatoes")
+        >>> stems("Comedies about CATS, glass and a tomato"), stems("tomatoes")
         (('comedy', 'about', 'cat', 'glass', 'and', 'a', 'tomato'), ('tomato',))
     """
     return tuple(_singular(word) for word in _WORD.findall(_fold(text)))

@@ -1,6 +1,5 @@
 """A trained run as a person's recommender, and as the partner of a conversation."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +9,8 @@ from pkgllm.assistant.extraction import Extractor
 from pkgllm.assistant.extraction_model import ModelExtractor
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.mentions import MentionFinder
-from pkgllm.assistant.recommend import Recommendation, Recommender
-from pkgllm.assistant.requests import respond_to_record
+from pkgllm.assistant.recommend import Recommender
+from pkgllm.assistant.requests import Request, Response, respond_to_record
 from pkgllm.config.load import load_config
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.catalogue import Catalogue
@@ -92,14 +91,21 @@ def open_conversation(
     read_record(pkg)
     trained = open_recommender(adapter, catalogue=catalogue, base_model=base_model)
 
-    def recommend(record: PersonalRecord, message: str) -> Sequence[Recommendation]:
-        return respond_to_record(trained.recommender, record, message, k=top).recommendations
+    def answer(record: PersonalRecord, request: Request) -> Response:
+        return respond_to_record(trained.recommender, record, request)
 
-    return Conversation(pkg, _extractor(extractor, trained), recommend)
-
-
-def _extractor(name: ExtractorName, trained: TrainedModel) -> Extractor:
     finder = MentionFinder(trained.recommender.catalogue)
+    return Conversation(
+        path=pkg,
+        extractor=_extractor(extractor, finder, trained),
+        finder=finder,
+        scopes=trained.recommender.scopes,
+        respond=answer,
+        k=top,
+    )
+
+
+def _extractor(name: ExtractorName, finder: MentionFinder, trained: TrainedModel) -> Extractor:
     match name:
         case "rules":
             return RuleExtractor(finder)

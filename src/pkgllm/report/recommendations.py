@@ -26,7 +26,7 @@ def recommendations_document(
     rows = tuple(
         (
             Cell(str(item["rank"])),
-            Cell(item["name"], details=tuple(_reasons(item.get("why")))),
+            Cell(item["name"], details=tuple(reasons_in_words(item.get("why")))),
             Cell(f"{item['log_probability']:.2f}", item["log_probability"]),
         )
         for item in response["recommendations"]
@@ -41,7 +41,8 @@ def recommendations_document(
     return Document("", (*above, table), tuple(response["notes"]))
 
 
-def _reasons(why: Mapping[str, Any] | None) -> Iterator[str]:
+def reasons_in_words(why: Mapping[str, Any] | None) -> Iterator[str]:
+    """Yield one line for each fact and path of a recommendation in JSON."""
     if why is None:
         return
     if not why["facts"]:

@@ -1,0 +1,293 @@
+"""Everyday sentences about films, by families of patterns, with what may be written of each film.
+
+Every line is ``expected | sentence``. ``@A``, ``@B``, ``@C`` are titles; ``[x|y]`` stands for two
+sentences, one with ``x`` and one with ``y``. ``A+`` means that A was liked, ``A-`` disliked, ``As``
+seen, ``Au`` not seen, ``A0`` that nothing is said of it; of several signs the first is what is
+said, and the others may be written too. A title without a sign is as ``0``. In families whose name
+begins with *offer* A, B and C were offered just before.
+"""
+
+TITLES = (
+    "Rocky (1976)",
+    "Die Hard (1988)",
+    "Alien (1979)",
+    "The Matrix (1999)",
+    "Casablanca (1942)",
+    "Jurassic Park (1993)",
+    "Ghostbusters (1984)",
+    "Titanic (1997)",
+    "The Godfather (1972)",
+    "Blade Runner (1982)",
+    "Amadeus (1984)",
+    "The Shining (1980)",
+)
+COMMON = (
+    "Awesome (2006)",
+    "Yes (2004)",
+    "Good (2008)",
+    "Frozen (2013)",
+    "Kalifornia (1993)",
+    "Talk to Me (2007)",
+    "All the Way (2016)",
+    "The Comedy (2012)",
+    "Funny People (2009)",
+    "Dinner (2012)",
+    "It (1990)",
+    "It (2017)",
+    "Her (2013)",
+    "The Family (2013)",
+    "Friends with Kids (2011)",
+    "Something Wild (1986)",
+)
+"""Titles of common words, which no sentence is about."""
+
+FAMILIES = {
+    "liked": """
+        A+ | I [loved|really enjoyed|adore] @A
+        A+ | @A [was amazing|is a masterpiece|was hilarious]
+        A+ | @A is one of my [favorites|all time favourite movies]
+        A+ | I thought @A was [brilliant|really good]
+        A+ | Loved @A, watched it twice
+        A+ | I'm a huge fan of @A
+        A+ | @A blew me away
+        A+ | my favorite movie is @A
+        A+ | I can't get enough of @A
+        A+ | I could not stop laughing, @A was hilarious
+        A+ | @A never gets old
+        A+ | We watched @A last night and loved it
+        A+0s | @A is so much better than people say
+        A+ | What a great movie @A is!
+    """,
+    "disliked": """
+        A- | I [hated|loathe|can't stand|couldn't stand] @A
+        A- | @A was [awful|so boring|a complete waste of time|terrible]
+        A- | @A is [overrated|garbage|the worst movie ever]
+        A-0s | @A put me to sleep
+        A- | @A bored me to tears
+        A- | I was really disappointed by @A
+        A- | Honestly @A sucked
+        A- | I walked out of @A
+        A-0s | I fell asleep during @A
+        A- | I couldn't get into @A
+        A- | Watched @A yesterday. Awful.
+        A- | I regret watching @A
+        A-0s | I turned @A off after ten minutes
+    """,
+    "negated like": """
+        A- | I didn't [like|enjoy] @A
+        A- | I did not care for @A
+        A- | @A was not [good|funny|my cup of tea|for me|my thing]
+        A- | @A wasn't [very good|that great|any good]
+        A- | I'm not [a fan of|really into] @A
+        A- | I don't think @A is good
+        A-0s | I never liked @A
+        A-0s | I don't love @A
+        A- | Never really cared for @A
+        A-0s | can't say I enjoyed @A
+        A-0s | @A is far from great
+        A- | i dont like @A
+    """,
+    "negated dislike": """
+        As0+ | I didn't [hate|dislike|mind] @A
+        As0+ | @A wasn't [bad|terrible|boring at all]
+        As0+ | I don't hate @A at all
+        As0+ | @A is not as bad as people say
+        As0+ | @A isn't the worst
+        A+0s | @A was anything but boring
+        As0+ | I never said I hated @A
+    """,
+    "no negation": """
+        A+ | No doubt, @A is [great|wonderful]
+        A+ | Not only did I love @A, I bought it
+        A+ | I don't care what people say, @A is great
+        A+ | Without a doubt @A is excellent
+        A- | Not gonna lie, @A was bad
+        A+0s | I couldn't love @A more
+        A+ | Don't get me wrong, I loved @A
+        A+0s | I have never loved a movie as much as @A
+        A+ | I can't help but love @A
+        A- | No wonder nobody came, @A was terrible
+    """,
+    "not my opinion": """
+        A0 | My [wife|brother|best friend] loves @A
+        A0 | [Critics|Most people|Everybody] hated @A
+        A0 | My kids can't stand @A
+        A0 | Everyone says @A is great
+        A0 | I heard @A is [good|terrible]
+        A0 | Nobody I know likes @A
+        A0 | My dad thinks @A is the best movie ever
+        A0 | @A is my wife's favorite movie
+        A0 | According to critics @A is awful
+        A0 | They say @A is overrated
+        A0 | She said she loved @A
+        A0 | @A is loved by everyone
+        A-0s | My kids loved @A but I didn't
+        A-0s | Everyone loves @A except me
+        A+0s | My wife hated @A but I loved it
+        A+ | Unlike my wife, I loved @A
+        A-0s | All my friends love @A, I don't
+        A+0s | My brother and I loved @A
+    """,
+    "several": """
+        A+ B- | I loved @A [but hated|and hated] @B
+        A+ B- | I liked @A but not @B
+        A- B- | I liked neither @A nor @B
+        A+ B- Cs0+ | I loved @A, hated @B, and @C was okay
+        A+ B- | @A was great, @B was boring
+        A+ B+ C+ | I love @A, @B and @C
+        A+ B+ | @A and @B were both fantastic
+        A- B- | Neither @A nor @B was any good
+        A- B- | I didn't like @A or @B
+        A+ B-0s | @A was great, @B not so much
+        A+ B+ | I liked @A and @B too
+        A- B+ | @A was dull. @B on the other hand was brilliant
+        A+ B- C- | I enjoyed @A but @B and @C were terrible
+        A+ B0-s | Unlike @B, @A was great
+        A+ Bs | I loved @A and I have seen @B
+        As Bu | I've seen @A but not @B
+        A+ Bu | I loved @A but haven't seen @B
+        A+ B+ | Loved @A. Loved @B too.
+        A- B+ | @A was a mess, while @B is a masterpiece
+    """,
+    "comparison": """
+        A+0s B0s+ | I liked @A more than @B
+        A0+s B0-s | @A is better than @B
+        A0+s B0s+- | I prefer @A to @B
+        A0-s B0s+ | @A wasn't as good as @B
+        A0+s B0 | @A is nothing like @B
+        A0 B0 | @A reminds me of @B
+        A0-s B0+s | @A is worse than @B
+        A0 B0 | Is @A better than @B
+    """,
+    "seen": """
+        As | I [watched|saw] @A last night
+        As | I have seen @A
+        As | I've already seen @A twice
+        As | We saw @A in the cinema
+        Au | I haven't seen @A [yet|]
+        Au | I've never seen @A
+        Au | never watched @A
+        Au | I have yet to see @A
+        Au | I never got around to @A
+        Au0 | I haven't seen @A but I heard it's great
+        As0+ | @A was [okay|fine|so so]
+        Au0 | No, I didn't see @A
+    """,
+    "unreal": """
+        A0-s | I wish I [liked|loved] @A
+        A0-s | I would have liked @A with another ending
+        A0 | I might like @A
+        A0u | I want to see @A
+        A0u | I'd love to watch @A
+        A0u | I will watch @A tonight
+        A0-s | I wanted to like @A
+        A0-s | @A could have been great
+        A0u | @A sounds [great|interesting|boring]
+        A0 | If I liked boxing I would love @A
+        A0u | @A looks awful
+        A0+s | I used to love @A
+        A0 | I hope @A is good
+        A0 | I would probably hate @A
+        A0+-s | I thought I would hate @A
+    """,
+    "question": """
+        A0 | Do you [like|love|hate] @A?
+        A0 | Is @A [any good|scary|worth watching]?
+        A0 | Did you enjoy @A
+        A0 | Should I watch @A?
+        A0 | What did you think of @A?
+        A0 | why do people love @A
+        A0 | Would I like @A?
+        A0 | Is @A as boring as they say?
+        A+ | I loved @A, do you know something similar?
+        A+ | I loved @A. Have you got more like that?
+        A0 | How good is @A?
+    """,
+    "wish": """
+        A0+ | Show me something like @A
+        A0 | Recommend me a great comedy
+        A0 | I want something funny from the nineties
+        A0 | I'm looking for a good horror movie
+        A0+ | any good movies like @A?
+        A0 | something scary for tonight
+        A0 | I would love a good thriller
+        A0 | I like funny movies
+        A0 | Please recommend a nice family film
+        A0 | I hate horror movies
+        A0+ | I'm in the mood for a movie like @A
+        A0 | Nothing too scary please
+    """,
+    "about a part": """
+        A0-s+ | I loved the soundtrack of @A
+        A0+s- | The ending of @A was terrible
+        A0+s | The acting in @A was great
+        A+ | I liked @A but hated the ending
+        A0-s+ | @A has a great cast
+        A0 | I loved the book @A
+    """,
+    "nothing named": """
+        A0 | I LOVE THIS MOVIE, IT IS SO GOOD
+        A0 | Awesome! Thanks.
+        A0 | I live in California
+        A0 | Frozen pizza for dinner tonight
+        A0 | Yes, that is good
+        A0 | please talk to me
+        A0 | I love my family and friends
+        A0 | dinner with friends was great
+        A0 | The comedy was good
+        A0 | I went all the way to the cinema, it was great
+        A0 | i loved her in that
+        A0 | Good, thanks. Good idea!
+        A0 | Funny people are great company
+        A0 | I loved Citizen Marmalade
+    """,
+    "offer: answers": """
+        B+ C- | the second one is great, the third is awful
+        A+ | I loved the first one
+        A- | the first was boring
+        As | I've seen the first
+        As Bs Cu0 | I've seen all except the last
+        A+ B+ C+ | I loved all of them
+        Cu | I haven't seen the last one
+        As Bs | seen the first two
+        A+ B-0s | I liked the first but not the second
+        A- B- C- | I hated all three
+        B- | number two was terrible
+        C+ | The third is a classic, I love it
+        As B0 C0 | I've seen @A already
+        B+ | #2 is my favorite
+        A0 B0 C0 | I liked the first half of the book
+        A- | the first movie sucked
+    """,
+    "offer: talk": """
+        A0 | thanks, you are [great|awesome|funny]
+        A0 | show me something funny instead
+        A0 | That's a great list
+        A0 | good suggestions!
+        A0 | I like your ideas
+        A0 | great, thank you so much
+        A0 | this app is terrible
+        A0 | cool
+        A0 | [Perfect|Awesome|Nice]
+        A0 | I hate it when you do that
+        A0 | not what I wanted, something scary
+        A0 | more like the second one please
+        A0 | sounds good
+        A0 | do you have anything better?
+        A0 | why?
+        A0 | that was a joke
+        A0 | I had a great day
+        A0 | no but my brother loved it
+        A0 | none of these, please
+        A0 | I don't like comedies
+        A0 | what is the second one about?
+        A0 | I love pizza
+    """,
+}
+
+LATER_FAMILIES = {
+    "later: liked": """
+        A+ | I liked @A
+    """,
+}
+"""Written after the grammar, which was not changed for them before they were first read."""

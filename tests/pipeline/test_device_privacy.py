@@ -122,7 +122,7 @@ def test_who_empties_the_private_folder_keeps_the_budget(
     head.write_text(written)
     assert opened(tmp_path).spent > 0
     head.write_text("{}")
-    with pytest.raises(PrivacyError, match=r"privacy_head\.json: must say how far"):
+    with pytest.raises(PrivacyError, match=r"privacy_head\.json: must"):
         opened(tmp_path)
 
 

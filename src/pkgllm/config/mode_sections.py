@@ -1,6 +1,6 @@
 """Who trains with whom, and how updates become the next adapter."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,11 @@ Runtime = Annotated[LocalRuntime | RayRuntime | DeploymentRuntime, Field(discrim
 class Federated(Section):
     """Clients train apart; the server averages what they send."""
 
+    sums_updates: ClassVar[bool] = True
+    """Whether clients send updates that a server sums."""
+    trains_together: ClassVar[bool] = True
+    """Whether one adapter learns from all clients."""
+
     name: Literal["federated"]
     rounds: Positive
     """Server iterations."""
@@ -95,6 +100,9 @@ class Federated(Section):
 class Centralized(Section):
     """All training graphs in one place: what federation is measured against."""
 
+    sums_updates: ClassVar[bool] = False
+    trains_together: ClassVar[bool] = True
+
     name: Literal["centralized"]
     rounds: Positive
     """Stretches of training between two lines of metrics."""
@@ -104,6 +112,9 @@ class Centralized(Section):
 
 class Local(Section):
     """Every client trains its own adapter and sends nothing."""
+
+    sums_updates: ClassVar[bool] = False
+    trains_together: ClassVar[bool] = False
 
     name: Literal["local"]
     rounds: Positive

@@ -1,12 +1,10 @@
 """From a configuration to the groups that clients train on, and the note about them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pkgllm.config import schema
 from pkgllm.corpora.population import Population
-from pkgllm.errors import RunError
 from pkgllm.files import hidden_sibling
 from pkgllm.pipeline.build import build_groups
 from pkgllm.progress import Progress
@@ -14,6 +12,7 @@ from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.partition.partition import partition_note
 from pkgllm.prompts.partition.stored import store_partition, summary_of
 from pkgllm.prompts.prompts import PromptWriter
+from pkgllm.runs.records import PartitionSummary, read_record
 
 PARTITION = "partition.json"
 """What a run's partition left, in numbers of all clients together; no client's id is in it."""
@@ -61,9 +60,4 @@ def partition_notes(config: schema.Experiment, run: Path) -> tuple[str, ...]:
     """
     if not config.partition.changes_groups:
         return ()
-    path = run / PARTITION
-    try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        return (partition_note(config.partition, summary),)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: must be what training writes: {error}; train again") from error
+    return (partition_note(config.partition, read_record(run / PARTITION, PartitionSummary)),)

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from pkgllm.errors import BudgetError, ConfigError, PrivacyError
-from pkgllm.files import cannot, write_atomically
+from pkgllm.errors import BudgetError, ConfigError, PrivacyError, RunError
+from pkgllm.files import write_atomically
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.ledger import Head, Ledger
 from pkgllm.privacy.local_noise import LocalNoise
@@ -29,6 +29,7 @@ from pkgllm.privacy.planner import check_privacy
 from pkgllm.privacy.run_privacy import LEDGER, spent_on_shares
 from pkgllm.privacy.statements import written
 from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.runs.records import LedgerHead, read_record
 
 HEAD = "privacy_head.json"
 """How far the ledger reached, in the folder of what is private to the process."""
@@ -184,18 +185,13 @@ def _open(path: Path, head_file: Path, unit: Unit) -> Ledger:
 
 
 def _read_head(path: Path) -> Head | None:
-    try:
-        record = json.loads(path.read_bytes())
-        return Head(int(record["length"]), str(record["digest"]))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise cannot("read", path, error) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise PrivacyError(
-            f"{path}: must say how far {LEDGER} reached, as this program writes it: {error!r}; "
-            "restore it from a copy"
-        ) from error
+    try:
+        record = read_record(path, LedgerHead)
+    except RunError as error:
+        raise PrivacyError(f"{error}, which says where {LEDGER} ended") from error
+    return Head(record.length, record.digest)
 
 
 def _write_head(path: Path, head: Head) -> None:

@@ -1,15 +1,15 @@
 """What a run guarantees: its file, and the words that stand under every table of results."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pkgllm.errors import PrivacyError
+from pkgllm.errors import PrivacyError, RunError
 from pkgllm.privacy.mechanisms import Accountant, NeighboringRelation, Unit
 from pkgllm.privacy.units.unit import NoisyUnit
+from pkgllm.runs.records import read_object
 
 GUARANTEE = "privacy.json"
 """File of a run's guarantee, written when training is done."""
@@ -143,7 +143,7 @@ def _read(path: Path, key: str | None = None) -> Guarantee | None:
     if not path.exists():
         return None
     try:
-        record: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] | None = read_object(path)
         if key is not None and record is not None:
             record = record.get(key)
         if record is None:
@@ -154,7 +154,7 @@ def _read(path: Path, key: str | None = None) -> Guarantee | None:
             record["share_epsilon"] = math.inf
         relation = NeighboringRelation(record.pop("neighboring_relation"))
         return Guarantee(**record, neighboring_relation=relation)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (RunError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise PrivacyError(
             f"{path}: must hold what the run guarantees, as training writes it: {error}; restore it"
         ) from error

@@ -153,6 +153,46 @@ class ListRecord(Record):
         return self
 
 
+class RunFailure(Record):
+    """A line of ``failures.jsonl``: why a run of a study failed."""
+
+    advice: ClassVar[str] = "delete the file"
+
+    run: str
+    """Its folder below that of the study."""
+    reason: str
+
+
+class UndesirableShare(Record):
+    """Of the examples of each client."""
+
+    min: float
+    median: float
+    max: float
+
+
+class PartitionSummary(Record):
+    """What a partition left, in numbers of all clients together: ``partition.json``."""
+
+    name: str
+    parameters: dict[str, float] = {}
+    clients: int
+    clients_dropped: int
+    groups: int
+    desirable: int
+    undesirable: int
+    undesirable_share: UndesirableShare
+
+
+class LedgerHead(Record):
+    """The last entry of a privacy ledger that a device wrote: ``privacy_head.json``."""
+
+    advice: ClassVar[str] = "restore it from a copy"
+
+    length: int
+    digest: str
+
+
 R = TypeVar("R", bound=Record)
 
 

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pkgllm.errors import PkgllmError, RunError, StoppedError
+from pkgllm.errors import PkgllmError, StoppedError
 from pkgllm.files import cannot, write_atomically
 from pkgllm.interrupts import after_this_round
 from pkgllm.pipeline import train as jobs
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.records import RunFailure, read_records
 from pkgllm.studies.plan import PlannedRun
 from pkgllm.studies.processes import has_begun, run_side_by_side
 
@@ -131,7 +132,8 @@ def open_runner(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot("make", output, error) from error
-    failures = _read_failures(output / FAILURES)
+    path = output / FAILURES
+    failures = read_records(path, RunFailure) if path.exists() else ()
     with RunFolder(output).occupied(), after_this_round(_warn) as stop_requested:
         yield Runner(
             output=output,
@@ -141,20 +143,8 @@ def open_runner(
             processes=processes,
             again=again,
             stop_requested=stop_requested,
-            failures=failures,
+            failures={failure.run: failure.reason for _, failure in failures},
         )
-
-
-def _read_failures(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {str(record["run"]): str(record["reason"]) for record in records}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"{path}: cannot be read as lines of run and reason: {error}; take the file away"
-        ) from error
 
 
 def _warn() -> None:

@@ -18,7 +18,8 @@ from pkgllm.objectives.objective import Objective
 from pkgllm.objectives.scored_groups import ScoredGroups
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import branches_of, draw_batches, scored_groups
-from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.client_by_client import ClientByClient
+from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.local_terms import add_terms
 from pkgllm.training.log_probabilities import (
     Branch,
@@ -29,17 +30,8 @@ from pkgllm.training.log_probabilities import (
 from pkgllm.training.reference import ReferenceColumn, ReferenceScore
 
 
-class SequentialTrainer:
-    """Trains clients one at a time on one policy; each starts from the adapter it receives.
-
-    Args:
-        policy: The base model with its adapter.
-        groups: Each client's groups, at least one.
-        objective: What is minimised.
-        reference: Log-probabilities of the frozen base.
-        steps: How a client trains.
-        seed: Of the order in which a client's groups are drawn.
-    """
+class SequentialTrainer(ClientByClient):
+    """Trains with torch's own optimisers; ``reference`` has the base's log-probabilities."""
 
     def __init__(
         self,
@@ -51,42 +43,10 @@ class SequentialTrainer:
         steps: LocalSteps,
         seed: int,
     ) -> None:
-        self._policy = policy
-        self._groups = groups
-        self._objective = objective
+        super().__init__(policy, groups, objective, steps=steps, seed=seed)
         self._reference = reference
-        self._steps = steps
-        self._seed = seed
 
-    def __call__(
-        self,
-        adapters: Mapping[str, AdapterState],
-        *,
-        round_num: int,
-        learning_rate: float,
-        proximal_mu: float = 0.0,
-        kl_baseline: float | None = None,
-        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
-    ) -> dict[str, TrainedClient | Exception]:
-        """See :class:`~pkgllm.training.local.CohortTrainer`."""
-        self._objective.check_baseline(kl_baseline)
-        trained: dict[str, TrainedClient | Exception] = {}
-        for client, adapter in adapters.items():
-            try:
-                trained[client] = self._train(
-                    client,
-                    adapter,
-                    round_num,
-                    learning_rate,
-                    proximal_mu=proximal_mu,
-                    kl_baseline=kl_baseline,
-                    correction=corrections.get(client),
-                )
-            except Exception as error:
-                trained[client] = error
-        return trained
-
-    def _train(
+    def train_client(
         self,
         client: str,
         adapter: AdapterState,
@@ -97,6 +57,7 @@ class SequentialTrainer:
         kl_baseline: float | None,
         correction: AdapterState | None,
     ) -> TrainedClient:
+        """Take a client's local steps."""
         load_adapter_state(self._policy, adapter)
         trained = trained_parameters(self._policy)
         parameters = list(trained.values())

@@ -26,7 +26,8 @@ from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, t
 from pkgllm.objectives.objective import Objective, TrlCounterpart
 from pkgllm.prompts.groups import Group
 from pkgllm.training.batches import draw_batches
-from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient, loss_not_finite
+from pkgllm.training.client_by_client import ClientByClient
+from pkgllm.training.local import LocalSteps, TrainedClient, loss_not_finite
 from pkgllm.training.local_terms import add_terms
 
 Row = dict[str, Any]
@@ -109,20 +110,14 @@ def check_trl(objective: Objective) -> tuple[TrlCounterpart, ModuleType]:
         ) from error
 
 
-class TrlTrainer:
+class TrlTrainer(ClientByClient):
     """Trains clients one at a time with a trainer of TRL's; each starts from what it receives.
 
     Equal to :class:`~pkgllm.training.sequential.SequentialTrainer` where all groups of a step have
     the same number of examples: TRL takes the mean over examples, not over groups. A step without
     an example, such as a pair, is left out.
 
-    Args:
-        policy: The base model with its adapter.
-        groups: Each client's groups, at least one.
-        objective: What is minimised.
-        tokenizer: Of the base model; TRL reads which token pads.
-        steps: How a client trains.
-        seed: Of the order in which a client's groups are drawn.
+    TRL reads from the tokenizer which token pads.
 
     Raises:
         ConfigError: If TRL is not installed, or the objective has no counterpart in it.
@@ -142,42 +137,11 @@ class TrlTrainer:
         self._trainer_class = _quiet_trainer(getattr(trl, counterpart.trainer))
         self._config_class = getattr(trl, counterpart.trainer.replace("Trainer", "Config"))
         self._counterpart = counterpart
-        self._policy = policy
-        self._groups = groups
-        self._objective = objective
         # TRL gives a tokenizer without a padding token one.
         self._tokenizer = copy.deepcopy(tokenizer)
-        self._steps = steps
-        self._seed = seed
+        super().__init__(policy, groups, objective, steps=steps, seed=seed)
 
-    def __call__(
-        self,
-        adapters: Mapping[str, AdapterState],
-        *,
-        round_num: int,
-        learning_rate: float,
-        proximal_mu: float = 0.0,
-        kl_baseline: float | None = None,
-        corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
-    ) -> dict[str, TrainedClient | Exception]:
-        """See :class:`~pkgllm.training.local.CohortTrainer`."""
-        self._objective.check_baseline(kl_baseline)
-        trained: dict[str, TrainedClient | Exception] = {}
-        for client, adapter in adapters.items():
-            try:
-                trained[client] = self._train(
-                    client,
-                    adapter,
-                    round_num,
-                    learning_rate,
-                    proximal_mu=proximal_mu,
-                    correction=corrections.get(client),
-                )
-            except Exception as error:
-                trained[client] = error
-        return trained
-
-    def _train(
+    def train_client(
         self,
         client: str,
         adapter: AdapterState,
@@ -185,8 +149,10 @@ class TrlTrainer:
         learning_rate: float,
         *,
         proximal_mu: float,
+        kl_baseline: float | None,
         correction: AdapterState | None,
     ) -> TrainedClient:
+        """Take a client's local steps; TRL computes a KL baseline of its own, if any."""
         load_adapter_state(self._policy, adapter)
         groups = self._groups[client]
         batches = draw_batches(

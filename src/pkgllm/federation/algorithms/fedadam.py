@@ -15,50 +15,26 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pkgllm.bounds import PositiveFloat, Share
-from pkgllm.federation.algorithm import Algorithm, RoundFacts
-from pkgllm.federation.algorithms._adaptive import CITATION, adaptive_step, no_moments
+from pkgllm.federation.algorithms._adaptive import WithMomentum
 
 if TYPE_CHECKING:
-    from pkgllm.federation.algorithm import State
-    from pkgllm.lm.adapter import AdapterState
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedAdam(Algorithm):
+class FedAdam(WithMomentum):
     """Adam at the server (Reddi et al. 2021)."""
 
-    citation: ClassVar[str] = CITATION
-    compares_values: ClassVar[bool] = True
+    in_double: ClassVar[bool] = True
 
     name: Literal["fedadam"] = "fedadam"
-    server_learning_rate: PositiveFloat = 1e-3
-    """Step size; as large as ``tau`` it is neutral: steps well below ``tau`` are taken as in
-    ``fedavg``, larger ones are held back."""
-    tau: PositiveFloat = 1e-3
-    """Steps of a value well below it are not told apart."""
-    beta_1: Share = 0.9
-    """Decay of the mean of steps."""
-    beta_2: Share = 0.99
-    """Decay of the mean of squared steps."""
 
-    def init(self, adapter: AdapterState) -> State:
-        """Return the moments, 0."""
-        return no_moments(adapter)
+    def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
+        """Return the moving mean of squared steps."""
+        return self.beta_2 * v + (1 - self.beta_2) * square
 
-    def step(
-        self, state: State, adapter: AdapterState, mean: AdapterState, facts: RoundFacts
-    ) -> tuple[State, AdapterState]:
-        """Take Adam's step."""
-        power = facts.round_num + 1
+    def rate(self, round_num: int) -> float:
+        """Return the step size with Adam's bias correction."""
+        power = round_num + 1
         rate = self.server_learning_rate * math.sqrt(1 - self.beta_2**power)
-        return adaptive_step(
-            state,
-            adapter,
-            mean,
-            rate=rate / (1 - self.beta_1**power),
-            tau=self.tau,
-            second_moment=lambda v, square: self.beta_2 * v + (1 - self.beta_2) * square,
-            beta_1=self.beta_1,
-            in_double=True,
-        )
+        return rate / (1 - self.beta_1**power)

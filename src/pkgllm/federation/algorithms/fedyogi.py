@@ -10,49 +10,20 @@ Source: Reddi et al. 2021, arXiv:2003.00295, algorithm 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
-from pkgllm.bounds import PositiveFloat, Share
-from pkgllm.federation.algorithm import Algorithm, RoundFacts
-from pkgllm.federation.algorithms._adaptive import CITATION, adaptive_step, no_moments
+from pkgllm.federation.algorithms._adaptive import WithMomentum
 
 if TYPE_CHECKING:
-    from pkgllm.federation.algorithm import State
-    from pkgllm.lm.adapter import AdapterState
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedYogi(Algorithm):
+class FedYogi(WithMomentum):
     """Yogi at the server (Reddi et al. 2021)."""
 
-    citation: ClassVar[str] = CITATION
-    compares_values: ClassVar[bool] = True
-
     name: Literal["fedyogi"] = "fedyogi"
-    server_learning_rate: PositiveFloat = 1e-3
-    """Step size; as large as ``tau`` it is neutral: steps well below ``tau`` are taken as in
-    ``fedavg``, larger ones are held back."""
-    tau: PositiveFloat = 1e-3
-    """Steps of a value well below it are not told apart."""
-    beta_1: Share = 0.9
-    """Decay of the mean of steps."""
-    beta_2: Share = 0.99
-    """Decay of the mean of squared steps."""
 
-    def init(self, adapter: AdapterState) -> State:
-        """Return the moments, 0."""
-        return no_moments(adapter)
-
-    def step(
-        self, state: State, adapter: AdapterState, mean: AdapterState, facts: RoundFacts
-    ) -> tuple[State, AdapterState]:
-        """Take Yogi's step."""
-        return adaptive_step(
-            state,
-            adapter,
-            mean,
-            rate=self.server_learning_rate,
-            tau=self.tau,
-            second_moment=lambda v, square: v - (1 - self.beta_2) * square * (v - square).sign(),
-            beta_1=self.beta_1,
-        )
+    def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
+        """Return the second moment, moved towards the squared step by a bounded amount."""
+        return v - (1 - self.beta_2) * square * (v - square).sign()

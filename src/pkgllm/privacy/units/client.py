@@ -53,8 +53,8 @@ class ClientPrivacy(NoisyUnit):
 
     def _own_problems(self, run: RunSettings) -> Iterator[str]:
         mode, clipping = run.mode, self.adaptive_clipping
-        if mode.name != "federated":
-            instead = "example or none" if mode.name == "centralized" else "none"
+        if not mode.sums_updates:
+            instead = "example or none" if mode.trains_together else "none"
             yield (
                 f"mode.name must be federated with privacy.name client, got {mode.name}, in which "
                 f"no sum of updates is made; set privacy.name to {instead}"

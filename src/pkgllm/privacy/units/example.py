@@ -35,10 +35,10 @@ class ExamplePrivacy(NoisyUnit):
         return self.max_groups_per_fact
 
     def _own_problems(self, run: RunSettings) -> Iterator[str]:
-        if run.mode.name == "local":
+        if not run.mode.trains_together:
             yield (
-                "mode.name must be federated or centralized with privacy.name example, got local, "
-                "in which nothing leaves a client; set privacy.name to none"
+                "mode.name must be federated or centralized with privacy.name example, got "
+                f"{run.mode.name}, in which nothing leaves a client; set privacy.name to none"
             )
         if run.objective.couples_examples:
             yield (

@@ -9,6 +9,7 @@ from pkgllm.registry import Choice
 
 if TYPE_CHECKING:
     from pkgllm.prompts.groups import Group
+    from pkgllm.runs.records import PartitionSummary
 
 MOVED = "examples of one person train on another's device"
 """Why a run whose partition moves examples is not private."""
@@ -85,15 +86,15 @@ def summarise(
     }
 
 
-def partition_note(partition: Partition, summary: Mapping[str, Any]) -> str:
-    """Return a note on a partition from what :func:`summarise` returned."""
-    share = summary["undesirable_share"]
-    parameters = ", ".join(f"{key} {value:g}" for key, value in summary["parameters"].items())
+def partition_note(partition: Partition, summary: "PartitionSummary") -> str:
+    """Return a note on a partition from the record of what :func:`summarise` returned."""
+    share = summary.undesirable_share
+    parameters = ", ".join(f"{key} {value:g}" for key, value in summary.parameters.items())
     note = (
-        f"Partition: {summary['name']}{f' ({parameters})' if parameters else ''}; "
-        f"{summary['clients']} clients, {summary['clients_dropped']} dropped; "
-        f"{summary['groups']} groups, {summary['desirable']} desirable and "
-        f"{summary['undesirable']} undesirable examples; a client's share of undesirable ones: "
-        f"median {share['median']:.2f}, from {share['min']:.2f} to {share['max']:.2f}."
+        f"Partition: {summary.name}{f' ({parameters})' if parameters else ''}; "
+        f"{summary.clients} clients, {summary.clients_dropped} dropped; "
+        f"{summary.groups} groups, {summary.desirable} desirable and "
+        f"{summary.undesirable} undesirable examples; a client's share of undesirable ones: "
+        f"median {share.median:.2f}, from {share.min:.2f} to {share.max:.2f}."
     )
     return f"{note} Not private: {MOVED}." if partition.moves_examples else note

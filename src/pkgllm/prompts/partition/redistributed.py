@@ -41,7 +41,7 @@ class Redistributed(Partition):
                 f"holds a single example, and {run.objective.name} compares two labels in a group; "
                 "use objective kto or apo_zero"
             )
-        if run.mode.name == "local":
+        if not run.mode.trains_together:
             yield (
                 "partition redistributed needs clients that train together, because alone each "
                 "would tune its own adapter on other people's examples; use mode federated or "

@@ -14,8 +14,7 @@ from pkgllm.config.schema import Experiment
 from pkgllm.corpora.population import Population
 from pkgllm.errors import PkgllmError
 from pkgllm.lm.base_model import load_base_model
-from pkgllm.pipeline.build import make_writer, populate, read_corpus
-from pkgllm.pipeline.partition import partition_groups
+from pkgllm.pipeline.build import make_writer, partition_groups, populate, read_corpus
 from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import PromptWriter
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from helpers.command_line import Refuse, RunCommand, small_config
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.progress import Silent
 
 

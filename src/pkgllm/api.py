@@ -216,7 +216,7 @@ def evaluate(
     Returns:
         The folder of the evaluation, with a table as a run has.
     """
-    from pkgllm.pipeline.evaluation.jobs import evaluate_run
+    from pkgllm.pipeline.evaluate import evaluate_run
 
     (report,) = evaluate_run(
         _folder(run),
@@ -237,7 +237,7 @@ def compare(
         runs: Runs or evaluations, or their folders; the first is what others are compared with.
         metrics: Such as ``mrr``.
     """
-    from pkgllm.pipeline.evaluation.comparison import compare as compare_runs
+    from pkgllm.pipeline.comparison import compare as compare_runs
 
     return Comparison(compare_runs([_folder(run) for run in runs], metrics))
 

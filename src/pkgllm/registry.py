@@ -48,13 +48,18 @@ class Choice:
 C = TypeVar("C", bound=Choice)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is closest to a wrong one, if any is close."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
+
+
 class UnknownChoiceError(ConfigError):
     """No choice of this name is known."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = list(known)
-        close = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        close = did_you_mean(name, names)
+        hint = f" (did you mean {close}?)" if close else ""
         super().__init__(f'{kind} must be one of {", ".join(names)}, got "{name}"{hint}')
 
 

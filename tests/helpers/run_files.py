@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.config.schema import Experiment
-from pkgllm.pipeline.evaluation.ranking import Report
+from pkgllm.report.evaluation import Report
 
 MODES: Mapping[str, dict[str, Any]] = {
     "federated": {"name": "federated", "rounds": 2, "cohort_size": 2},

@@ -17,7 +17,6 @@ from pkgllm.pipeline.build import (
     audit_queries,
     build_groups,
     check_room,
-    learning_rate,
     make_queries,
     make_writer,
     populate,
@@ -283,7 +282,7 @@ def test_the_writer_does_what_the_configuration_says(base: BaseModel) -> None:
 
 def test_step_sizes() -> None:
     constant = schema.Training(learning_rate=0.5, schedule="constant")
-    assert [learning_rate(constant, 3, round_num) for round_num in (1, 2, 3)] == [0.5] * 3
+    assert [constant.learning_rate_of(round_num, rounds=3) for round_num in (1, 2, 3)] == [0.5] * 3
     linear = schema.Training(learning_rate=0.6, schedule="linear")
-    steps = [learning_rate(linear, 3, round_num) for round_num in (1, 2, 3)]
+    steps = [linear.learning_rate_of(round_num, rounds=3) for round_num in (1, 2, 3)]
     assert steps == pytest.approx([0.6, 0.4, 0.2])

@@ -6,7 +6,7 @@ import pytest
 from helpers.run_files import read_json
 from helpers.tiny_corpus import CLIENTS, tiny_experiment
 from pkgllm.errors import ConfigError
-from pkgllm.pipeline.privacy.canaries import train_with_canaries
+from pkgllm.pipeline.canaries import train_with_canaries
 from pkgllm.privacy.canary_results import canary_results
 from pkgllm.progress import Silent
 from pkgllm.prompts.canaries import Canary

@@ -15,6 +15,7 @@ from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import ConfigError, DataError, FederationError
 from pkgllm.federation.algorithms.scaffold import Scaffold
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.internals import RUN_ID, become_server
 from pkgllm.federation.flower.records import (
@@ -36,7 +37,6 @@ from pkgllm.pipeline.build import (
     read_corpus,
 )
 from pkgllm.pipeline.deployment.client_folder import ClientFolder
-from pkgllm.pipeline.deployment.setup import write_federation_keys
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.accounting import epsilon

@@ -13,9 +13,9 @@ from helpers.answered_runs import random_ranks, read_rows, write_rows, write_run
 from pkgllm.errors import ConfigError, PrivacyError, RunError
 from pkgllm.evaluation.metrics import METRICS
 from pkgllm.evaluation.significance import holm
-from pkgllm.pipeline.evaluation.comparison import check_output, compare, write_comparison
+from pkgllm.pipeline.comparison import compare
 from pkgllm.privacy.statements import Guarantee
-from pkgllm.report.comparison import comparison_document
+from pkgllm.report.comparison import check_output, comparison_document, write_comparison
 from pkgllm.report.to_markdown import markdown
 
 NOT_PRIVATE = "Privacy: none, no epsilon can be given; nothing but updates leaves the clients."

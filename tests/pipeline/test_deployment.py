@@ -13,11 +13,11 @@ from helpers.real_federation import RealFederation, free_port, kill, real_federa
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.load import dump_config
 from pkgllm.errors import ConfigError
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.federation.flower.deployment.superlink import SuperLink
 from pkgllm.lm.adapter import adapter_state, read_adapter_state, update_norm
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.deployment.server import train_deployed
-from pkgllm.pipeline.deployment.setup import write_federation_keys
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data, train
 from pkgllm.progress import Silent

@@ -10,13 +10,13 @@ import pytest
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.errors import BudgetError, ConfigError, PrivacyError
 from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.transport import FlowerTransport
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import adapter_state
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.deployment.client_folder import ClientFolder
-from pkgllm.pipeline.deployment.setup import write_federation_keys
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.accounting import epsilon

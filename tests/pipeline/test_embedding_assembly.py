@@ -7,7 +7,7 @@ import pytest
 from helpers.tiny_embeddings import EMBEDDINGS, tiny_embedding
 from pkgllm.errors import ModelError
 from pkgllm.pipeline.build import populate, read_corpus
-from pkgllm.pipeline.embeddings.assembly import plan_embedding
+from pkgllm.pipeline.embedding_plan import plan_embedding
 
 pytest_plugins = ["helpers.finished_runs"]
 

@@ -19,12 +19,12 @@ from helpers.tiny_embeddings import EMBEDDINGS, Deadly, Killed, tiny_embedding
 from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError, StoppedError
-from pkgllm.pipeline.evaluation.comparison import compare
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.evaluation.ranking import Report
+from pkgllm.pipeline.comparison import compare
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.reporting import write_report
 from pkgllm.pipeline.train import build_data, resume, train
 from pkgllm.progress import Advance, Silent
+from pkgllm.report.evaluation import Report
 from pkgllm.studies.sweep import sweep
 
 pytest_plugins = ["helpers.finished_runs"]

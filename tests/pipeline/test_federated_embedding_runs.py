@@ -16,7 +16,7 @@ from helpers.tiny_corpus import FILMS
 from helpers.tiny_embeddings import Deadly, Killed, tiny_embedding
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.errors import DataError, ModelError, StoppedError
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.train import resume, train
 from pkgllm.progress import Advance, Silent
 

@@ -22,13 +22,13 @@ from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline import build as assembly
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.observer import TENSORBOARD
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.train import build_data, train
 from pkgllm.progress import Silent
 from pkgllm.prompts.groups import Group
 from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.observer import TENSORBOARD
 from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
 
 pytest_plugins = ["helpers.finished_runs"]

@@ -17,6 +17,7 @@ from helpers.private_things import found_in, private_texts
 from helpers.tiny_corpus import FILMS, tiny_experiment
 from pkgllm.config.schema import Experiment
 from pkgllm.federation.algorithms.fedavg import FedAvg
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.records import ARRAYS, CLIENT_ID, num_bytes, to_adapter
 from pkgllm.federation.flower.transport import FlowerTransport
@@ -25,7 +26,6 @@ from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import AdapterState, adapter_state
 from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.deployment.client_folder import ClientFolder
-from pkgllm.pipeline.deployment.setup import write_federation_keys
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.pipeline.train import build_data, train
 from pkgllm.progress import Silent

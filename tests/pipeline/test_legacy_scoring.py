@@ -13,7 +13,7 @@ from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, LeakError, RunError
 from pkgllm.evaluation.lists.legacy import leaky_prompts, legacy_results
 from pkgllm.evaluation.lists.lists import TitleLinker, read_list
-from pkgllm.evaluation.lists.results import ClientList, Lists, read_lists
+from pkgllm.evaluation.lists.results import ClientList, Lists, newest_answers, read_lists
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import (
@@ -23,8 +23,7 @@ from pkgllm.pipeline.build import (
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.evaluation.jobs import evaluate_run, rescore_answers
-from pkgllm.pipeline.evaluation.listing import newest_answers
+from pkgllm.pipeline.evaluate import evaluate_run, rescore_answers
 from pkgllm.progress import Silent
 from pkgllm.prompts.audit import audit_prompt
 

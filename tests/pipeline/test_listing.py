@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -22,20 +23,18 @@ from pkgllm.evaluation.lists.lists import TitleLinker, read_list
 from pkgllm.evaluation.lists.results import ClientList, Lists, list_results
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.lm.adapter import attach_adapter, load_adapter, load_adapter_state, read_adapter_state
-from pkgllm.lm.base_model import load_base_model
+from pkgllm.lm.base_model import BaseModel, load_base_model
 from pkgllm.pipeline.build import (
     make_queries,
     make_writer,
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.evaluation.listing import list_asker
-from pkgllm.pipeline.evaluation.scorers import Ranked
-from pkgllm.pipeline.modes import client_adapter
+from pkgllm.pipeline.evaluate import evaluate_run, make_asker
 from pkgllm.progress import Silent
-from pkgllm.prompts.prompts import Prompt
+from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.randomness import torch_seed
+from pkgllm.runs.folder import client_adapter
 
 pytest_plugins = ["helpers.finished_runs"]
 
@@ -45,30 +44,42 @@ class Asked:
     """All that a test needs to ask by hand."""
 
     config: Experiment
-    ranked: Ranked
+    run: Path
+    base: BaseModel
+    policy: PeftModel
+    writer: PromptWriter
     population: Population
     queries: tuple[ClientQueries, ...]
     prompts: list[Prompt]
 
     def asker(self) -> ListAsker:
-        return list_asker(self.config, self.ranked, self.population, self.queries, self.prompts)
+        return make_asker(
+            self.config,
+            self.run,
+            self.base,
+            self.policy,
+            self.writer,
+            self.population,
+            self.queries,
+            self.prompts,
+        )
 
     def decoder(self, *, with_adapter: bool) -> ListDecoder:
         return ListDecoder(
-            self.ranked.policy,
-            max_positions=self.ranked.base.max_positions,
+            self.policy,
+            max_positions=self.base.max_positions,
             with_adapter=with_adapter,
         )
 
     def text(self, answer: Answer) -> str:
         ids = list(answer.token_ids)
-        found = self.ranked.base.tokenizer.decode(ids, skip_special_tokens=True)
+        found = self.base.tokenizer.decode(ids, skip_special_tokens=True)
         assert isinstance(found, str)
         return found
 
     @property
     def terminator(self) -> int:
-        found = self.ranked.base.tokenizer.eos_token_id
+        found = self.base.tokenizer.eos_token_id
         assert isinstance(found, int)
         return found
 
@@ -90,8 +101,9 @@ def asked_of(config: Experiment, run: Path | None = None) -> Asked:
         policy = load_adapter(base.model, run / "adapter")
     writer = make_writer(config.prompt, base)
     queries = make_queries(config, population)
-    ranked = Ranked(run or Path("none"), base, policy, writer)
-    return Asked(config, ranked, population, queries, [writer.write(q.graph) for q in queries])
+    prompts = [writer.write(q.graph) for q in queries]
+    place = run or Path("none")
+    return Asked(config, place, base, policy, writer, population, queries, prompts)
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +212,7 @@ def test_who_cannot_be_answered_gets_an_empty_list_and_nobody_else_does(
                 output[row] = torch.nan
         return output
 
-    hook = small_world.ranked.policy.get_input_embeddings().register_forward_hook(diverge)
+    hook = small_world.policy.get_input_embeddings().register_forward_hook(diverge)
     try:
         lists = small_world.asker().ask({"greedy": 1, "constrained": 1}, Silent())
     finally:
@@ -255,7 +267,7 @@ def test_an_answer_that_does_not_fit_is_refused_before_anything_is_written(
 
 
 def test_so_is_a_list_of_titles(small_world: Asked) -> None:
-    positions = small_world.ranked.base.max_positions
+    positions = small_world.base.max_positions
     long = [replace(p, token_ids=(5,) * (positions - 25)) for p in small_world.prompts]
     with pytest.raises(ConfigError, match=r"^evaluation\.lists\.k: .* lower evaluation\.lists\.k$"):
         replace(small_world, prompts=long).asker()
@@ -287,7 +299,7 @@ def test_in_mode_local_each_client_is_answered_by_its_own_adapter(
         elif folder == broken:
             assert own == ClientList.failure(query.client)
         else:
-            load_adapter_state(asked.ranked.policy, read_adapter_state(folder))
+            load_adapter_state(asked.policy, read_adapter_state(folder))
             (answer,) = asked.decoder(with_adapter=True).sampled(
                 [prompt],
                 terminator=asked.terminator,

@@ -17,14 +17,15 @@ from pkgllm.pipeline.build import (
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.modes import check_cohort, client_adapter, train_policy
-from pkgllm.pipeline.observer import Observer
+from pkgllm.pipeline.modes import train_policy
+from pkgllm.pipeline.privacy import check_cohort
 from pkgllm.pipeline.training_run import TrainingRun
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoints
-from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.folder import RunFolder, client_adapter
+from pkgllm.runs.observer import Observer
 from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
@@ -104,7 +105,7 @@ def train(
 
         run = RunFolder.create(tmp_path / "run")
         checkpoints = Checkpoints(run.path, keep=1)
-        observer = Observer(run, config.observation)
+        observer = Observer(run)
         train_policy(
             TrainingRun(config, policy, base, groups, run, Silent(), observer, checkpoints)
         )

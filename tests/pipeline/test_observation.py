@@ -12,12 +12,12 @@ from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.pipeline.build import populate, read_corpus
-from pkgllm.pipeline.evaluation.comparison import read_predictions
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
-from pkgllm.pipeline.observer import TENSORBOARD, Observer
+from pkgllm.pipeline.comparison import read_predictions
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.observer import TENSORBOARD, Observer
 
 pytest_plugins = ["helpers.finished_runs"]
 
@@ -147,7 +147,7 @@ def test_a_run_that_goes_on_shows_no_round_twice(watched: Path, tmp_path: Path) 
         lines = path.read_bytes().splitlines(keepends=True)
         path.write_bytes(b"".join(lines[:3]))
     run.validation.write_bytes(run.validation.read_bytes().splitlines(keepends=True)[0])
-    observer = Observer(run, schema.Observation())
+    observer = Observer(run, tensorboard=True)
     assert [step for step, _ in scalars(run.path)["timings/seconds"]] == [1, 2, 3]
     observer.after_round(4, {}, metrics={"update_norm": 0.5}, timings={"seconds": 2.0})
     found = scalars(run.path)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from helpers.answered_runs import change_row, read_rows, write_rows, write_run
 from pkgllm.errors import ConfigError, RunError
-from pkgllm.pipeline.evaluation.comparison import read_predictions, read_runs
+from pkgllm.pipeline.comparison import read_predictions, read_runs
 from pkgllm.runs.predictions import Predictions, check_same_queries, run_names
 
 TUNED = {"a": (1.0, 4.0), "b": (10.5,), "c": (2.0, 3.0, 98.0)}

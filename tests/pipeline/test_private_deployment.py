@@ -19,7 +19,7 @@ from helpers.private_releases import (
 from helpers.real_federation import RealFederation, free_port, kill, real_federation
 from helpers.tiny_corpus import write_corpus
 from pkgllm.config.load import dump_config
-from pkgllm.pipeline.deployment.setup import write_federation_keys
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.statements import read_guarantee, statement
 from pkgllm.progress import Silent

@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config.schema import Experiment, Federated
 from pkgllm.errors import PrivacyError
-from pkgllm.pipeline.evaluation.jobs import evaluate_run
+from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.train import resume, train
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.mechanisms import Mechanism

@@ -21,10 +21,9 @@ from pkgllm.pipeline.build import (
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.modes import client_adapter
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
-from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.folder import RunFolder, client_adapter
 from pkgllm.training.local import KlBaseline, LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer

@@ -11,7 +11,7 @@ import pytest
 from helpers.real_federation import free_port, real_federation
 from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.load import dump_config
-from pkgllm.pipeline.deployment.setup import write_federation_keys
+from pkgllm.federation.flower.deployment.folders import write_federation_keys
 from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.mechanisms import Mechanism

@@ -12,7 +12,7 @@ from pkgllm.config import schema
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
-from pkgllm.pipeline.privacy.setup import plan_run
+from pkgllm.pipeline.privacy import plan_run
 from pkgllm.pipeline.trainers import make_trainer
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.mechanisms import Mechanism

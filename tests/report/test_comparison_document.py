@@ -7,7 +7,7 @@ import pytest
 from helpers.answered_runs import random_ranks, write_run
 from helpers.printed import printed
 from pkgllm.evaluation.metrics import METRICS
-from pkgllm.pipeline.evaluation.comparison import compare
+from pkgllm.pipeline.comparison import compare
 from pkgllm.report.comparison import comparison_document
 from pkgllm.report.ranking import METRIC_HEADINGS
 from pkgllm.report.to_markdown import markdown

@@ -5,7 +5,7 @@ import pytest
 
 from helpers.answered_runs import change_row, random_ranks, read_rows, write_run
 from pkgllm.evaluation.significance import holm
-from pkgllm.pipeline.evaluation.comparison import compare
+from pkgllm.pipeline.comparison import compare
 from pkgllm.studies.compare import RankedRuns, against_reference
 
 

@@ -312,7 +312,7 @@ def test_two_sweeps_do_not_share_a_folder(whole: Whole, tmp_path: Path) -> None:
 
 def test_damaged_files_are_named(whole: Whole, copy: Path) -> None:
     (copy / "failures.jsonl").write_text("[]\n")
-    with pytest.raises(RunError, match=r"failures\.jsonl: line 1: must"):
+    with pytest.raises(RunError, match=r"failures\.jsonl: line 1: it must be"):
         sweep(whole.plan, copy)
     (copy / "failures.jsonl").unlink()
     (copy / "kto-seed8" / "results.json").write_text('{"models": {}}')

@@ -24,7 +24,7 @@ from pkgllm.threads import wait_briefly
 
 if TYPE_CHECKING:
     from pkgllm.config.schema import AnyExperiment
-    from pkgllm.pipeline.evaluation.ranking import Report
+    from pkgllm.report.evaluation import Report
 
 _INTERRUPTED = 130
 """What typer returns after Ctrl-C."""
@@ -103,8 +103,9 @@ def train(
     from pkgllm.config.schema import Experiment
     from pkgllm.pipeline import train as jobs
     from pkgllm.pipeline.deployment import server as deployment
-    from pkgllm.pipeline.privacy.setup import is_deployed
+    from pkgllm.pipeline.privacy import is_deployed, privacy_statement
     from pkgllm.pipeline.run_record import open_unfinished
+    from pkgllm.privacy.statements import read_guarantee
     from pkgllm.terminal import show_progress
 
     if resume is not None:
@@ -125,7 +126,7 @@ def train(
             insecure_fixed_noise=insecure_fixed_noise,
         )
         typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
-        typer.echo(deployment.deployed_statement(tree, path))
+        typer.echo(privacy_statement(tree, read_guarantee(path)))
         typer.echo(
             "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
         )
@@ -191,7 +192,7 @@ def evaluate(
 
     progress = show_progress()
 
-    from pkgllm.pipeline.evaluation import jobs as evaluation_jobs
+    from pkgllm.pipeline import evaluate as evaluation_jobs
 
     if protocol == "legacy":
         _show(evaluation_jobs.rescore_answers(run, answers=answers, data=data, output=output))
@@ -218,16 +219,16 @@ def compare(
 
     RUN... are the folders of finished runs, or of evaluations of them.
     """
-    from pkgllm.pipeline.evaluation import comparison
-    from pkgllm.report.comparison import comparison_document
+    from pkgllm.pipeline import comparison
+    from pkgllm.report.comparison import check_output, comparison_document, write_comparison
     from pkgllm.report.to_terminal import show
 
     if output is not None:
-        comparison.check_output(output)
+        check_output(output)
     results = comparison.compare(runs, metrics or comparison.COMPARED_METRICS)
     show(comparison_document(results))
     if output is not None:
-        comparison.write_comparison(results, output)
+        write_comparison(results, output)
         typer.echo(f"\nwritten to {output}")
 
 

@@ -35,7 +35,7 @@ def keys(
     ] = None,
 ) -> None:
     """Make the server's certificate, and a key for each client."""
-    from pkgllm.pipeline.deployment.setup import write_federation_keys
+    from pkgllm.federation.flower.deployment.folders import write_federation_keys
 
     keyed = write_federation_keys(output, hosts=hosts or [], clients=clients or [], built=built)
     typer.echo(f"the server's folder is {output / 'server'}")
@@ -54,9 +54,9 @@ def server(
 
     FOLDER is the server's folder, which pkgllm federation keys makes.
     """
-    from pkgllm.pipeline.deployment.processes import serve
+    from pkgllm.federation.flower.deployment.processes import serve
 
-    serve(folder, host=host, port=port, tell=_tell)
+    serve(folder, host=host, port=port, log=_log)
 
 
 @federation_app.command(
@@ -79,15 +79,22 @@ def client(
 
     FOLDER is the client's folder: its graph, key, certificate, configuration and catalogue.
     """
-    from pkgllm.pipeline.deployment.processes import take_part
+    from pkgllm.federation.flower.deployment.processes import take_part
+    from pkgllm.pipeline.deployment.client_folder import ClientFolder
     from pkgllm.terminal import show_progress
 
+    own = ClientFolder(folder, overrides or [])
     take_part(
-        folder, superlink=superlink, overrides=overrides or [], tell=_tell, progress=show_progress()
+        own.client,
+        lambda: own.make_app(show_progress(), _log),
+        folder=folder,
+        private=own.private,
+        superlink=superlink,
+        log=_log,
     )
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     typer.echo(line)
     # A service's output is a pipe, in which lines would wait for each other.
     sys.stdout.flush()

@@ -28,7 +28,7 @@ def plan(config: ConfigOption, overrides: SetOption = None) -> None:
 
     tree = load_config(config, overrides or [])
 
-    from pkgllm.pipeline.privacy.setup import plan_run
+    from pkgllm.pipeline.privacy import plan_run
     from pkgllm.report.privacy import plan_document
     from pkgllm.report.to_terminal import show
 
@@ -55,7 +55,7 @@ def audit(
 
     tree = load_config(config, overrides or [])
 
-    from pkgllm.pipeline.privacy.setup import plan_run
+    from pkgllm.pipeline.privacy import plan_run
     from pkgllm.privacy.mechanism_audit import audit_mechanism, claim_of
     from pkgllm.privacy.noise import secure
     from pkgllm.report.privacy import audit_document
@@ -102,7 +102,7 @@ def canaries(
 
     from dataclasses import asdict
 
-    from pkgllm.pipeline.privacy.canaries import train_with_canaries
+    from pkgllm.pipeline.canaries import train_with_canaries
     from pkgllm.report.privacy import canaries_document
     from pkgllm.report.to_terminal import show
     from pkgllm.terminal import show_progress

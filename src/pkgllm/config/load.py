@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from pkgllm.config.documents import read_yaml, write_yaml
 from pkgllm.config.overrides import Override, apply_overrides, parse_override
-from pkgllm.config.problems import Problem, did_you_mean, problems_of, shown
+from pkgllm.config.problems import Problem, problems_of, shown
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment, kind_of
 from pkgllm.errors import ConfigError
+from pkgllm.registry import did_you_mean
 from pkgllm.shipped import presets_folder
 
 Kind = Literal["configuration", "study", "table"]

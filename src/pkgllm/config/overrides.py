@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 from pkgllm.config.choices import ChosenList, keys, listed, parts, tag
 from pkgllm.config.documents import read_yaml
 from pkgllm.config.fields import KeyPath
-from pkgllm.config.problems import Problem, did_you_mean, other_kind
+from pkgllm.config.problems import Problem, other_kind
 from pkgllm.config.schema import Experiment
 from pkgllm.config.section import Section
 from pkgllm.errors import ConfigError
-from pkgllm.registry import Choice
+from pkgllm.registry import Choice, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """What is wrong with a tree, in words for the person who wrote it."""
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -12,6 +11,7 @@ from pkgllm.config.choices import keys, listed, names, tag
 from pkgllm.config.fields import Key, KeyPath, describe, known_keys, locate
 from pkgllm.config.schema import KINDS, EmbeddingExperiment, Experiment
 from pkgllm.config.section import Section
+from pkgllm.registry import did_you_mean
 
 _RENAMED: dict[KeyPath, str] = {("layout",): "partition"}
 """Keys that are named otherwise, by the path that they are still looked for at."""
@@ -48,11 +48,6 @@ def problems_of(
             if (problem.path, problem.message) not in seen:
                 seen.add((problem.path, problem.message))
                 yield problem
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str | None:
-    """Return the known word that is closest to a given one, if any is close."""
-    return next(iter(difflib.get_close_matches(given, list(known), n=1)), None)
 
 
 def shown(value: object) -> str:

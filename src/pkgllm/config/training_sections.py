@@ -60,6 +60,17 @@ class Training(Section):
     local_steps: Positive = 4
     """Optimiser steps of one client in one round."""
 
+    def learning_rate_of(self, round_num: int, *, rounds: int) -> float:
+        """Return the step size of a round.
+
+        Example:
+            >>> training = Training(learning_rate=1.0, schedule="linear")
+            >>> [training.learning_rate_of(round_num, rounds=4) for round_num in (1, 2, 3, 4)]
+            [1.0, 0.75, 0.5, 0.25]
+        """
+        falling = self.schedule == "linear"
+        return self.learning_rate * (1 - (round_num - 1) / rounds if falling else 1)
+
 
 class EmbeddingTraining(Section):
     """Where an embedding is trained, and how often that is written down."""

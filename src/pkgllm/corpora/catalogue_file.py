@@ -10,6 +10,9 @@ from pkgllm.files import write_atomically
 from pkgllm.graph.personal_graph import MOVIE
 from pkgllm.graph.vocabulary import item_class_iri
 
+CATALOGUE = "catalogue.json"
+"""Name of the file in a folder of clients."""
+
 
 def read_catalogue_file(path: Path) -> Catalogue:
     """Read the items of a domain with their public facts.

@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.errors import DataError
@@ -94,3 +96,8 @@ def unseen_clients(owners: Collection[str], *, share: float, seed: int) -> froze
     num_drawn = min(max(1, round(share * len(pool))), len(pool) - 1)
     drawn = stream(seed, "unseen_clients").choice(len(pool), size=num_drawn, replace=False)
     return frozenset(pool[index] for index in drawn)
+
+
+def graph_file(built: Path, client: str) -> Path:
+    """Return where ``pkgllm data build`` puts a client's graph; any id makes a safe name."""
+    return built / "graphs" / f"{quote(client, safe='')}.jsonld"

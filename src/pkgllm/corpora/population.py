@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from pkgllm.corpora.clients import Corpus, LeftOut, take_part, unseen_clients
 from pkgllm.corpora.settings import Clients, Split
-from pkgllm.corpora.splits import ClientSplit, split_corpus
+from pkgllm.corpora.splits import ClientSplit, split_corpus, split_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +55,18 @@ class Population:
             [fact.tail for fact in split.train_graph.with_relation("liked")]
             for split in self.in_training
         ]
+
+    def split_record(self) -> dict[str, object]:
+        """Return who was unseen and what is held out of whom, for a file. Private."""
+        return {
+            "digest": split_digest(self.splits),
+            "left_out": self.left_out.clients,
+            "clients": {
+                split.client: {
+                    "seen_in_training": split.seen_in_training,
+                    "validation": [fact.tail for fact in split.validation],
+                    "test": [fact.tail for fact in split.test],
+                }
+                for split in self.splits
+            },
+        }

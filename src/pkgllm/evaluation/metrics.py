@@ -12,6 +12,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from pkgllm.errors import ConfigError
+from pkgllm.registry import did_you_mean
+
 
 def hits_at_k(ranks: NDArray[np.float64], *, k: int) -> NDArray[np.float64]:
     """Return 1 where the realistic rank is at most ``k``, else 0.
@@ -159,3 +162,20 @@ def top_list_terms(
         np.full(len(lists), float(k)),
         np.array([len(of_client) for of_client in gold], dtype=np.float64),
     )
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Check names of metrics that a person gave.
+
+    Raises:
+        ConfigError: If one is unknown, or given twice.
+    """
+    for index, metric in enumerate(metrics):
+        if metric not in METRICS:
+            close = did_you_mean(metric, METRICS)
+            raise ConfigError(
+                f"--metric {metric}: must be one of {', '.join(METRICS)}"
+                f"{f'; did you mean {close}?' if close else ''}"
+            )
+        if metric in metrics[:index]:
+            raise ConfigError(f"--metric {metric}: must be given once, got it twice")

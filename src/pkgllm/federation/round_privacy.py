@@ -8,8 +8,10 @@ from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
 from pkgllm.privacy.client_level import poisson_cohort, privatise_updates
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.local_noise import LocalNoise, sum_shares
-from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.mechanisms import RUN, Mechanism
 from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.run_privacy import RunPrivacy
+from pkgllm.privacy.units.client import ClientPrivacy
 
 
 class RoundPrivacy(Protocol):
@@ -217,3 +219,46 @@ class ExampleLevelRounds:
         self, round_num: int, before: AdapterState, updates: Sequence[AdapterState]
     ) -> None:
         """Let the updates pass, which were private when they left the clients."""
+
+
+def rounds_of_run(
+    privacy: RunPrivacy, *, cohort_size: int, trained: Sequence[str], charges_here: bool
+) -> RoundPrivacy:
+    """Return what makes the rounds of a run private.
+
+    Args:
+        privacy: Of the run.
+        cohort_size: Expected clients of a round.
+        trained: Keys of the tensors that are trained.
+        charges_here: Whether the rounds charge the ledger for what clients train with noise; else
+            the trainer in this process does.
+    """
+
+    def charge(round_num: int, cohort: Sequence[str]) -> None:
+        privacy.charge(round_num, privacy.releases(cohort))
+
+    def affordable(cohort: Sequence[str]) -> bool:
+        return privacy.affordable(privacy.releases(cohort))
+
+    if privacy.unit.hides_examples:
+        return ExampleLevelRounds(affordable, charge if charges_here else None)
+    if (settings := privacy.local_noise) is not None:
+        return LocalNoiseRounds(
+            settings,
+            expected_cohort=cohort_size,
+            charge=charge,
+            affordable=affordable,
+            trained=trained,
+        )
+    assert isinstance(privacy.unit, ClientPrivacy)
+    return ClientLevelRounds(
+        noise_multiplier=privacy.noise_multiplier,
+        clip_norm=privacy.clip_norm,
+        adaptive_clipping=privacy.unit.adaptive_clipping,
+        num_clients=privacy.participation.num_clients,
+        expected_cohort=cohort_size,
+        charge=lambda round_num, mechanism: privacy.charge(round_num, {RUN: mechanism}),
+        affordable=lambda mechanism: privacy.affordable({RUN: mechanism}),
+        noise=privacy.noise,
+        trained=trained,
+    )

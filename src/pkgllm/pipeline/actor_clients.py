@@ -9,30 +9,18 @@ import torch
 
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
+from pkgllm.federation.client_noise import make_noise
 from pkgllm.federation.flower.ray.clients import ActorClients
-from pkgllm.federation.flower.ray.runtime import RayResources
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import make_policy
-from pkgllm.pipeline.local_clients import make_clients
-from pkgllm.pipeline.privacy.client_noise import make_noise
-from pkgllm.pipeline.privacy.setup import noise_source, shared_noise
-from pkgllm.pipeline.trainers import GPU_SHARE, make_trainer
+from pkgllm.pipeline.privacy import noise_source, shared_noise
+from pkgllm.pipeline.trainers import GPU_SHARE, make_clients, make_trainer
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.ledger import ChargedBefore
 from pkgllm.privacy.run_privacy import LEDGER, RunPrivacy
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.folder import RunFolder
-
-
-def ray_resources(runtime: schema.RayRuntime) -> RayResources:
-    """Return what Ray has and what a client takes of it, as the configuration says."""
-    return RayResources(
-        cpus_per_client=runtime.cpus_per_client,
-        gpus_per_client=runtime.gpus_per_client,
-        cpus=runtime.cpus,
-        gpus=runtime.gpus,
-    )
 
 
 def actor_clients(
@@ -42,12 +30,6 @@ def actor_clients(
     privacy: RunPrivacy | None = None,
 ) -> "ActorClientsFactory":
     """Return what builds the clients of a run inside an actor.
-
-    Args:
-        run: Its folder.
-        groups: Each client's.
-        runtime: What an actor takes.
-        privacy: Of the run; None without a unit.
 
     Raises:
         TypeError: If the groups are not in a file, where other processes can read them.

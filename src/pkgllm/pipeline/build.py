@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from peft import PeftModel
 
@@ -12,6 +13,7 @@ from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.population import Population
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
+from pkgllm.files import hidden_sibling
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.progress import Progress
@@ -20,16 +22,23 @@ from pkgllm.prompts.canaries import Canary, inserted_groups
 from pkgllm.prompts.group_store import GroupStore, GroupWriter
 from pkgllm.prompts.groups import GroupBuilder, with_mismatched
 from pkgllm.prompts.item_similarity import AdamicAdar
+from pkgllm.prompts.partition.partition import partition_note
+from pkgllm.prompts.partition.stored import store_partition, summary_of
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import public_groups
 from pkgllm.prompts.settings import PromptSettings
 from pkgllm.prompts.synthetic import synthetic_groups
 from pkgllm.randomness import stream, torch_seed
+from pkgllm.runs.records import PartitionSummary, read_record
 from pkgllm.training.local import KlBaseline, no_baseline
 from pkgllm.training.public_baseline import PublicBaseline
 
 _ASKED_FOR = ("liked", "disliked", "rule")
 """Sources of completions that may not stand in their prompt."""
+
+
+PARTITION = "partition.json"
+"""What a run's partition left, in numbers of all clients together; no client's id is in it."""
 
 
 def read_corpus(config: schema.AnyExperiment) -> Corpus:
@@ -58,14 +67,7 @@ def build_groups(
     """Build and audit the groups of every training client that has any, and store them.
 
     One client's groups are in memory at a time. Where an error is raised, no file is left.
-
-    Args:
-        config: The run's configuration.
-        population: All clients.
-        writer: Writes prompts and completions.
-        path: The file to write; its folder must exist.
-        progress: Shows how many clients are done.
-        canaries: Are put in, those that take part, to see afterwards what training gave away.
+    Those of the ``canaries`` that are included are put in, to measure what training reveals.
 
     Raises:
         LeakError: If a prompt holds an item that it asks for or that is held out of its client.
@@ -117,15 +119,55 @@ def build_groups(
     return GroupStore.open(path)
 
 
+def partition_groups(
+    config: schema.Experiment,
+    population: Population,
+    writer: PromptWriter,
+    path: Path,
+    progress: Progress,
+) -> tuple[GroupStore, dict[str, Any]]:
+    """Build and audit everybody's groups, and store what each client trains on.
+
+    Every prompt is audited for the person who wrote it, before anything is cut or moved. One
+    client's groups are in memory at a time; ``redistributed`` holds a fixed number of examples.
+    Where an error is raised, no file is left.
+
+    Returns:
+        The groups, and what is written as :data:`PARTITION`.
+
+    Raises:
+        LeakError: If a prompt holds an item that it asks for or that is held out of its client.
+        DataError: If no client has a group, or none is left one.
+        RunError: If a file cannot be written.
+    """
+    if not config.partition.changes_groups:
+        store = build_groups(config, population, writer, path, progress)
+        return store, summary_of(config.partition, store)
+    place = hidden_sibling(path)
+    try:
+        natural = build_groups(config, population, writer, place, progress)
+        with progress.track("partitioning groups", len(natural)) as advance:
+            summary = store_partition(config.partition, natural, path, config.seed, advance)
+    finally:
+        place.unlink(missing_ok=True)
+    return GroupStore.open(path), summary
+
+
+def partition_notes(config: schema.Experiment, run: Path) -> tuple[str, ...]:
+    """Return a note on a run's partition where clients do not train on their own groups, whole.
+
+    Raises:
+        RunError: If the run folder's :data:`PARTITION` cannot be read.
+    """
+    if not config.partition.changes_groups:
+        return ()
+    return (partition_note(config.partition, read_record(run / PARTITION, PartitionSummary)),)
+
+
 def make_queries(
     config: schema.AnyExperiment, population: Population, *, everybody: bool = False
 ) -> tuple[ClientQueries, ...]:
-    """Return what is asked of each client, for at most ``evaluation.max_clients`` of them.
-
-    Args:
-        config: The run's configuration.
-        population: All clients.
-        everybody: Whether to pass over ``evaluation.max_clients``.
+    """Return what is asked of each client, of ``everybody`` or of ``evaluation.max_clients``.
 
     Raises:
         ConfigError: If the test is asked for, and ``split.test_share`` is 0.
@@ -210,28 +252,12 @@ def check_room(
 def make_kl_baseline(
     config: schema.Experiment, policy: PeftModel, writer: PromptWriter, catalogue: Catalogue
 ) -> KlBaseline:
-    """Return what computes the KL baseline of each round, where the objective takes one.
+    """Return what computes the KL baseline of each round on public prompts of the catalogue.
 
-    Args:
-        config: The run's configuration.
-        policy: The base model with an adapter.
-        writer: Writes prompts and completions.
-        catalogue: Films of which public prompts are made.
+    Where the objective takes none, there is none.
     """
     if not config.objective.takes_baseline:
         return no_baseline
     builder = GroupBuilder(catalogue, writer, config.groups.negatives)
     groups = public_groups(catalogue, builder, config.groups, seed=config.seed)
     return PublicBaseline(policy, groups)
-
-
-def learning_rate(choice: schema.Training, rounds: int, round_num: int) -> float:
-    """Return the local step size of a round.
-
-    Example:
-        >>> training = schema.Training(learning_rate=1.0, schedule="linear")
-        >>> [learning_rate(training, 4, round_num) for round_num in (1, 2, 3, 4)]
-        [1.0, 0.75, 0.5, 0.25]
-    """
-    falling = choice.schedule == "linear"
-    return choice.learning_rate * (1 - (round_num - 1) / rounds if falling else 1)

@@ -5,24 +5,17 @@ from dataclasses import asdict
 
 from pkgllm.config import schema
 from pkgllm.federation.aggregation import AGGREGATIONS
+from pkgllm.federation.client_noise import make_noise
 from pkgllm.federation.flower.client_app import CohortApp
 from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.transport import FlowerTransport
-from pkgllm.federation.round_privacy import (
-    ClientLevelRounds,
-    ExampleLevelRounds,
-    LocalNoiseRounds,
-    RoundPrivacy,
-)
+from pkgllm.federation.round_privacy import ClientLevelRounds, rounds_of_run
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState, trained_keys
-from pkgllm.pipeline.actor_clients import actor_clients, ray_resources
-from pkgllm.pipeline.local_clients import make_clients
-from pkgllm.pipeline.privacy.client_noise import make_noise
-from pkgllm.pipeline.privacy.setup import PRIVACY, client_budget
+from pkgllm.pipeline.actor_clients import actor_clients
+from pkgllm.pipeline.privacy import PRIVACY, client_budget
+from pkgllm.pipeline.trainers import make_clients
 from pkgllm.pipeline.training_run import ADAPTER, STRATEGY, TrainingRun, detail
-from pkgllm.privacy.mechanisms import RUN
-from pkgllm.privacy.units.client import ClientPrivacy
 from pkgllm.progress import Advance
 
 
@@ -42,13 +35,17 @@ def rounds_of(
 ) -> Rounds:
     """Return the rounds of a run, which goes on from its checkpoint.
 
-    Args:
-        training: The run.
-        mode: How clients are drawn and their updates aggregated.
-        clients: Ids of all training clients.
-        advance: Called after each round.
+    ``clients`` are the ids of all training clients; ``advance`` is called after each round.
     """
-    privacy = round_privacy(training, mode)
+    privacy = None
+    if training.privacy is not None:
+        privacy = rounds_of_run(
+            training.privacy,
+            cohort_size=mode.cohort_size,
+            trained=trained_keys(training.policy),
+            # An actor trains in a process of its own, and only this one keeps the ledger.
+            charges_here=isinstance(mode.runtime, schema.RayRuntime),
+        )
 
     def on_round(record: RoundRecord) -> None:
         _write_down(training, record)
@@ -88,14 +85,20 @@ def _in_this_process(training: TrainingRun, mode: schema.Federated, rounds: Roun
 
 
 def _in_actors(training: TrainingRun, mode: schema.Federated, rounds: Rounds) -> AdapterState:
-    from pkgllm.federation.flower.ray.runtime import run_on_ray
+    from pkgllm.federation.flower.ray.runtime import RayResources, run_on_ray
 
-    assert isinstance(mode.runtime, schema.RayRuntime)
+    runtime = mode.runtime
+    assert isinstance(runtime, schema.RayRuntime)
     return run_on_ray(
         rounds,
-        actor_clients(training.run, training.groups, mode.runtime, training.privacy),
+        actor_clients(training.run, training.groups, runtime, training.privacy),
         num_clients=len(training.groups),
-        resources=ray_resources(mode.runtime),
+        resources=RayResources(
+            cpus_per_client=runtime.cpus_per_client,
+            gpus_per_client=runtime.gpus_per_client,
+            cpus=runtime.cpus,
+            gpus=runtime.gpus,
+        ),
         log=training.run.path.resolve() / "clients.log",
     )
 
@@ -137,44 +140,4 @@ def _write_down(training: TrainingRun, record: RoundRecord) -> None:
             "training_seconds": record.training_seconds,
             "aggregation_seconds": record.aggregation_seconds,
         },
-    )
-
-
-def round_privacy(training: TrainingRun, mode: schema.Federated) -> RoundPrivacy | None:
-    """Return what makes a run's rounds private; None where nothing is guaranteed."""
-    privacy = training.privacy
-    if privacy is None:
-        return None
-
-    def charge(round_num: int, cohort: Sequence[str]) -> None:
-        privacy.charge(round_num, privacy.releases(cohort))
-
-    def affordable(cohort: Sequence[str]) -> bool:
-        return privacy.affordable(privacy.releases(cohort))
-
-    if privacy.unit.hides_examples:
-        # An actor trains in a process of its own, and only this one keeps the ledger.
-        return ExampleLevelRounds(
-            affordable, charge if isinstance(mode.runtime, schema.RayRuntime) else None
-        )
-    trained = trained_keys(training.policy)
-    if (settings := privacy.local_noise) is not None:
-        return LocalNoiseRounds(
-            settings,
-            expected_cohort=mode.cohort_size,
-            charge=charge,
-            affordable=affordable,
-            trained=trained,
-        )
-    assert isinstance(privacy.unit, ClientPrivacy)
-    return ClientLevelRounds(
-        noise_multiplier=privacy.noise_multiplier,
-        clip_norm=privacy.clip_norm,
-        adaptive_clipping=privacy.unit.adaptive_clipping,
-        num_clients=privacy.participation.num_clients,
-        expected_cohort=mode.cohort_size,
-        charge=lambda round_num, mechanism: privacy.charge(round_num, {RUN: mechanism}),
-        affordable=lambda mechanism: privacy.affordable({RUN: mechanism}),
-        noise=privacy.noise,
-        trained=trained,
     )

@@ -4,13 +4,10 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from urllib.parse import quote
 
 from torch import Tensor
 
 from pkgllm.config import schema
-from pkgllm.errors import ConfigError
 from pkgllm.lm.adapter import (
     AdapterState,
     adapter_state,
@@ -18,37 +15,14 @@ from pkgllm.lm.adapter import (
     save_adapter,
     update_norm,
 )
-from pkgllm.pipeline.privacy.setup import POOLED, PRIVACY
-from pkgllm.pipeline.training_run import ADAPTER, Groups, TrainingRun, detail
+from pkgllm.pipeline.privacy import POOLED, PRIVACY
+from pkgllm.pipeline.training_run import ADAPTER, TrainingRun, detail
+from pkgllm.runs.folder import CLIENT_ADAPTERS, client_adapter
 from pkgllm.training.local import CohortTrainer, TrainedClient
 
 logger = logging.getLogger(__name__)
 
 _CLIENTS_AT_ONCE = 32
-
-CLIENT_ADAPTERS = "adapters"
-"""Folder of a local run that holds one adapter for each training client."""
-
-
-def client_adapter(run: Path, client: str) -> Path:
-    """Return the folder of a client's own adapter; any id makes a safe name."""
-    # quote leaves full stops alone, and "." and ".." are folders already.
-    return run / CLIENT_ADAPTERS / quote(client, safe="").replace(".", "%2E")
-
-
-def check_cohort(
-    mode: schema.Federated | schema.Centralized | schema.Local, groups: Groups
-) -> None:
-    """Fail before anything is trained or written where a round cannot be drawn.
-
-    Raises:
-        ConfigError: If fewer clients train than a cohort needs.
-    """
-    if isinstance(mode, schema.Federated) and mode.cohort_size > len(groups):
-        raise ConfigError(
-            f"mode.cohort_size must be at most the number of training clients, {len(groups)}, "
-            f"got {mode.cohort_size}; lower it"
-        )
 
 
 def check_runtime(mode: schema.Federated | schema.Centralized | schema.Local) -> None:

@@ -1,33 +1,29 @@
 """The report of a run, finished or not: read the records in its folder, write tables and plots."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pkgllm.config import schema
 from pkgllm.config.load import load_any_config
-from pkgllm.errors import RunError
-from pkgllm.evaluation.metrics import hits_at_k, reciprocal_rank
 from pkgllm.files import cannot, write_atomically
-from pkgllm.pipeline.embeddings.history import embedding_facts, missing_epochs, read_epochs
-from pkgllm.pipeline.evaluation.comparison import read_predictions
-from pkgllm.pipeline.evaluation.ranking import run_title
+from pkgllm.pipeline.comparison import read_predictions
+from pkgllm.pipeline.ranking import run_title
 from pkgllm.report.drawing import FORMATS, check_plots
 from pkgllm.report.plots import PLOTS, captions, draw_plots
-from pkgllm.report.ranking import overall_document
-from pkgllm.report.run_report import Round, RunSummary, run_document
+from pkgllm.report.run_records import (
+    Epochs,
+    check_results,
+    own_values,
+    read_epochs,
+    read_losses,
+    read_rounds,
+    read_validations,
+)
+from pkgllm.report.run_report import RunSummary, run_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.predictions import printable
-from pkgllm.runs.records import (
-    ClientMetrics,
-    RoundMetrics,
-    RoundValidation,
-    RunOrigin,
-    read_grown_records,
-    read_object,
-    read_record,
-)
+from pkgllm.runs.records import RunOrigin, read_object, read_record
 
 REPORT = "report.md"
 
@@ -81,24 +77,25 @@ def read_run(path: Path) -> RunSummary:
     title = f"{Path(printable(path.resolve())).name}: {run_title(config)}"
     results = read_object(run.results) if run.results.exists() else None
     if results is not None:
-        _check_results(results, run.results)
-    own = _own_values(run) if run.predictions.exists() else {}
+        check_results(results, run.results)
+    ranked = run.predictions.exists()
+    own = own_values(read_predictions(run.path, run.path.name)) if ranked else {}
     unfinished = tuple(_unfinished(run))
     if isinstance(config, schema.EmbeddingExperiment):
-        epochs = read_epochs(config, run)
+        epochs = read_epochs(run, config.embedding.schedules)
         return RunSummary(
             title=title,
-            facts=(*embedding_facts(config), *_origin(run)),
+            facts=(*_embedding_facts(config), *_origin(run)),
             mode=config.mode.name,
             epochs=epochs,
             results=results,
             own=own,
-            missing=(*missing_epochs(config, epochs), *unfinished),
+            missing=(*_missing_epochs(config, epochs), *unfinished),
         )
     local = isinstance(config.mode, schema.Local)
-    rounds = () if local else tuple(_rounds(run))
-    losses = tuple(_losses(run)) if local else ()
-    validations = tuple(_validations(run))
+    rounds = () if local else tuple(read_rounds(run))
+    losses = tuple(read_losses(run)) if local else ()
+    validations = tuple(read_validations(run))
     trained = _missing(config, run, len(rounds), len(losses), len(validations))
     return RunSummary(
         title=title,
@@ -166,54 +163,23 @@ def _unfinished(run: RunFolder) -> Iterator[str]:
         yield f"Spread over clients: {run.predictions.name} is missing."
 
 
-def _rounds(run: RunFolder) -> Iterator[Round]:
-    timings = {r.get("round_num"): r for r in run.read_timings()}
-    last = 0
-    for place, record in read_grown_records(run.metrics, RoundMetrics):
-        last = _check_rising(record.round_num, last, place)
-        reasons = {client: " ".join(str(why).split()) for client, why in record.failed.items()}
-        given = record.model_dump(exclude_unset=True)
-        yield {**timings.get(last, {}), **given, "failed": reasons}
+def _embedding_facts(config: schema.EmbeddingExperiment) -> Iterator[tuple[str, str]]:
+    yield "embedding", config.embedding.name
+    yield "mode", config.mode.name
+    for stage, schedule in config.embedding.schedules.items():
+        batch = "all triples" if schedule.batch_size is None else f"{schedule.batch_size} triples"
+        yield (
+            f"stage {stage}",
+            f"{schedule.epochs} epochs, {batch} in a step, {schedule.num_negatives} negatives, "
+            f"learning rate {schedule.learning_rate:g}",
+        )
+    yield "steps of a person's fit", str(config.fold_in.steps)
+    yield "corpus", config.corpus.name
+    yield "seed", str(config.seed)
 
 
-def _validations(run: RunFolder) -> Iterator[Round]:
-    last = 0
-    for place, record in read_grown_records(run.validation, RoundValidation):
-        last = _check_rising(record.round_num, last, place)
-        yield record.model_dump(by_alias=True)
-
-
-def _losses(run: RunFolder) -> Iterator[float]:
-    for _, record in read_grown_records(run.metrics, ClientMetrics):
-        if record.loss is not None:
-            yield record.loss
-
-
-def _check_rising(round_num: int, last: int, place: str) -> int:
-    if round_num <= last:
-        raise RunError(f"{place}: round_num must be above {last}, got {round_num}")
-    return round_num
-
-
-def _check_results(results: Mapping[str, Any], place: Path) -> None:
-    """Fail where the tables of the final evaluation cannot be made."""
-    try:
-        overall_document(results, title="")
-        if not all(isinstance(note, str) for note in results.get("notes", ())):
-            raise TypeError("notes")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(
-            f"{place}: does not hold the results of an evaluation ({type(error).__name__}: "
-            f"{error}); rank the run again with pkgllm evaluate"
-        ) from error
-
-
-def _own_values(run: RunFolder) -> dict[str, dict[str, Sequence[float]]]:
-    predictions = read_predictions(run.path, run.path.name)
-    own: dict[str, dict[str, Sequence[float]]] = {"hits@10": {}, "mrr": {}}
-    for model in predictions.answers:
-        ranks = [predictions.ranks(model, [client]) for client in predictions.asked]
-        # Sorted, so that a place in the row identifies nobody.
-        own["hits@10"][model] = sorted(float(hits_at_k(r, k=10).mean()) for r in ranks)
-        own["mrr"][model] = sorted(float(reciprocal_rank(r).mean()) for r in ranks)
-    return own
+def _missing_epochs(config: schema.EmbeddingExperiment, epochs: Epochs) -> Iterator[str]:
+    for stage, schedule in config.embedding.schedules.items():
+        done = len(epochs.get(stage, ()))
+        if done < schedule.epochs:
+            yield f"Stage {stage}: {done} of {schedule.epochs} epochs are there."

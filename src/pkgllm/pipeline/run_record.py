@@ -39,26 +39,10 @@ def run_provenance(
 
 def write_record(run: RunFolder, population: Population, made_of: Mapping[str, object]) -> None:
     """Write down what a run begins with: the split, what is liked in training, the provenance."""
-    run.write_json("split.json", split_record(population))
+    run.write_json("split.json", population.split_record())
     run.write_json(LIKED, {"clients": population.liked_in_training()})
     # Last, since it says that the others are there.
     run.write_json("provenance.json", made_of)
-
-
-def split_record(population: Population) -> dict[str, object]:
-    """Return who was unseen and what is held out of whom. Private."""
-    return {
-        "digest": split_digest(population.splits),
-        "left_out": population.left_out.clients,
-        "clients": {
-            split.client: {
-                "seen_in_training": split.seen_in_training,
-                "validation": [fact.tail for fact in split.validation],
-                "test": [fact.tail for fact in split.test],
-            }
-            for split in population.splits
-        },
-    }
 
 
 def check_same_split(run: RunFolder, population: Population) -> None:
@@ -119,9 +103,7 @@ def read_liked(run: Path) -> list[list[str]]:
 def open_unfinished(path: Path, given: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:
     """Open the folder of a run that is to go on, and read its configuration.
 
-    Args:
-        path: The run folder.
-        given: The configuration that the caller believes the run to have.
+    ``given`` is the configuration that the caller believes the run to have.
 
     Raises:
         RunError: If nothing had begun there.

@@ -10,7 +10,8 @@ from peft import PeftModel
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment
-from pkgllm.corpora.catalogue_file import write_catalogue_file
+from pkgllm.corpora.catalogue_file import CATALOGUE, write_catalogue_file
+from pkgllm.corpora.clients import graph_file
 from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
@@ -24,54 +25,49 @@ from pkgllm.lm.adapter import (
 )
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import (
+    PARTITION,
     audit_queries,
-    check_room,
     make_kl_baseline,
-    make_policy,
     make_queries,
-    make_writer,
+    partition_groups,
+    partition_notes,
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
-from pkgllm.pipeline.deployment.setup import graph_file
-from pkgllm.pipeline.evaluation.ranking import (
-    Report,
-    language_model_task,
-    rank,
-    read_ranks,
-    run_title,
-    write_ranks,
-)
-from pkgllm.pipeline.evaluation.scorers import Ranked
-from pkgllm.pipeline.evaluation.validation import check_observation
-from pkgllm.pipeline.local_clients import STATES
-from pkgllm.pipeline.modes import check_cohort, check_runtime, train_policy
-from pkgllm.pipeline.partition import PARTITION, partition_groups, partition_notes
-from pkgllm.pipeline.privacy.setup import (
+from pkgllm.pipeline.modes import check_runtime, train_policy
+from pkgllm.pipeline.privacy import (
     FIXED_NOISE,
+    check_cohort,
     check_run,
     is_deployed,
     noise_source,
     noisy_unit,
 )
+from pkgllm.pipeline.ranking import (
+    language_model_notes,
+    language_models,
+    make_validation,
+    rank,
+    ranking_notes,
+    run_title,
+)
 from pkgllm.pipeline.run_record import (
     check_same_base,
     check_same_data,
-    load_base,
     open_unfinished,
     run_provenance,
-    split_record,
     write_record,
 )
-from pkgllm.pipeline.trainers import check_engine
-from pkgllm.pipeline.training_run import Traces, going_on
+from pkgllm.pipeline.trainers import STATES, load_policy
+from pkgllm.pipeline.training_run import going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.privacy.run_privacy import LEDGER
+from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.prompts.prompts import PromptWriter
+from pkgllm.report.evaluation import Report, read_ranks, write_ranks
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.records import read_object
 
@@ -96,7 +92,6 @@ class _Job:
     policy: PeftModel
     queries: Sequence[ClientQueries]
     facts_left_out: int
-    ranked: Ranked
     validation: Callable[[AdapterState], Mapping[str, float]] | None
     """Ranks the validation part with an adapter, where that was asked for."""
 
@@ -118,7 +113,7 @@ def train(
     Args:
         config: What to do.
         path: The run folder to make.
-        progress: Is told how far the work is.
+        progress: Shows the work.
         keep: Checkpoints that stay, at least 1.
         insecure_fixed_noise: Whether private noise comes from the seed, for tests alone; marks the
             run as not private.
@@ -128,7 +123,7 @@ def train(
     """
     if isinstance(config, EmbeddingExperiment):
         check_pykeen()
-        from pkgllm.pipeline.embeddings import run as embedding_run
+        from pkgllm.pipeline import embedding_run
 
         return embedding_run.train(config, path, progress, keep=keep)
     if is_deployed(config):
@@ -160,7 +155,7 @@ def resume(
 
     Args:
         path: The run folder.
-        progress: Is told how far the work is.
+        progress: Shows the work.
         given: The configuration that the caller believes the run to have.
         keep: Checkpoints that stay, at least 1.
 
@@ -180,7 +175,7 @@ def resume(
         return read_ranks(run, title=run_title(config))
     if isinstance(config, EmbeddingExperiment):
         check_pykeen()
-        from pkgllm.pipeline.embeddings import run as embedding_run
+        from pkgllm.pipeline import embedding_run
 
         return embedding_run.resume(run, config, progress, keep=keep)
     check_runtime(config.mode)
@@ -198,11 +193,6 @@ def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
     """Write every client's graph as JSON-LD, and the split; return the number of clients.
 
     Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
-
-    Args:
-        config: Names the corpus, who takes part, and what is held out.
-        output: Folder to make.
-        progress: Is told how far the work is.
     """
     written = RunFolder.create(output)
     population = populate(config, read_corpus(config))
@@ -211,28 +201,21 @@ def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
         for split in population.splits:
             write_graph(split.graph, graph_file(written.path, split.client))
             advance()
-    written.write_json("split.json", split_record(population))
+    written.write_json("split.json", population.split_record())
     write_catalogue_file(population.corpus.catalogue, written.path / CATALOGUE)
-    written.write_text(CONFIG, dump_config(config))
+    written.write_text("config.yaml", dump_config(config))
     return len(population.splits)
 
 
 def _load(config: Experiment, run: RunFolder) -> _Job:
     population = populate(config, read_corpus(config))
-    base = load_base(config)
-    writer = make_writer(config.prompt, base)
     queries = make_queries(config, population)
     catalogue = population.corpus.catalogue
-    check_room(config.prompt, writer, base, catalogue)
+    base, writer, policy = load_policy(config, catalogue)
     # Every prompt is audited before the first step, so that a leak costs no training.
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    policy = make_policy(config, base)
-    check_engine(config, policy)
-    ranked = Ranked(run.path, base, policy, writer)
-    validation = check_observation(config, ranked, population)
-    return _Job(
-        config, population, base, writer, policy, queries, facts_left_out, ranked, validation
-    )
+    validation = make_validation(config, run.path, base, policy, writer, population)
+    return _Job(config, population, base, writer, policy, queries, facts_left_out, validation)
 
 
 def _groups(job: _Job, run: RunFolder, progress: Progress) -> GroupStore | None:
@@ -273,24 +256,40 @@ def _go_on(
         load_adapter_state(job.policy, read_adapter_state(run.adapter))
     else:
         num_groups = {client: groups.num_groups(client) for client in groups}
-        traces = Traces(run, progress, job.validation, keep, num_groups, noise)
         baseline = make_kl_baseline(
             job.config, job.policy, job.writer, job.population.corpus.catalogue
         )
         with going_on(
-            job.config, job.policy, job.base, groups, traces, kl_baseline=baseline
+            job.config,
+            job.policy,
+            job.base,
+            groups,
+            run,
+            progress,
+            keep=keep,
+            num_groups=num_groups,
+            noise=noise,
+            kl_baseline=baseline,
+            validation=job.validation,
         ) as training:
             train_policy(training)
     # What only training needs; nobody's examples stay on the disk.
     (run.path / GROUPS).unlink(missing_ok=True)
     shutil.rmtree(run.path / STATES, ignore_errors=True)
-    task = language_model_task(
-        job.config,
-        job.ranked,
-        job.population,
-        job.queries,
-        liked=job.population.liked_in_training(),
-        facts_left_out=job.facts_left_out,
-        training_notes=partition_notes(job.config, run.path),
+    config, population, queries = job.config, job.population, job.queries
+    models = language_models(config, run.path, job.base, job.policy, job.writer, population)
+    liked = population.liked_in_training()
+    return write_ranks(
+        rank(config, models, population, queries, liked, progress),
+        run,
+        title=run_title(config),
+        notes=ranking_notes(
+            config,
+            run.path,
+            population,
+            queries,
+            training=partition_notes(config, run.path),
+            models=language_model_notes(config, queries, job.facts_left_out),
+        ),
+        guarantee=read_guarantee(run.path),
     )
-    return write_ranks(task, rank(task, progress), run)

@@ -1,17 +1,25 @@
-"""The engine of local training that a configuration names."""
+"""What trains the clients of a run: the engine that a configuration names, and what it keeps."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 
 from pkgllm.config import schema
+from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.federation.client_noise import ClientNoise
+from pkgllm.federation.client_state import ClientStates
+from pkgllm.federation.clients import LocalClients
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.pipeline.build import check_room, make_policy, make_writer
+from pkgllm.pipeline.run_record import load_base
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.units.example import ExamplePrivacy
 from pkgllm.prompts.groups import Group
+from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.runs.folder import RunFolder
 from pkgllm.training.cohort import LaneTrainer
 from pkgllm.training.lane_passes import reference_scorer
@@ -21,6 +29,9 @@ from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer
 from pkgllm.training.sequential import reference_scorer as sequential_reference_scorer
 from pkgllm.training.trl_engine import TrlTrainer, check_trl
+
+STATES = "client_states"
+"""Folder of what clients keep between rounds. Private, and gone when training is done."""
 
 _CPU_BYTES = 2 << 30
 
@@ -40,15 +51,9 @@ def make_trainer(
 ) -> CohortTrainer:
     """Return what trains clients from the adapters they receive.
 
-    Args:
-        config: The run's configuration.
-        policy: The base model with an adapter.
-        base: What the policy was made of.
-        groups: Each client's.
-        run: Where the column of reference log-probabilities lies; when None it is in memory.
-        local_steps: Optimiser steps of a client in a round.
-        release: How noise is drawn and paid for; with privacy unit ``example`` only, and then
-            always.
+    The column of reference log-probabilities lies in the folder of ``run``, or in memory without
+    one. ``release`` says how noise is drawn and accounted for; it goes with privacy unit
+    ``example``, and only with it.
 
     Raises:
         ConfigError: If the engine is not installed, or cannot train for the objective.
@@ -106,6 +111,45 @@ def make_trainer(
         seed=config.seed,
         memory_bytes=memory_bytes,
     )
+
+
+def make_clients(
+    config: schema.Experiment,
+    mode: schema.Federated,
+    trainer: CohortTrainer,
+    folder: Path,
+    noise: ClientNoise | None,
+) -> LocalClients:
+    """Return what trains the clients of a run and keeps their states below a folder.
+
+    ``noise`` protects their updates, where the server counts on it.
+    """
+    return LocalClients(
+        trainer,
+        mode.strategy,
+        local_steps=config.training.local_steps,
+        weighting=mode.weighting,
+        report_private_metrics=config.privacy.report_private_metrics,
+        states=ClientStates(folder / STATES),
+        noise=noise,
+    )
+
+
+def load_policy(
+    config: schema.Experiment, catalogue: Catalogue
+) -> tuple[BaseModel, PromptWriter, PeftModel]:
+    """Load the base model; return it with what writes its prompts, and with a fresh adapter on it.
+
+    Raises:
+        ModelError: If it cannot be loaded, or the engine does not know it.
+        ConfigError: If a prompt or a title does not fit, or the engine cannot train the objective.
+    """
+    base = load_base(config)
+    writer = make_writer(config.prompt, base)
+    check_room(config.prompt, writer, base, catalogue)
+    policy = make_policy(config, base)
+    check_engine(config, policy)
+    return base, writer, policy
 
 
 def check_engine(config: schema.Experiment, policy: PeftModel) -> None:

@@ -1,4 +1,4 @@
-"""What training works with in every mode, and where it leaves its traces."""
+"""What training works with in every mode, and where it writes."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +12,7 @@ from pkgllm.errors import FederationError, StoppedError
 from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
-from pkgllm.pipeline.build import learning_rate
-from pkgllm.pipeline.observer import Observer
-from pkgllm.pipeline.privacy.setup import client_guarantee, run_privacy
+from pkgllm.pipeline.privacy import client_guarantee, run_privacy
 from pkgllm.pipeline.trainers import make_trainer
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.noise import NoiseSource
@@ -24,6 +22,7 @@ from pkgllm.progress import Progress
 from pkgllm.prompts.groups import Group
 from pkgllm.runs.checkpoints import Checkpoint, Checkpoints, Sections
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.observer import Observer
 from pkgllm.training.local import CohortTrainer, KlBaseline, no_baseline
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,7 @@ ADAPTER, STRATEGY = "adapter", "strategy"
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What a policy is trained with, and where it leaves its traces."""
+    """What a policy is trained with, and where it writes."""
 
     config: schema.Experiment
     policy: PeftModel
@@ -101,7 +100,7 @@ class TrainingRun:
 
     def learning_rate(self, round_num: int) -> float:
         """Return the local step size of a round."""
-        return learning_rate(self.config.training, self.config.mode.rounds, round_num)
+        return self.config.training.learning_rate_of(round_num, rounds=self.config.mode.rounds)
 
     def keep(self, state: AdapterState) -> None:
         """Put an adapter into the policy and into the run folder, with what was spent on it."""
@@ -112,44 +111,27 @@ class TrainingRun:
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
 
 
-@dataclass(frozen=True, slots=True)
-class Traces:
-    """Where training leaves its traces, and how."""
-
-    run: RunFolder
-    progress: Progress
-    validation: Callable[[AdapterState], Mapping[str, float]] | None
-    """Ranks the validation part with an adapter, where that was asked for."""
-    keep: int
-    """Checkpoints that stay."""
-    num_groups: Mapping[str, int]
-    """Of each training client."""
-    noise: NoiseSource
-    """Where the noise of a private run comes from."""
-
-
 @contextmanager
 def going_on(
     config: schema.Experiment,
     policy: PeftModel,
     base: BaseModel,
     groups: Groups,
-    traces: Traces,
+    run: RunFolder,
+    progress: Progress,
     *,
+    keep: int,
+    num_groups: Mapping[str, int],
+    noise: NoiseSource,
     kl_baseline: KlBaseline = no_baseline,
+    validation: Callable[[AdapterState], Mapping[str, float]] | None = None,
 ) -> Iterator[TrainingRun]:
-    """Give what trains from the newest checkpoint, or from the start where there is none.
+    """Yield what trains from the newest checkpoint, or from the start where there is none.
+
+    ``num_groups`` counts the groups of each training client; ``groups`` are those known here.
 
     Inside, the folder is this process's own, and the first Ctrl-C or SIGTERM asks for an end after
     the round in flight.
-
-    Args:
-        config: The run's configuration.
-        policy: The base model with its adapter.
-        base: What the policy was made of.
-        groups: Each client's, where they are known here.
-        traces: Where training leaves its traces.
-        kl_baseline: Of each round.
 
     Raises:
         RunError: If another process trains in the folder, or no checkpoint can be read.
@@ -159,13 +141,17 @@ def going_on(
     def tell() -> None:
         logger.warning("stopping after this round; once more stops at once")
 
-    run = traces.run
     with run.occupied(), after_this_round(tell) as stop_asked:
-        checkpoints = Checkpoints(run.path, keep=traces.keep)
+        checkpoints = Checkpoints(run.path, keep=keep)
         start = checkpoints.newest()
         checkpoints.rewind(start)
-        observer = Observer(run, config.observation, traces.validation)
-        privacy = run_privacy(config, run.path, traces.num_groups, traces.noise, start)
+        observer = Observer(
+            run,
+            validation,
+            evaluate_every=config.observation.evaluate_every,
+            tensorboard=config.observation.tensorboard,
+        )
+        privacy = run_privacy(config, run.path, num_groups, noise, start)
         try:
             yield TrainingRun(
                 config,
@@ -173,7 +159,7 @@ def going_on(
                 base,
                 groups,
                 run,
-                traces.progress,
+                progress,
                 observer,
                 checkpoints,
                 start=start,

@@ -1,20 +1,51 @@
 """A comparison of runs as a document."""
 
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from pkgllm.errors import ConfigError, RunError
+from pkgllm.files import write_atomically
 from pkgllm.report.document import Cell, Document, Table, columns, counted, estimate, number, plural
 from pkgllm.report.ranking import METRIC_HEADINGS
+from pkgllm.report.to_markdown import markdown
 
 
 def comparison_document(results: Mapping[str, Any]) -> Document:
-    """Return the tables of a comparison.
-
-    Args:
-        results: As made by ``pkgllm.pipeline.evaluation.comparison.compare``.
-    """
+    """Return the tables of what :func:`pkgllm.evaluation.comparison.compare_runs` returned."""
     title = f"Comparison of {', '.join(run['name'] for run in results['runs'])}"
     return Document(title, tuple(_tables(results)), (*_remarks(results), *results["notes"]))
+
+
+def check_output(path: Path) -> None:
+    """Raise, before any work, where a comparison cannot be written to a file of this name.
+
+    Raises:
+        ConfigError: If the name ends in neither ``.md`` nor ``.json``.
+        RunError: If something is there already.
+    """
+    if path.suffix not in {".md", ".json"}:
+        raise ConfigError(f"--output {path}: must end in .md or .json, got {path.suffix!r}")
+    if path.exists():
+        raise RunError(f"--output {path}: must be a new file, and exists; choose another name")
+
+
+def write_comparison(results: Mapping[str, Any], path: Path) -> None:
+    """Write a comparison as Markdown or JSON, whichever the file's name ends in.
+
+    Args:
+        results: As made by :func:`pkgllm.evaluation.comparison.compare_runs`.
+        path: What :func:`check_output` accepts.
+
+    Raises:
+        RunError: If the file cannot be written.
+    """
+    if path.suffix == ".json":
+        text = json.dumps(results, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    else:
+        text = markdown(comparison_document(results))
+    write_atomically(path, text)
 
 
 def _remarks(results: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from io import FileIO
 from pathlib import Path
+from urllib.parse import quote
 
 from pkgllm.errors import RunError
 from pkgllm.files import cannot, restore_folders, write_atomically, write_folder_atomically
@@ -33,6 +34,9 @@ _PACKAGES = (
     "numpy",
     "safetensors",
 )
+
+CLIENT_ADAPTERS = "adapters"
+"""Folder of a local run that holds one adapter for each training client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,12 @@ class RunFolder:
     def read_validation(self) -> list[dict[str, object]]:
         """Return the validations, as :meth:`read_metrics` does."""
         return read_grown(self.validation)
+
+
+def client_adapter(run: Path, client: str) -> Path:
+    """Return the folder of a client's own adapter; any id makes a safe name."""
+    # quote leaves full stops alone, and "." and ".." are folders already.
+    return run / CLIENT_ADAPTERS / quote(client, safe="").replace(".", "%2E")
 
 
 def provenance(*, seed: int, digests: Mapping[str, str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from pkgllm.errors import RunError
 from pkgllm.evaluation.comparison import PERMUTATIONS, client_terms
 from pkgllm.evaluation.significance import holm, permutation_p_values
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.pipeline.evaluation.comparison import read_predictions
+from pkgllm.pipeline.comparison import read_predictions
 from pkgllm.randomness import stream
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.predictions import Predictions, check_same_queries

@@ -13,10 +13,11 @@ from pkgllm.corpora.population import Population
 from pkgllm.files import cannot, write_atomically
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus
-from pkgllm.pipeline.evaluation.ranking import data_notes, run_notes, run_title
+from pkgllm.pipeline.ranking import run_notes, run_title
 from pkgllm.pipeline.recommender import TrainedModel, open_recommender
 from pkgllm.pipeline.run_record import check_same_split, read_liked
 from pkgllm.progress import Progress
+from pkgllm.report.evaluation import data_notes
 from pkgllm.report.pie import draw_pie, pie_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder

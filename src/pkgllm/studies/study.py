@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, model_validator
 
 from pkgllm.config.fields import known_keys
-from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import KINDS
 from pkgllm.config.section import NotNegative, Section
+from pkgllm.registry import did_you_mean
 from pkgllm.studies.plan import number_as_text, text_keys
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pkgllm.config.load import find_config
 from pkgllm.config.mode_sections import DeploymentRuntime, Federated
-from pkgllm.config.problems import did_you_mean
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.errors import ConfigError
+from pkgllm.registry import did_you_mean
 from pkgllm.studies.plan import PlannedRun, planned_config, ranked_models, read_plan
 from pkgllm.studies.plot import PlotLayout, lay_out_plot
 from pkgllm.studies.study import Point, Study

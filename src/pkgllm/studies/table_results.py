@@ -12,7 +12,7 @@ from pkgllm.evaluation.comparison import client_terms, privacy_notes
 from pkgllm.evaluation.metrics import top_list_terms
 from pkgllm.evaluation.results import TOP_K
 from pkgllm.evaluation.statistics import bootstrap_ratios
-from pkgllm.pipeline.evaluation.comparison import read_predictions
+from pkgllm.pipeline.comparison import read_predictions
 from pkgllm.randomness import stream
 from pkgllm.report.model_table import model_table_document
 from pkgllm.report.to_markdown import markdown

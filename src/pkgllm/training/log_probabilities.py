@@ -2,16 +2,21 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from pkgllm.lm.adapter import without_adapter
 from pkgllm.prompts.groups import Completion, Group
 from pkgllm.prompts.packing import PackedGroups, pack
 
 Branch = tuple[Group, Sequence[Completion]]
 """A group's prompt with the completions that are scored after it."""
+
+_AT_ONCE = 8
 
 
 def completion_log_probabilities(policy: PeftModel, packed: PackedGroups) -> Tensor:
@@ -75,3 +80,25 @@ def pack_branches(branches: Sequence[Branch], device: torch.device) -> PackedGro
             for group, completions in branches
         ]
     ).to(device)
+
+
+def title_gains(policy: PeftModel, groups: Sequence[Group]) -> NDArray[np.float64]:
+    """Return by how much the adapter raised the log-probability of each group's liked title.
+
+    The base model's log-probability is subtracted, so that a title does not score for being easy:
+    a reference attack that needs no second training.
+
+    Returns:
+        In nats, shape ``(groups,)``.
+    """
+    device = next(policy.parameters()).device
+    gains = []
+    for start in range(0, len(groups), _AT_ONCE):
+        branches = [(group, group.completions[:1]) for group in groups[start : start + _AT_ONCE]]
+        packed = pack_branches(branches, device)
+        with torch.inference_mode():
+            trained = completion_log_probabilities(policy, packed)
+            with without_adapter(policy):
+                untrained = completion_log_probabilities(policy, packed)
+        gains.append((trained - untrained).double().cpu())
+    return torch.cat(gains).numpy()

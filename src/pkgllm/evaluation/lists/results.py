@@ -22,6 +22,9 @@ from pkgllm.evaluation.statistics import bootstrap_ratios
 from pkgllm.randomness import stream
 from pkgllm.runs.records import ListRecord, Mode, read_records
 
+ANSWERS = "lists.jsonl"
+"""File of an evaluation with the lists that models wrote."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientList:
@@ -253,3 +256,18 @@ def read_lists(path: Path, queries: Sequence[ClientQueries], *, k: int) -> Lists
         key: [[samples[number][query.client] for query in queries] for number in sorted(samples)]
         for key, samples in lists.items()
     }
+
+
+def newest_answers(run: Path) -> Path:
+    """Return the lists of the evaluation of a run with the highest number.
+
+    Raises:
+        RunError: If there are none.
+    """
+    places = [path for path in run.glob(f"evaluations/*/{ANSWERS}") if path.parent.name.isdecimal()]
+    if not places:
+        raise RunError(
+            f"{run / 'evaluations'}: no evaluation holds {ANSWERS}, the answers to score; run "
+            "pkgllm evaluate --protocol lists first, or name a file with --answers"
+        )
+    return max(places, key=lambda path: int(path.parent.name))

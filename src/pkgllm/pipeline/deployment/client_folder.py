@@ -17,16 +17,15 @@ from typing import TYPE_CHECKING
 
 from pkgllm.config import schema
 from pkgllm.config.load import load_config
-from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.corpora.catalogue_file import CATALOGUE, read_catalogue_file
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.files import cannot
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
-from pkgllm.pipeline.build import build_groups, check_room, make_policy, make_writer, populate
-from pkgllm.pipeline.privacy.setup import configured_noise, device_participation, noisy_unit
-from pkgllm.pipeline.run_record import load_base
-from pkgllm.pipeline.trainers import check_engine, make_trainer
+from pkgllm.pipeline.build import build_groups, populate
+from pkgllm.pipeline.privacy import configured_noise, device_participation, noisy_unit
+from pkgllm.pipeline.trainers import load_policy, make_trainer
 from pkgllm.privacy.device_ledger import HEAD, SHARE, DevicePrivacy, DeviceShares
 from pkgllm.privacy.run_privacy import LEDGER
 from pkgllm.progress import Progress
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from pkgllm.federation.flower.client_app import CohortApp
 
 CONFIG = "config.yaml"
-CATALOGUE = "catalogue.json"
 GRAPHS = ("graph.jsonld", "graph.json", "graph.ttl")
 PRIVATE = "private"
 
@@ -46,9 +44,7 @@ _GROUPS = "groups.arrow"
 class ClientFolder:
     """A person's folder, opened.
 
-    Args:
-        path: The folder.
-        overrides: Values to set over those of its configuration, each ``KEY=VALUE``.
+    ``overrides`` are values to set over those of its configuration, each ``KEY=VALUE``.
 
     Raises:
         PkgllmError: If a file is missing or wrong, or the mode is not ``federated``.
@@ -77,33 +73,27 @@ class ClientFolder:
         return self.path / PRIVATE
 
     def make_app(
-        self, progress: Progress, tell: Callable[[str], None] = lambda line: None
+        self, progress: Progress, log: Callable[[str], None] = lambda line: None
     ) -> "CohortApp":
         """Load the base model, build the groups, and return what answers the server.
 
         Split, groups and training are those that the local runtime makes for this client.
 
-        Args:
-            progress: Is told how far the work is.
-            tell: Is told what of the privacy budget is spent.
+        ``log`` is called with a line on what of the privacy budget is spent.
 
         Raises:
             PkgllmError: If anything that is needed cannot be used.
         """
+        from pkgllm.federation.client_noise import make_device_noise
         from pkgllm.federation.flower.client_app import CohortApp
-        from pkgllm.pipeline.local_clients import make_clients
-        from pkgllm.pipeline.privacy.client_noise import make_device_noise
+        from pkgllm.pipeline.trainers import make_clients
 
         config = self.config
         mode = config.mode
         if not isinstance(mode, schema.Federated):
             raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
         population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
-        base = load_base(config)
-        writer = make_writer(config.prompt, base)
-        check_room(config.prompt, writer, base, self._catalogue)
-        policy = make_policy(config, base)
-        check_engine(config, policy)
+        base, writer, policy = load_policy(config, self._catalogue)
         groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
         release, unit = None, noisy_unit(config)
         if unit is not None and unit.hides_examples:
@@ -113,9 +103,9 @@ class ClientFolder:
                 ledger=self.path / LEDGER,
                 head=self.private / HEAD,
             )
-            tell(str(own))
+            log(str(own))
             release = own.release
-        shares = self._shares(tell)
+        shares = self._shares(log)
         trainer = make_trainer(
             config,
             policy,
@@ -128,22 +118,22 @@ class ClientFolder:
         noise = make_device_noise(shares, policy, self.private / SHARE) if shares else None
         return CohortApp(make_clients(config, mode, trainer, self.private, noise))
 
-    def _shares(self, tell: Callable[[str], None]) -> DeviceShares | None:
+    def _shares(self, log: Callable[[str], None]) -> DeviceShares | None:
         """Return what sees to the client's share of the noise; None where it adds none."""
         unit, settings = noisy_unit(self.config), configured_noise(self.config)
         if unit is not None and settings is not None:
             shares = DeviceShares(
                 unit, settings, ledger=self.path / LEDGER, head=self.private / HEAD
             )
-            tell(str(shares))
+            log(str(shares))
             return shares
         if unit is not None and unit.hides_clients:
-            tell("privacy unit client, mechanism central: the server has the updates as they are")
+            log("privacy unit client, mechanism central: the server has the updates as they are")
         return None
 
     def _read_graph(self) -> PersonalGraph:
-        found = [self.path / name for name in GRAPHS if (self.path / name).is_file()]
-        if len(found) != 1:
-            given = " and ".join(path.name for path in found) or "none"
-            raise DataError(f"{self.path}: must hold one of {', '.join(GRAPHS)}, got {given}")
-        return read_graph(found[0])
+        paths = [self.path / name for name in GRAPHS if (self.path / name).is_file()]
+        if len(paths) != 1:
+            names = " and ".join(path.name for path in paths) or "none"
+            raise DataError(f"{self.path}: must hold one of {', '.join(GRAPHS)}, got {names}")
+        return read_graph(paths[0])

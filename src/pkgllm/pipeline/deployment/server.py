@@ -11,7 +11,7 @@ from peft import PeftModel
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
-from pkgllm.corpora.catalogue_file import read_catalogue_file
+from pkgllm.corpora.catalogue_file import CATALOGUE, read_catalogue_file
 from pkgllm.errors import ConfigError, FederationError
 from pkgllm.files import read_bytes
 from pkgllm.lm.base_model import BaseModel
@@ -21,23 +21,19 @@ from pkgllm.pipeline.build import (
     make_policy,
     make_writer,
 )
-from pkgllm.pipeline.deployment.client_folder import CATALOGUE
-from pkgllm.pipeline.privacy.setup import (
+from pkgllm.pipeline.privacy import (
     FIXED_NOISE,
     check_run,
     configured_noise,
-    known_clients,
     noise_source,
     noisy_unit,
 )
-from pkgllm.pipeline.privacy.statement import privacy_statement
 from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base
 from pkgllm.pipeline.trainers import check_engine
-from pkgllm.pipeline.training_run import Traces, going_on
+from pkgllm.pipeline.training_run import going_on
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.privacy.run_privacy import LEDGER
-from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder, provenance
 from pkgllm.runs.records import read_object
@@ -69,7 +65,7 @@ def train_deployed(
     Args:
         config: What to do; mode ``federated`` with the runtime ``deployment``.
         path: The run folder.
-        progress: Is told how far the work is.
+        progress: Shows the work.
         resume: Whether to go on with the run in the folder, which has this configuration.
         keep: Checkpoints that stay, at least 1.
         insecure_fixed_noise: Whether the server's noise comes from the seed, for tests alone; marks
@@ -98,8 +94,9 @@ def train_deployed(
             f"mode.cohort_size must be at most the number of keys in {keys / 'clients'}, "
             f"{len(roster)}, got {mode.cohort_size}; lower it or add clients"
         )
-    # Of the unit example each client counts its own groups, and keeps its own ledger.
-    known = known_clients(roster) if config.privacy.hides_clients else {}
+    # Of the unit example each client counts its own groups, and keeps its own ledger; of the unit
+    # client only the number of clients matters.
+    known = dict.fromkeys(roster, 1) if config.privacy.hides_clients else {}
     if known:
         check_run(config, known)
     secret = read_bytes(keys / EXECUTOR_SECRET)
@@ -123,8 +120,18 @@ def train_deployed(
         was_fixed = run.provenance.exists() and bool(read_object(run.provenance).get(FIXED_NOISE))
         noise = noise_source(config, insecure_fixed_noise=insecure_fixed_noise or was_fixed)
         _describe(config, run, base, noise)
-        traces = Traces(run, progress, None, keep, known, noise)
-        with going_on(config, policy, base, {}, traces, kl_baseline=kl_baseline) as training:
+        with going_on(
+            config,
+            policy,
+            base,
+            {},
+            run,
+            progress,
+            keep=keep,
+            num_groups=known,
+            noise=noise,
+            kl_baseline=kl_baseline,
+        ) as training:
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):
                     advance()
@@ -147,11 +154,6 @@ def _kl_baseline(config: Experiment, policy: PeftModel, base: BaseModel, keys: P
     catalogue, writer = read_catalogue_file(path), make_writer(config.prompt, base)
     check_room(config.prompt, writer, base, catalogue)
     return make_kl_baseline(config, policy, writer, catalogue)
-
-
-def deployed_statement(config: Experiment, path: Path) -> str:
-    """Return the note on privacy of a finished run."""
-    return privacy_statement(config, read_guarantee(path))
 
 
 def _check_noise(config: Experiment, *, insecure_fixed_noise: bool) -> None:

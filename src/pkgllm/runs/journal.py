@@ -32,13 +32,13 @@ def make_stages(run: RunFolder) -> Path:
     return stages
 
 
-class Diary:
+class Journal:
     """Writes down every epoch or round, and takes back those that are done again.
 
     Args:
         run: The run folder.
         lengths: Epochs or rounds of each stage, in order.
-        advance: Is told of every one that is done.
+        advance: Called for every one that is done.
     """
 
     def __init__(self, run: RunFolder, lengths: Mapping[str, int], advance: Advance) -> None:
@@ -59,15 +59,15 @@ class Diary:
             self._advance(stage)
         self._since = time.perf_counter()
 
-    def add(self, at: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def add(self, at: Mapping[str, Any], values: Mapping[str, Any]) -> None:
         """Write down an epoch or a round.
 
         Args:
             at: Its stage and number.
-            found: What it came to, with its ``loss``.
+            values: Its results, with the ``loss``.
         """
         now = time.perf_counter()
-        self._run.append_metrics({**at, **found})
+        self._run.append_metrics({**at, **values})
         self._run.append_timings({**at, "seconds": now - self._since, "time": time.time()})
         self._since = now
-        self._advance(f"{at['stage']}, loss {found['loss']:.4f}")
+        self._advance(f"{at['stage']}, loss {values['loss']:.4f}")

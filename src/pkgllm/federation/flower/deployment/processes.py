@@ -11,9 +11,21 @@ from functools import partial
 from pathlib import Path
 
 from pkgllm.errors import FederationError
+from pkgllm.federation.flower.client_app import CohortApp
+from pkgllm.federation.flower.deployment.certificates import (
+    AUTHORITY_CERTIFICATE,
+    CLIENT_KEY,
+    EXECUTOR_SECRET,
+    SERVER_CERTIFICATE,
+    SERVER_KEY,
+    read_private_key,
+    read_roster,
+    write_secret,
+)
+from pkgllm.federation.flower.deployment.superlink import SuperLink
+from pkgllm.federation.flower.deployment.supernode import answer_messages, say_goodbye
+from pkgllm.federation.flower.process import end_flower, start_flower
 from pkgllm.files import read_bytes, write_atomically
-from pkgllm.pipeline.deployment.client_folder import ClientFolder
-from pkgllm.progress import Progress
 
 _NODE = "node"
 """File with the id that the SuperLink gave to this client's SuperNode."""
@@ -24,30 +36,21 @@ _RETRY_SECONDS = 5.0
 _PATIENCE_SECONDS = 150.0
 """Longer than a SuperLink takes a killed SuperNode for alive."""
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def serve(keys: Path, *, host: str, port: int, tell: Tell) -> None:
+def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
     """Start a SuperLink and let the clients of the roster in, until it ends.
 
     Args:
         keys: The folder ``server`` of the keys.
         host: Address to listen at.
         port: Port to listen at.
-        tell: Is told the command and how many clients may come.
+        log: Called with the command, and with the number of clients that may connect.
 
     Raises:
         FederationError: If it ends by itself.
     """
-    from pkgllm.federation.flower.deployment.certificates import (
-        AUTHORITY_CERTIFICATE,
-        EXECUTOR_SECRET,
-        SERVER_CERTIFICATE,
-        SERVER_KEY,
-        read_roster,
-    )
-    from pkgllm.federation.flower.deployment.superlink import SuperLink
-
     known = dict(read_roster(keys))
     for name in (AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, EXECUTOR_SECRET):
         read_bytes(keys / name)
@@ -61,7 +64,7 @@ def serve(keys: Path, *, host: str, port: int, tell: Tell) -> None:
     ]
     nearby = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     link = SuperLink(f"{nearby}:{port}", keys / AUTHORITY_CERTIFICATE)
-    with _flower(command, tell) as process:
+    with _flower(command, log) as process:
         link.wait(_STARTUP_SECONDS, alive=partial(_runs, process))
         let_in: set[bytes] = set()
         while _runs(process):
@@ -70,44 +73,42 @@ def serve(keys: Path, *, host: str, port: int, tell: Tell) -> None:
                 link.register(key)
                 let_in.add(key)
             if new:
-                tell(f"{host}:{port} is up; {len(let_in)} clients may connect")
+                log(f"{host}:{port} is up; {len(let_in)} clients may connect")
             time.sleep(_POLL_SECONDS)
             known = dict(read_roster(keys))
         raise FederationError(f"the SuperLink ended with status {process.returncode}")
 
 
 def take_part(
-    folder: Path, *, superlink: str, overrides: Sequence[str], tell: Tell, progress: Progress
+    client: str,
+    make_app: Callable[[], CohortApp],
+    *,
+    folder: Path,
+    private: Path,
+    superlink: str,
+    log: Log,
 ) -> None:
     """Run one client: a SuperNode, and this process, which answers for it.
 
     Args:
-        folder: The client's folder.
+        client: Its id.
+        make_app: Loads what answers, once no other process answers for the client.
+        folder: The client's folder, with its key and the authority's certificate.
+        private: The folder of what nobody else may read.
         superlink: Host and port of the SuperLink.
-        overrides: Values to set over those of the folder's configuration.
-        tell: Is told the command, and when the client is ready.
-        progress: Is told how far the work is.
+        log: Called with the command, and when the client is ready.
 
     Raises:
         FederationError: If the SuperLink does not let it in.
-        PkgllmError: If the folder is not what it must be.
+        PkgllmError: If the key or the certificate cannot be read.
     """
-    from pkgllm.federation.flower.deployment.certificates import (
-        AUTHORITY_CERTIFICATE,
-        CLIENT_KEY,
-        read_private_key,
-        write_secret,
-    )
-    from pkgllm.federation.flower.deployment.supernode import answer_messages, say_goodbye
-
-    own = ClientFolder(folder, overrides)
     key, certificate = folder / CLIENT_KEY, folder / AUTHORITY_CERTIFICATE
     read_private_key(key)
     read_bytes(certificate)
-    remembered, secret_file = own.private / _NODE, own.private / "executor.secret"
-    with _only_process(own.private / "lock"):
-        app = own.make_app(progress, tell).flower_app
-        tell(f"client {own.client} is ready")
+    remembered, secret_file = private / _NODE, private / "executor.secret"
+    with _only_process(private / "lock"):
+        app = make_app().flower_app
+        log(f"client {client} is ready")
         in_touch_at = time.monotonic()
 
         def on_node(node_id: int) -> None:
@@ -127,10 +128,10 @@ def take_part(
             ]
             secret = write_secret(secret_file)
             started = time.monotonic()
-            with _flower(command, tell, FLWR_HOME=str(own.private / "flower")) as process:
+            with _flower(command, log, FLWR_HOME=str(private / "flower")) as process:
                 answer_messages(
                     app,
-                    client=own.client,
+                    client=client,
                     address=f"127.0.0.1:{port}",
                     secret=secret,
                     alive=partial(_runs, process),
@@ -141,7 +142,7 @@ def take_part(
                 in_touch_at = time.monotonic()
             time.sleep(_RETRY_SECONDS)
     raise FederationError(
-        f"client {own.client}: {superlink} does not let it in; see above what its SuperNode says, "
+        f"client {client}: {superlink} does not let it in; see above what its SuperNode says, "
         "and that client.pub of this folder is among the clients of the server"
     )
 
@@ -161,11 +162,9 @@ def _only_process(lock: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _flower(
-    command: Sequence[str], tell: Tell, **environment: str
+    command: Sequence[str], log: Log, **environment: str
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    from pkgllm.federation.flower.process import end_flower, start_flower
-
-    tell(shlex.join(command))
+    log(shlex.join(command))
     process = start_flower(command, environment)
     try:
         yield process

@@ -9,10 +9,10 @@ from pkgllm.interrupts import after_this_round
 from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
 from pkgllm.kge.federated_stage import FederatedSetup
 from pkgllm.kge.files import save_server_tables
-from pkgllm.pipeline.embeddings.assembly import EmbeddingPlan
-from pkgllm.pipeline.embeddings.journal import EMBEDDING, STAGES, Diary, make_stages
+from pkgllm.pipeline.embedding_plan import EmbeddingPlan
 from pkgllm.progress import Progress
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.journal import EMBEDDING, STAGES, Journal, make_stages
 
 logger = logging.getLogger(__name__)
 
@@ -39,17 +39,17 @@ def train_federated(
         after_this_round(tell) as stop_asked,
         progress.track("training", sum(lengths.values())) as advance,
     ):
-        diary = Diary(run, lengths, advance)
+        journal = Journal(run, lengths, advance)
 
         def add(stage: str, record: RoundRecord, loss: float) -> None:
-            diary.add(
+            journal.add(
                 {"stage": stage, "round": record.round_num},
                 {"cohort": list(record.cohort), "loss": loss},
             )
 
         make_stages(run)
         try:
-            trained = _train(run, plan, keep, diary.begin, add, stop_asked)
+            trained = _train(run, plan, keep, journal.begin, add, stop_asked)
         except StoppedError as error:
             raise StoppedError(
                 f"stopped after a checkpoint; go on with: pkgllm train --resume {run.path}"

@@ -8,30 +8,33 @@ from pkgllm.config.load import dump_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.corpora.population import Population
 from pkgllm.errors import StoppedError
-from pkgllm.evaluation.scorer import ClientQueries
+from pkgllm.evaluation.scorer import ClientQueries, Scorer
 from pkgllm.interrupts import after_this_round
 from pkgllm.kge.files import load_embeddings, save_embeddings
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.training import TrainingSetup, train_embeddings
 from pkgllm.pipeline.build import populate, read_corpus
-from pkgllm.pipeline.embeddings.assembly import (
+from pkgllm.pipeline.embedding_plan import (
     EmbeddingPlan,
     Trained,
     embedding_queries,
-    embedding_task,
+    fold_in_note,
+    make_scorer,
     plan_embedding,
+    training_notes,
 )
-from pkgllm.pipeline.embeddings.federated import load_federated, train_federated
-from pkgllm.pipeline.embeddings.journal import EMBEDDING, Diary, make_stages
-from pkgllm.pipeline.evaluation.ranking import Report, Task, rank, write_ranks
+from pkgllm.pipeline.embedding_rounds import load_federated, train_federated
+from pkgllm.pipeline.ranking import rank, ranking_notes, run_title
 from pkgllm.pipeline.run_record import (
     check_same_data,
-    read_liked,
     run_provenance,
     write_record,
 )
+from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
+from pkgllm.report.evaluation import Report, write_ranks
 from pkgllm.runs.folder import RunFolder
+from pkgllm.runs.journal import EMBEDDING, Journal, make_stages
 
 logger = logging.getLogger(__name__)
 
@@ -56,29 +59,6 @@ def resume(run: RunFolder, config: EmbeddingExperiment, progress: Progress, *, k
     return _go_on(run, plan, population, queries, progress, keep)
 
 
-def evaluation_task(
-    run: RunFolder, config: EmbeddingExperiment, trained_on: Population, asked: Population | None
-) -> tuple[Task, EmbeddingPlan]:
-    """Return the task of asking a finished run's embedding again.
-
-    Args:
-        run: The run folder.
-        config: Its configuration, with what was set over ``evaluation``.
-        trained_on: The run's own clients, whose graph the embedding was trained on.
-        asked: Other people of the same catalogue; the run's own clients when absent.
-
-    Raises:
-        DataError: If an item to rank has no vector.
-        ModelError: If the embedding cannot be read, or is not of these data.
-    """
-    plan = plan_embedding(config, trained_on)
-    model = _load(run, plan)
-    population = trained_on if asked is None else asked
-    queries = embedding_queries(config, population, everybody=asked is not None)
-    liked = read_liked(run.path)
-    return embedding_task(plan, model, run.path, population, queries, liked=liked), plan
-
-
 def _go_on(
     run: RunFolder,
     plan: EmbeddingPlan,
@@ -92,13 +72,46 @@ def _go_on(
         made_of = run_provenance(plan.config, population, None, plan.device)
         write_record(run, population, made_of)
     trained = (run.path / EMBEDDING).exists()
-    model = _load(run, plan) if trained else _train(run, plan, progress, keep)
+    model = load_trained(run, plan) if trained else _train(run, plan, progress, keep)
+    scorer = make_scorer(plan, model, population)
     liked = population.liked_in_training()
-    task = embedding_task(plan, model, run.path, population, queries, liked=liked)
-    return write_ranks(task, rank(task, progress), run)
+    return rank_embedding(plan, model, scorer, run.path, run, population, queries, liked, progress)
 
 
-def _load(run: RunFolder, plan: EmbeddingPlan) -> Trained:
+def rank_embedding(
+    plan: EmbeddingPlan,
+    trained: Trained,
+    scorer: Scorer,
+    run: Path,
+    output: RunFolder,
+    population: Population,
+    queries: Sequence[ClientQueries],
+    liked: Sequence[Sequence[str]],
+    progress: Progress,
+) -> Report:
+    """Rank the run's own clients, or other people of the same catalogue, and write it down."""
+    return write_ranks(
+        rank(plan.config, (scorer,), population, queries, liked, progress),
+        output,
+        title=run_title(plan.config),
+        notes=ranking_notes(
+            plan.config,
+            run,
+            population,
+            queries,
+            training=training_notes(plan, trained),
+            models=(fold_in_note(plan, queries),),
+        ),
+        guarantee=read_guarantee(run),
+    )
+
+
+def load_trained(run: RunFolder, plan: EmbeddingPlan) -> Trained:
+    """Return the embedding of a finished run.
+
+    Raises:
+        ModelError: If it cannot be read, or is not of these data.
+    """
     if plan.federation is not None:
         return load_federated(run, plan)
     return load_embeddings(
@@ -129,15 +142,15 @@ def _train_centralized(run: RunFolder, plan: EmbeddingPlan, progress: Progress, 
         after_this_round(tell) as stop_asked,
         progress.track("training", sum(epochs.values())) as advance,
     ):
-        diary = Diary(run, epochs, advance)
+        journal = Journal(run, epochs, advance)
         setup = TrainingSetup(
             seed=config.seed,
             device=str(plan.device),
             folder=stages,
             checkpoint_every=config.training.checkpoint_every,
             keep=keep,
-            on_stage=diary.begin,
-            on_epoch=lambda epoch: diary.add(
+            on_stage=journal.begin,
+            on_epoch=lambda epoch: journal.add(
                 {"stage": epoch.stage, "epoch": epoch.number}, {"loss": epoch.loss}
             ),
             stop_asked=stop_asked,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -17,7 +16,6 @@ from pkgllm.kge.scorer import EmbeddingScorer
 from pkgllm.kge.settings import EmbeddingFederation
 from pkgllm.lm.base_model import find_device
 from pkgllm.pipeline.build import make_queries
-from pkgllm.pipeline.evaluation.ranking import Task
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +44,6 @@ Trained = Model | FederatedEmbeddings
 def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -> EmbeddingPlan:
     """Return what is trained, and on which graph.
 
-    Args:
-        config: The run's configuration.
-        population: All clients, of whom those in training make the graph.
-
     Raises:
         DataError: If no training client likes anything.
         ModelError: If the device is not there.
@@ -71,11 +65,6 @@ def embedding_queries(
 
     What a client trains on stands in its visible graph, so no answer is in the training graph.
 
-    Args:
-        config: The run's configuration.
-        population: All clients.
-        everybody: Whether to pass over ``evaluation.max_clients``.
-
     Raises:
         DataError: If a query cannot be asked: :func:`candidate_mask` says when.
     """
@@ -85,75 +74,44 @@ def embedding_queries(
     return queries
 
 
-def embedding_task(
-    plan: EmbeddingPlan,
-    trained: Trained,
-    run: Path,
-    population: Population,
-    queries: Sequence[ClientQueries],
-    *,
-    liked: Sequence[Sequence[str]],
-) -> Task:
-    """Return the task of ranking a trained embedding.
-
-    Args:
-        plan: How it was trained.
-        trained: What training came to.
-        run: The run folder.
-        population: Who is asked: the run's own clients, or others of the same catalogue.
-        queries: Audited.
-        liked: Items that each training client likes, in the facts that it trains on.
+def make_scorer(plan: EmbeddingPlan, trained: Trained, population: Population) -> Scorer:
+    """Return what ranks with a trained embedding.
 
     Raises:
         DataError: If an item to rank has no vector.
     """
-    settings = plan.config.fold_in
-    seed, catalogue = plan.config.seed, population.corpus.catalogue
-    scorer: Scorer
+    settings, seed = plan.config.fold_in, plan.config.seed
+    catalogue = population.corpus.catalogue
     if isinstance(trained, FederatedEmbeddings):
-        scorer = FederatedScorer(
-            "tuned", trained, settings=settings, seed=seed, catalogue=catalogue
-        )
-        notes = (_graph_note(plan.graph), *_federation_notes(trained))
-    else:
-        scorer = EmbeddingScorer(
-            "tuned", trained, plan.graph, settings=settings, seed=seed, catalogue=catalogue
-        )
-        notes = (_graph_note(plan.graph),)
-    return Task(
-        plan.config,
-        run,
-        population,
-        queries,
-        liked,
-        (scorer,),
-        notes,
-        (_fold_in_note(plan, queries),),
+        return FederatedScorer("tuned", trained, settings=settings, seed=seed, catalogue=catalogue)
+    return EmbeddingScorer(
+        "tuned", trained, plan.graph, settings=settings, seed=seed, catalogue=catalogue
     )
 
 
-def _federation_notes(trained: FederatedEmbeddings) -> Iterator[str]:
-    federation = trained.federation
-    for stage, found in trained.participation.items():
-        done = found.summary()
-        yield (
-            f"Federation: stage {stage}, exchange {federation.exchange}, {len(found.rounds)} "
-            f"clients in cohorts of {federation.cohort_size}; {found.coverage:.0%} took part, in "
-            f"{done['mean_rounds']:.1f} rounds on average ({done['fewest_rounds']} to "
-            f"{done['most_rounds']})."
-        )
-
-
-def _graph_note(graph: PreferenceGraph) -> str:
-    triples = graph.triples
-    return (
-        f"Embedding: tuned on {len(triples.triples)} triples of {len(graph.persons)} training "
+def training_notes(plan: EmbeddingPlan, trained: Trained) -> Iterator[str]:
+    """Yield what a reader must know of what an embedding was trained on, and by whom."""
+    triples = plan.graph.triples
+    yield (
+        f"Embedding: tuned on {len(triples.triples)} triples of {len(plan.graph.persons)} training "
         f"clients and the catalogue's public facts; {triples.num_entities} entities, "
         f"{triples.num_relations} relations."
     )
+    if not isinstance(trained, FederatedEmbeddings):
+        return
+    federation = trained.federation
+    for stage, participation in trained.participation.items():
+        done = participation.summary()
+        yield (
+            f"Federation: stage {stage}, exchange {federation.exchange}, "
+            f"{len(participation.rounds)} clients in cohorts of {federation.cohort_size}; "
+            f"{participation.coverage:.0%} took part, in {done['mean_rounds']:.1f} rounds on "
+            f"average ({done['fewest_rounds']} to {done['most_rounds']})."
+        )
 
 
-def _fold_in_note(plan: EmbeddingPlan, queries: Sequence[ClientQueries]) -> str:
+def fold_in_note(plan: EmbeddingPlan, queries: Sequence[ClientQueries]) -> str:
+    """Return a note on how the persons that are asked get their vectors."""
     unknown = sum(not len(plan.graph.facts(query.graph)) for query in queries)
     are = "are the mean of the training clients" if plan.federation is None else "stay at the start"
     return (

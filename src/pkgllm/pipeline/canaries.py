@@ -1,44 +1,32 @@
 """Train with made-up facts in the graphs, and measure what the adapter reveals about them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from peft import PeftModel
 
 from pkgllm.config import schema
 from pkgllm.config.load import dump_config
 from pkgllm.errors import ConfigError
-from pkgllm.lm.adapter import without_adapter
 from pkgllm.pipeline.build import (
     build_groups,
-    check_room,
     make_kl_baseline,
-    make_policy,
-    make_writer,
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.modes import check_cohort, train_policy
-from pkgllm.pipeline.privacy.setup import check_run, noisy_unit
-from pkgllm.pipeline.run_record import load_base
-from pkgllm.pipeline.trainers import check_engine
-from pkgllm.pipeline.training_run import Traces, going_on
+from pkgllm.pipeline.modes import train_policy
+from pkgllm.pipeline.privacy import check_cohort, check_run, noisy_unit
+from pkgllm.pipeline.trainers import load_policy
+from pkgllm.pipeline.training_run import going_on
 from pkgllm.privacy.canary_results import CanaryResult, canary_results
 from pkgllm.privacy.ledger import Ledger
 from pkgllm.privacy.noise import secure
 from pkgllm.privacy.run_privacy import LEDGER
 from pkgllm.progress import Progress
 from pkgllm.prompts.canaries import canary_group, draw_canaries
-from pkgllm.prompts.groups import Group
 from pkgllm.runs.folder import RunFolder
-from pkgllm.training.log_probabilities import completion_log_probabilities, pack_branches
+from pkgllm.training.log_probabilities import title_gains
 
 _GROUPS = "groups.arrow"
-_AT_ONCE = 8
 
 
 def train_with_canaries(
@@ -51,15 +39,10 @@ def train_with_canaries(
 ) -> list[CanaryResult]:
     """Train as a configuration says, with canaries in, and measure them on the final adapter.
 
+    ``count_by_repeats`` says how many canaries enter 1 group, 5 groups, and so on.
+
     Afterwards the run folder holds the adapter, ``canaries.json`` with every canary and its score,
     and ``canary_results.json``. Nothing is ranked: the model has learnt facts that nobody stated.
-
-    Args:
-        config: What to train, in a mode that ends with one adapter.
-        path: The run folder to make.
-        progress: Shows groups built and rounds trained.
-        count_by_repeats: How many canaries enter 1 group, 5 groups, and so on.
-        delta: At which epsilon is stated.
 
     Raises:
         PkgllmError: If anything that the configuration names cannot be used.
@@ -71,12 +54,8 @@ def train_with_canaries(
         )
     run = RunFolder.create(path)
     population = populate(config, read_corpus(config))
-    base = load_base(config)
     catalogue = population.corpus.catalogue
-    writer = make_writer(config.prompt, base)
-    check_room(config.prompt, writer, base, catalogue)
-    policy = make_policy(config, base)
-    check_engine(config, policy)
+    base, writer, policy = load_policy(config, catalogue)
     graphs = {split.client: split.train_graph for split in population.in_training}
     canaries = draw_canaries(
         graphs.keys(), count_by_repeats, seed=config.seed, taken_titles=catalogue.names
@@ -90,9 +69,19 @@ def train_with_canaries(
     check_run(config, num_groups)
     if unit := noisy_unit(config):
         Ledger.create(run.path / LEDGER, unit=unit.name)
-    traces = Traces(run, progress, None, 1, num_groups, secure())
     baseline = make_kl_baseline(config, policy, writer, catalogue)
-    with going_on(config, policy, base, groups, traces, kl_baseline=baseline) as training:
+    with going_on(
+        config,
+        policy,
+        base,
+        groups,
+        run,
+        progress,
+        keep=1,
+        num_groups=num_groups,
+        noise=secure(),
+        kl_baseline=baseline,
+    ) as training:
         train_policy(training)
     (run.path / _GROUPS).unlink(missing_ok=True)
     asked = [canary_group(canary, graphs[canary.client], writer) for canary in canaries]
@@ -107,25 +96,3 @@ def train_with_canaries(
     )
     run.write_json("canary_results.json", {"delta": delta, "canaries": list(map(asdict, results))})
     return results
-
-
-def title_gains(policy: PeftModel, groups: Sequence[Group]) -> NDArray[np.float64]:
-    """Return by how much the adapter raised the log-probability of each group's liked title.
-
-    The base model's log-probability is subtracted, so that a title does not score for being easy:
-    a reference attack that needs no second training.
-
-    Returns:
-        In nats, shape ``(groups,)``.
-    """
-    device = next(policy.parameters()).device
-    gains = []
-    for start in range(0, len(groups), _AT_ONCE):
-        branches = [(group, group.completions[:1]) for group in groups[start : start + _AT_ONCE]]
-        packed = pack_branches(branches, device)
-        with torch.inference_mode():
-            trained = completion_log_probabilities(policy, packed)
-            with without_adapter(policy):
-                untrained = completion_log_probabilities(policy, packed)
-        gains.append((trained - untrained).double().cpu())
-    return torch.cat(gains).numpy()

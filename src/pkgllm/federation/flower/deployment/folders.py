@@ -3,20 +3,18 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import quote
 
+from pkgllm.corpora.catalogue_file import CATALOGUE
+from pkgllm.corpora.clients import graph_file
 from pkgllm.errors import ConfigError, DataError, RunError
+from pkgllm.federation.flower.deployment.certificates import CLIENTS, folder_name, write_keys
 from pkgllm.files import cannot
-from pkgllm.pipeline.deployment.client_folder import CATALOGUE, CONFIG
 from pkgllm.runs.records import RecordedSplit, read_record
+
+CONFIG = "config.yaml"
 
 OWN_HOSTS = ("127.0.0.1", "localhost")
 """Under these the server is reached on its own machine."""
-
-
-def graph_file(built: Path, client: str) -> Path:
-    """Return where ``pkgllm data build`` puts a client's graph; any id makes a safe name."""
-    return built / "graphs" / f"{quote(client, safe='')}.jsonld"
 
 
 def write_federation_keys(
@@ -38,21 +36,19 @@ def write_federation_keys(
     Raises:
         PkgllmError: If a client has no graph there, or a file cannot be written.
     """
-    from pkgllm.federation.flower.deployment.certificates import CLIENTS, folder_name, write_keys
-
     training = _training_clients(built) if built is not None else ()
-    chosen = tuple(dict.fromkeys(clients)) or training
-    if not chosen:
+    named = tuple(dict.fromkeys(clients)) or training
+    if not named:
         raise ConfigError("--client ID or --built FOLDER must be given, to know the clients")
-    unknown = [client for client in chosen if client not in training]
+    unknown = [client for client in named if client not in training]
     if built is not None and unknown:
         raise ConfigError(f"--client {unknown[0]}: must be a client that trains in {built}")
-    write_keys(folder, hosts=(*OWN_HOSTS, *hosts), clients=chosen)
+    write_keys(folder, hosts=(*OWN_HOSTS, *hosts), clients=named)
     if built is not None:
         _copy(built / CATALOGUE, folder / "server" / CATALOGUE)
-        for client in chosen:
+        for client in named:
             _fill(folder / CLIENTS / folder_name(client), built, client)
-    return chosen
+    return named
 
 
 def _fill(folder: Path, built: Path, client: str) -> None:

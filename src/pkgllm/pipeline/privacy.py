@@ -1,7 +1,7 @@
 """From a configuration to the values that the privacy of its run is made of."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,9 @@ from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.privacy.planner import PrivacyPlan, check_privacy, plan_privacy
 from pkgllm.privacy.run_privacy import LEDGER, RunPrivacy, local_noise, open_ledger
-from pkgllm.privacy.statements import Guarantee, guarantee_of
+from pkgllm.privacy.statements import Guarantee, guarantee_of, no_guarantee, statement
 from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.prompts.partition.partition import MOVED
 from pkgllm.prompts.windows import hidden_windows
 from pkgllm.runs.checkpoints import Checkpoint
 
@@ -71,12 +72,19 @@ def is_deployed(config: schema.Experiment) -> bool:
     return isinstance(mode, schema.Federated) and isinstance(mode.runtime, schema.DeploymentRuntime)
 
 
-def known_clients(clients: Iterable[str]) -> Mapping[str, int]:
-    """Return clients whose groups nobody but they themselves can count, as if each had one.
+def check_cohort(
+    mode: schema.Federated | schema.Centralized | schema.Local, clients: Sized
+) -> None:
+    """Fail before anything is trained or written where a round cannot be drawn.
 
-    With the unit ``client`` only the number of clients matters.
+    Raises:
+        ConfigError: If fewer clients train than a cohort needs.
     """
-    return dict.fromkeys(clients, 1)
+    if isinstance(mode, schema.Federated) and mode.cohort_size > len(clients):
+        raise ConfigError(
+            f"mode.cohort_size must be at most the number of training clients, {len(clients)}, "
+            f"got {mode.cohort_size}; lower it"
+        )
 
 
 def plan_run(config: schema.Experiment) -> PrivacyPlan:
@@ -87,18 +95,14 @@ def plan_run(config: schema.Experiment) -> PrivacyPlan:
         PrivacyError: If its target epsilon cannot be reached.
         PkgllmError: If the corpus or the base model's configuration cannot be read.
     """
-    unit, mode = noisy_unit(config), config.mode
+    unit = noisy_unit(config)
     if unit is None:
         raise ConfigError(
             f"privacy.name is {config.privacy.name}, so there is nothing to plan; set it to "
             "example or client"
         )
     num_groups = _num_groups(config, unit)
-    if isinstance(mode, schema.Federated) and mode.cohort_size > len(num_groups):
-        raise ConfigError(
-            f"mode.cohort_size must be at most the number of training clients, {len(num_groups)}, "
-            f"got {mode.cohort_size}; lower it"
-        )
+    check_cohort(config.mode, num_groups)
     num_parameters = num_trained_parameters(
         config.base_model.name,
         lora_rank=config.adapter.lora_rank,
@@ -129,12 +133,7 @@ def run_privacy(
 ) -> RunPrivacy | None:
     """Return the privacy of a run that goes on; None without a unit, or where clients count.
 
-    Args:
-        config: Of the run.
-        run: Its folder, which holds the ledger.
-        num_groups: Groups of each training client that has any.
-        noise: Where noise and private draws come from.
-        start: The checkpoint that the run goes on from.
+    ``num_groups`` counts the groups of each training client that has any.
 
     Raises:
         PrivacyError: If the ledger is missing, edited, or not the one of the checkpoint.
@@ -161,6 +160,25 @@ def client_guarantee(config: schema.Experiment) -> Guarantee | None:
     if budget is None or unit is None:
         return None
     return guarantee_of(unit, budget, None, kept_by_clients=True)
+
+
+def privacy_statement(config: schema.AnyExperiment, guarantee: Guarantee | None = None) -> str:
+    """Return the note on privacy that stands under every table of results."""
+    if guarantee is not None:
+        return statement(guarantee)
+    mode = config.mode
+    if not isinstance(config, schema.Experiment):
+        return no_guarantee(mode.name, None)
+    if config.privacy.adds_noise:
+        return f"Privacy: unit {config.privacy.name}; the epsilon that was spent is not on record."
+    if not isinstance(mode, schema.Federated):
+        return no_guarantee(mode.name, None)
+    leaks = []
+    if config.privacy.report_private_metrics:
+        leaks.append("losses and counts leave the clients")
+    if config.partition.moves_examples:
+        leaks.append(MOVED)
+    return no_guarantee(mode.name, leaks)
 
 
 def noise_source(config: schema.Experiment, *, insecure_fixed_noise: bool) -> NoiseSource:
@@ -201,7 +219,8 @@ def _num_groups(config: schema.Experiment, unit: NoisyUnit) -> Mapping[str, int]
     if isinstance(runtime, schema.DeploymentRuntime) and unit.hides_clients:
         from pkgllm.federation.flower.deployment.certificates import read_roster
 
-        return known_clients(read_roster(Path(runtime.keys)))
+        # Nobody but a client can count its groups; here only the number of clients matters.
+        return dict.fromkeys(read_roster(Path(runtime.keys)), 1)
     splits = populate(config, read_corpus(config)).in_training
     num_groups = {
         split.client: sum(

@@ -1,6 +1,6 @@
 """What the commands do with a finished run: ask its models again, or score what they wrote."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -9,33 +9,35 @@ from peft import PeftModel
 
 from pkgllm.config.load import dump_config, load_any_config, load_config
 from pkgllm.config.overrides import parse_override
-from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment
+from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment, Local
 from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, RunError
+from pkgllm.evaluation.lists.asker import ListAsker
 from pkgllm.evaluation.lists.legacy import leaky_prompts
-from pkgllm.evaluation.lists.results import read_lists
+from pkgllm.evaluation.lists.results import ANSWERS, Lists, newest_answers, ranked_lists, read_lists
+from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.kge.pykeen_extra import check_pykeen
 from pkgllm.lm.adapter import load_adapter
+from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import (
     audit_queries,
     check_room,
     make_queries,
     make_writer,
+    partition_notes,
     populate,
     read_corpus,
 )
-from pkgllm.pipeline.evaluation.listing import (
-    ANSWERS,
-    LEAKY_SAMPLES,
-    list_asker,
-    newest_answers,
-    write_legacy,
-    write_lists,
+from pkgllm.pipeline.ranking import (
+    language_model_notes,
+    language_models,
+    own_adapter,
+    rank,
+    ranking_notes,
+    run_notes,
+    run_title,
 )
-from pkgllm.pipeline.evaluation.ranking import Report, language_model_task, rank, write_ranks
-from pkgllm.pipeline.evaluation.scorers import Ranked
-from pkgllm.pipeline.partition import partition_notes
 from pkgllm.pipeline.run_record import (
     LIKED,
     check_same_base,
@@ -44,14 +46,27 @@ from pkgllm.pipeline.run_record import (
     read_liked,
     run_provenance,
 )
+from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
+from pkgllm.prompts.prompts import Prompt, PromptWriter
+from pkgllm.report.evaluation import (
+    Report,
+    data_notes,
+    leaky_note,
+    task_note,
+    write_legacy,
+    write_lists,
+    write_ranks,
+)
 from pkgllm.runs.folder import RunFolder, provenance
-from pkgllm.runs.records import RunOrigin, read_record
+from pkgllm.runs.records import Mode, RunOrigin, read_record
 
 Protocol = Literal["exact", "lists", "all", "legacy-leak"]
 """``exact`` ranks the catalogue, ``lists`` lets models write lists, ``all`` does both;
 ``legacy-leak`` shows what answers in the prompts are worth, and is in no other."""
 
+LEAKY_SAMPLES: Mapping[Mode, int] = {"greedy": 1, "sampled": 1}
+"""What is asked for where the prompts hold the answers."""
 
 _TRAINED = ("config.yaml", "provenance.json", "split.json", LIKED)
 
@@ -98,21 +113,13 @@ def evaluate_run(
     base = load_base(config)
     check_same_base(run, base)
     policy: PeftModel = load_adapter(base.model, run.adapter)
+    choice = config.evaluation
     writer = make_writer(config.prompt, base)
     queries = make_queries(config, population, everybody=data is not None)
     catalogue = population.corpus.catalogue
     check_room(config.prompt, writer, base, catalogue)
     facts_left_out = audit_queries(queries, writer, catalogue, config.evaluation.part)
-    ranked = Ranked(run.path, base, policy, writer)
-    task = language_model_task(
-        config,
-        ranked,
-        population,
-        queries,
-        liked=read_liked(run.path),
-        facts_left_out=facts_left_out,
-        training_notes=partition_notes(config, run.path),
-    )
+    models = language_models(config, run.path, base, policy, writer, population)
     asker = None
     if protocol != "exact":
         prompts = (
@@ -120,19 +127,85 @@ def evaluate_run(
             if protocol == "legacy-leak"
             else [writer.write(query.graph) for query in queries]
         )
-        asker = list_asker(config, ranked, population, queries, prompts)
+        # Before anything is ranked, so that the policy carries the adapter for clients without one.
+        asker = make_asker(config, run.path, base, policy, writer, population, queries, prompts)
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
     written.write_json("provenance.json", run_provenance(config, population, base, base.device))
     if asker is not None and protocol == "legacy-leak":
         lists = asker.ask(LEAKY_SAMPLES, progress)
-        return (write_legacy(config, population, queries, lists, written, leaky=True),)
-    evaluation = rank(task, progress)
-    reports = [write_ranks(task, evaluation, written)] if protocol != "lists" else []
+        return (_write_legacy(config, population, queries, lists, written, leaky=True),)
+    evaluation = rank(config, models, population, queries, read_liked(run.path), progress)
+    title, reports = run_title(config), []
+    notes = ranking_notes(
+        config,
+        run.path,
+        population,
+        queries,
+        training=partition_notes(config, run.path),
+        models=language_model_notes(config, queries, facts_left_out),
+    )
+    if protocol != "lists":
+        guarantee = read_guarantee(run.path)
+        reports.append(
+            write_ranks(evaluation, written, title=title, notes=notes, guarantee=guarantee)
+        )
     if asker is not None:
-        reports.append(write_lists(task, asker, evaluation, written, progress))
+        k = choice.lists.k
+        samples: Mapping[Mode, int] = {
+            "greedy": 1,
+            "constrained": 1,
+            "sampled": choice.lists.samples,
+        }
+        # The best candidates of the models' ranks stand beside what they write.
+        lists = {**asker.ask(samples, progress), **ranked_lists(evaluation, k=k)}
+        reports.append(
+            write_lists(
+                lists,
+                queries,
+                written,
+                k=k,
+                resamples=choice.bootstrap_resamples,
+                seed=config.seed,
+                title=title,
+                notes=notes,
+            )
+        )
     return tuple(reports)
+
+
+def make_asker(
+    config: Experiment,
+    run: Path,
+    base: BaseModel,
+    policy: PeftModel,
+    writer: PromptWriter,
+    population: Population,
+    queries: Sequence[ClientQueries],
+    prompts: Sequence[Prompt],
+) -> ListAsker:
+    """Return what asks the models of a run for lists.
+
+    In mode ``local`` a client without an adapter of its own gets the one that the policy carries
+    now.
+
+    Raises:
+        ConfigError: If the longest answer does not fit behind the longest prompt.
+    """
+    alone = isinstance(config.mode, Local)
+    return ListAsker(
+        policy,
+        writer,
+        population.corpus.catalogue,
+        queries,
+        prompts,
+        config.evaluation.lists,
+        max_positions=base.max_positions,
+        seed=config.seed,
+        with_base=config.evaluation.base_model,
+        select=own_adapter(policy, run, population) if alone else None,
+    )
 
 
 def _evaluate_embedding(
@@ -149,19 +222,26 @@ def _evaluate_embedding(
             "writes nothing"
         )
     check_pykeen()
-    from pkgllm.pipeline.embeddings.journal import EMBEDDING
-    from pkgllm.pipeline.embeddings.run import evaluation_task
+    from pkgllm.pipeline.embedding_plan import embedding_queries, make_scorer, plan_embedding
+    from pkgllm.pipeline.embedding_run import load_trained, rank_embedding
+    from pkgllm.runs.journal import EMBEDDING
 
     run = RunFolder.open(path, needed=(*_TRAINED, EMBEDDING))
     trained_on = _population(config, None)
     check_same_split(run, trained_on)
-    asked = None if data is None else _population(config, data)
-    task, plan = evaluation_task(run, config, trained_on, asked)
+    population = trained_on if data is None else _population(config, data)
+    plan = plan_embedding(config, trained_on)
+    trained = load_trained(run, plan)
+    queries = embedding_queries(config, population, everybody=data is not None)
+    scorer = make_scorer(plan, trained, population)
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
-    made_of = run_provenance(config, task.population, None, plan.device)
+    made_of = run_provenance(config, population, None, plan.device)
     written.write_json("provenance.json", made_of)
-    return write_ranks(task, rank(task, progress), written)
+    liked = read_liked(run.path)
+    return rank_embedding(
+        plan, trained, scorer, run.path, written, population, queries, liked, progress
+    )
 
 
 def rescore_answers(
@@ -211,7 +291,32 @@ def rescore_answers(
     written.write_text("config.yaml", dump_config(config))
     digests = {**digests, "answers": sha256(answers.read_bytes()).hexdigest()}
     written.write_json("provenance.json", provenance(seed=config.seed, digests=digests))
-    return write_legacy(config, population, queries, lists, written, leaky=False)
+    return _write_legacy(config, population, queries, lists, written, leaky=False)
+
+
+def _write_legacy(
+    config: Experiment,
+    population: Population,
+    queries: Sequence[ClientQueries],
+    lists: Lists,
+    output: RunFolder,
+    *,
+    leaky: bool,
+) -> Report:
+    part = config.evaluation.part
+    task = leaky_note(part, queries) if leaky else task_note(part, population, queries)
+    return write_legacy(
+        lists,
+        population.corpus.catalogue,
+        queries,
+        output,
+        k=config.evaluation.lists.k,
+        resamples=config.evaluation.bootstrap_resamples,
+        seed=config.seed,
+        title=run_title(config),
+        notes=(*data_notes(population), task, *run_notes(config)),
+        leaky=leaky,
+    )
 
 
 def _check_evaluation_only(overrides: Sequence[str]) -> None:

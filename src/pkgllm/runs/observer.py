@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pkgllm.config import schema
-from pkgllm.lm.adapter import AdapterState
 from pkgllm.runs.events import Step, new_event_file
 from pkgllm.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TENSORBOARD = "tensorboard"
 """Folder of a run that TensorBoard reads."""
@@ -18,27 +19,29 @@ class Observer:
 
     Args:
         run: The run folder; where a run is resumed, its files end with the last round that is kept.
-        choice: What is recorded.
         validation: Ranks the validation part with an adapter.
+        evaluate_every: Rounds between two validations.
+        tensorboard: Whether TensorBoard's files are written as well.
     """
 
     def __init__(
         self,
         run: RunFolder,
-        choice: schema.Observation,
-        validation: Callable[[AdapterState], Mapping[str, float]] | None = None,
+        validation: Callable[[dict[str, "Tensor"]], Mapping[str, float]] | None = None,
+        *,
+        evaluate_every: int = 0,
+        tensorboard: bool = False,
     ) -> None:
         self._run = run
-        self._choice = choice
+        self._evaluate_every = evaluate_every
         self._validation = validation
-        wanted = choice.tensorboard
         # Written anew from the records, so that no round is drawn twice after a resumption.
-        self._events = new_event_file(run.path / TENSORBOARD, steps(run)) if wanted else None
+        self._events = new_event_file(run.path / TENSORBOARD, steps(run)) if tensorboard else None
 
     def after_round(
         self,
         round_num: int,
-        adapter: AdapterState,
+        adapter: dict[str, "Tensor"],
         *,
         metrics: Mapping[str, object],
         timings: Mapping[str, object],
@@ -56,7 +59,7 @@ class Observer:
         """
         validation: dict[str, object] = {}
         timings = {"round_num": round_num, **timings}
-        if self._validation is not None and round_num % self._choice.evaluate_every == 0:
+        if self._validation is not None and round_num % self._evaluate_every == 0:
             started = time.perf_counter()
             validation = {"round_num": round_num, **self._validation(adapter)}
             timings["validation_seconds"] = time.perf_counter() - started

@@ -1,1 +1,0 @@
-"""Runs that train a knowledge graph embedding."""

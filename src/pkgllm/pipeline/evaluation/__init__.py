@@ -1,1 +1,0 @@
-"""Who is asked what, by which models, and what they answer."""

@@ -22,8 +22,8 @@ from pkgllm.pipeline.train import build_data
 from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.device_ledger import DevicePrivacy
 from pkgllm.privacy.mechanisms import Mechanism
+from pkgllm.privacy.unit import Participation
 from pkgllm.privacy.units.example import ExamplePrivacy
-from pkgllm.privacy.units.unit import Participation
 from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 

@@ -19,7 +19,7 @@ from pkgllm.privacy.accounting import epsilon, fact_epsilon
 from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, SamplingSchedule
 from pkgllm.privacy.planner import settle_noise
 from pkgllm.privacy.statements import guarantee_of
-from pkgllm.privacy.units.unit import NoisyUnit
+from pkgllm.privacy.unit import NoisyUnit
 
 # The quicker accountant; what prices is proved beside it.
 CLIENT = {

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pkgllm.config.mode_sections import DeploymentRuntime, Federated, RayRuntime
 from pkgllm.config.observation_sections import Observation
 from pkgllm.config.training_sections import BaseModelChoice
-from pkgllm.privacy.units.unit import PrivacyUnit
+from pkgllm.privacy.unit import PrivacyUnit
 from pkgllm.prompts.partition.partition import Partition
 
 

@@ -31,15 +31,15 @@ from pkgllm.config.training_sections import (
 from pkgllm.corpora import CORPORA
 from pkgllm.corpora.reader import CorpusReader
 from pkgllm.corpora.settings import Clients, Split
-from pkgllm.federation.aggregation import aggregation_problems
+from pkgllm.federation.algorithms.aggregation import aggregation_problems
 from pkgllm.kge.embedding import Embedding
 from pkgllm.kge.embeddings import EMBEDDINGS
 from pkgllm.kge.settings import EMBEDDING_MODES, EmbeddingMode, FoldIn, PooledGraph
 from pkgllm.objectives import OBJECTIVES
 from pkgllm.objectives.objective import Objective
+from pkgllm.privacy.unit import PrivacyUnit
 from pkgllm.privacy.units import PRIVACY_UNITS
 from pkgllm.privacy.units.none import NoPrivacy
-from pkgllm.privacy.units.unit import PrivacyUnit
 from pkgllm.prompts.partition import PARTITIONS
 from pkgllm.prompts.partition.by_client import ByClient
 from pkgllm.prompts.partition.partition import Partition

@@ -10,7 +10,7 @@ paragraph in ``docs/aggregation.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     State = Mapping[str, AdapterState]
     """What the server remembers: named tensors with the keys and shapes of the adapter."""
+
+Aggregate = Callable[[Sequence[Update], "AdapterState"], "AdapterState"]
+"""Makes one adapter of those of a cohort, and of the one that the cohort received."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

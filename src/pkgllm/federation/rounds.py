@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pkgllm.errors import BudgetError, FederationError
-from pkgllm.federation.aggregation import Aggregate
-from pkgllm.federation.algorithm import Algorithm, RoundFacts
+from pkgllm.federation.algorithm import Aggregate, Algorithm, RoundFacts
 from pkgllm.federation.cohort import COHORT, sample_cohort
 from pkgllm.federation.means import weighted_metrics
 from pkgllm.federation.messages import (

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from pkgllm.config import schema
-from pkgllm.federation.aggregation import AGGREGATIONS
+from pkgllm.federation.algorithms.aggregation import AGGREGATIONS
 from pkgllm.federation.client_noise import make_noise
 from pkgllm.federation.flower.client_app import CohortApp
 from pkgllm.federation.flower.grid import LocalGrid

@@ -15,7 +15,7 @@ from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.privacy.planner import PrivacyPlan, check_privacy, plan_privacy
 from pkgllm.privacy.run_privacy import LEDGER, RunPrivacy, local_noise, open_ledger
 from pkgllm.privacy.statements import Guarantee, guarantee_of, no_guarantee, statement
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 from pkgllm.prompts.partition.partition import MOVED
 from pkgllm.prompts.windows import hidden_windows
 from pkgllm.runs.checkpoints import Checkpoint

@@ -28,7 +28,7 @@ from pkgllm.privacy.noise import secure
 from pkgllm.privacy.planner import check_privacy
 from pkgllm.privacy.run_privacy import LEDGER, spent_on_shares
 from pkgllm.privacy.statements import written
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 from pkgllm.runs.records import LedgerHead, read_record
 
 HEAD = "privacy_head.json"

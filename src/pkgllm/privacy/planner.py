@@ -14,7 +14,7 @@ from pkgllm.errors import PrivacyError
 from pkgllm.privacy.accounting import calibrate_noise, largest_epsilon
 from pkgllm.privacy.mechanisms import Mechanism, Unit, share_mechanism
 from pkgllm.privacy.statements import Guarantee, guarantee_of
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 
 _Number = TypeVar("_Number", int, float)
 

@@ -16,7 +16,7 @@ from pkgllm.privacy.mechanisms import Mechanism, share_mechanism
 from pkgllm.privacy.noise import NoiseSource
 from pkgllm.privacy.planner import settle_noise
 from pkgllm.privacy.statements import Guarantee, guarantee_of
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 
 LEDGER = "privacy_ledger.jsonl"
 """What was released about whom. Private where it names clients; stays with the run."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pkgllm.errors import PrivacyError, RunError
 from pkgllm.privacy.mechanisms import Accountant, NeighboringRelation, Unit
-from pkgllm.privacy.units.unit import NoisyUnit
+from pkgllm.privacy.unit import NoisyUnit
 from pkgllm.runs.records import read_object
 
 GUARANTEE = "privacy.json"

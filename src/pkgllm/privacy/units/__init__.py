@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from pkgllm.registry import Registry
 
 if TYPE_CHECKING:
-    from pkgllm.privacy.units.unit import PrivacyUnit
+    from pkgllm.privacy.unit import PrivacyUnit
 
 PRIVACY_UNITS: "Registry[PrivacyUnit]" = Registry(
     "privacy unit",

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pkgllm.errors import PrivacyError
 from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
 from pkgllm.privacy.mechanisms import RUN, Mechanism, NeighboringRelation, SamplingSchedule
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 from pkgllm.registry import RunSettings
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pkgllm.bounds import Positive
 from pkgllm.privacy.mechanisms import Mechanism, SamplingSchedule
-from pkgllm.privacy.units.unit import NoisyUnit, Participation
+from pkgllm.privacy.unit import NoisyUnit, Participation
 from pkgllm.registry import RunSettings
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pkgllm.privacy.units.unit import PrivacyUnit
+from pkgllm.privacy.unit import PrivacyUnit
 from pkgllm.registry import RunSettings
 
 

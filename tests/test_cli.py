@@ -122,9 +122,9 @@ def test_train_leaves_a_whole_run_and_prints_its_numbers(
         "adapter_model.safetensors",
     }
     for metric in ("hits@1", "hits@3", "hits@10", "mrr"):
-        found = results["models"]["tuned"][metric]
-        assert f"{found['value']:.4f}"[-5:] in done.out
-        assert f"{found['value']:.4f}"[-5:] in (run / "results.md").read_text()
+        estimate = results["models"]["tuned"][metric]
+        assert f"{estimate['value']:.4f}"[-5:] in done.out
+        assert f"{estimate['value']:.4f}"[-5:] in (run / "results.md").read_text()
     assert "kto, federated" in done.out
     assert f"All clients: 6 clients, {results['queries']} queries" in done.out
     assert "as JSON:    runs/mine/results.json" in done.out

@@ -39,44 +39,44 @@ def cat_lover(workplace: Path) -> PersonalGraph:
 def answer(pkgllm: RunCommand, *arguments: str) -> dict[str, Any]:
     done = pkgllm(*ASK, *arguments, "--json")
     assert done.code == 0, done.err
-    found: dict[str, Any] = json.loads(done.out)
-    return found
+    shown: dict[str, Any] = json.loads(done.out)
+    return shown
 
 
 def test_recommendations_as_json_and_as_a_table(pkgllm: RunCommand, me: PersonalGraph) -> None:
     asked = ("--request", "an old one", "--to-year", "1965", "--top", "4", "--why")
-    found = answer(pkgllm, *asked)
-    assert [one["rank"] for one in found["recommendations"]] == [1, 2, 3, 4]
-    ids = {one["id"] for one in found["recommendations"]}
+    shown = answer(pkgllm, *asked)
+    assert [one["rank"] for one in shown["recommendations"]] == [1, 2, 3, 4]
+    ids = {one["id"] for one in shown["recommendations"]}
     assert ids <= {str(film) for film in range(5, 16)}
-    scores = [one["log_probability"] for one in found["recommendations"]]
+    scores = [one["log_probability"] for one in shown["recommendations"]]
     assert scores == sorted(scores, reverse=True)
-    for one in found["recommendations"]:
+    for one in shown["recommendations"]:
         assert {fact["id"] for fact in one["why"]["facts"]} <= me.tails
     table = pkgllm(*ASK, *asked).out
-    assert all(one["name"] in table for one in found["recommendations"])
+    assert all(one["name"] in table for one in shown["recommendations"])
     assert "% liked Film" in table or "% seen Film" in table or "no fact of yours" in table
 
 
 def test_a_domain_of_its_own_with_scopes_of_its_own(
     pkgllm: RunCommand, cat_lover: PersonalGraph
 ) -> None:
-    found = answer(pkgllm, *VIDEOS, "--only", "length=short", "--not", "animal=cat", "--top", "99")
+    shown = answer(pkgllm, *VIDEOS, "--only", "length=short", "--not", "animal=cat", "--top", "99")
     videos = read_domain("cat_videos").catalogue
     left = {
         item.id
         for item in videos
         if item.facts["length"] == ("short",) and item.facts["animal"] != ("cat",)
     }
-    assert {one["id"] for one in found["recommendations"]} == left - cat_lover.tails
+    assert {one["id"] for one in shown["recommendations"]} == left - cat_lover.tails
 
 
 def test_leaving_a_bubble_shows_what_the_adapted_graph_says(
     pkgllm: RunCommand, cat_lover: PersonalGraph, workplace: Path
 ) -> None:
-    found = answer(pkgllm, *VIDEOS, "--avoid", "cats")
-    assert [rule["value"] for rule in found["rules"]] == ["cat"]
-    changed = {change["id"]: change["adapted"] for change in found["changes"]}
+    shown = answer(pkgllm, *VIDEOS, "--avoid", "cats")
+    assert [rule["value"] for rule in shown["rules"]] == ["cat"]
+    changed = {change["id"]: change["adapted"] for change in shown["changes"]}
     inside = dict.fromkeys(("v02", "v03", "v04", "v05", "v06"))
     outside = {fact.tail: "liked" for fact in cat_lover.with_relation("seen")}
     assert changed == inside | outside
@@ -103,10 +103,10 @@ def test_leaving_a_bubble_shows_what_the_adapted_graph_says(
 def test_the_rules_of_the_graph_are_followed(pkgllm: RunCommand, cat_lover: PersonalGraph) -> None:
     for wish in (("animal", "cat"), ("genre", "horror")):
         assert pkgllm("pkg", "rules", "add", "me.jsonld", "avoid", *wish).code == 0
-    found = answer(pkgllm, *VIDEOS)
-    assert [(rule["scope"], rule["value"]) for rule in found["rules"]] == [("animal", "cat")]
-    assert {change["adapted"] for change in found["changes"]} == {None, "liked"}
-    assert "(avoid genre horror) is about nothing in this catalogue" in found["notes"][0]
+    shown = answer(pkgllm, *VIDEOS)
+    assert [(rule["scope"], rule["value"]) for rule in shown["rules"]] == [("animal", "cat")]
+    assert {change["adapted"] for change in shown["changes"]} == {None, "liked"}
+    assert "(avoid genre horror) is about nothing in this catalogue" in shown["notes"][0]
 
 
 def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
@@ -114,14 +114,14 @@ def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
 ) -> None:
     # Neither dialogues nor films are needed any more.
     (workplace / "data").rename(workplace / "gone")
-    found = answer(pkgllm, "--free-text", "--genre", "comedy", "--seed", "3")
-    assert found["recommendations"]
-    assert found["notes"] == [
+    shown = answer(pkgllm, "--free-text", "--genre", "comedy", "--seed", "3")
+    assert shown["recommendations"]
+    assert shown["notes"] == [
         "The model generated these titles; whether they exist is not checked.",
         "Without a catalogue only years are checked; the model read the others.",
     ]
     names = {fact.name.casefold() for fact in me.facts}
-    assert not {one["name"].casefold() for one in found["recommendations"]} & names
+    assert not {one["name"].casefold() for one in shown["recommendations"]} & names
 
 
 def test_a_graph_larger_than_the_prompt_is_told(
@@ -132,11 +132,11 @@ def test_a_graph_larger_than_the_prompt_is_told(
         for n in range(60)
     ]
     write_graph(me.only([*me.facts, *facts]), workplace / "me.jsonld")
-    found = answer(pkgllm)
-    assert found["facts_left_out"] > 0
-    held = 64 - found["facts_left_out"]
-    assert found["notes"][0].startswith(f"The prompt has {held} of 64 facts")
-    assert found["notes"][1].startswith("The items of 60 of 64 facts are not in the catalogue")
+    shown = answer(pkgllm)
+    assert shown["facts_left_out"] > 0
+    held = 64 - shown["facts_left_out"]
+    assert shown["notes"][0].startswith(f"The prompt has {held} of 64 facts")
+    assert shown["notes"][1].startswith("The items of 60 of 64 facts are not in the catalogue")
 
 
 def test_an_adapter_of_another_base_model_names_both(

@@ -32,17 +32,20 @@ def read_json(path: Path) -> Any:
 
 
 def test_one_run_has_the_numbers_of_its_results(pkgllm: RunCommand, workplace: Path) -> None:
-    done = pkgllm("compare", str(RUN), "-m", "mrr", "--metric", "hits@10", "-o", "found.json")
+    done = pkgllm("compare", str(RUN), "-m", "mrr", "--metric", "hits@10", "-o", "both.json")
     assert (done.code, done.err) == (0, "")
-    found, results = read_json(Path("found.json")), read_json(RUN / "results.json")
-    assert (found["clients"], found["queries"]) == (results["clients"], results["queries"])
-    assert [model["name"] for model in found["models"]] == list(results["models"])
-    for model in found["models"]:
+    both, results = read_json(Path("both.json")), read_json(RUN / "results.json")
+    assert (both["clients"], both["queries"]) == (
+        results["clients"],
+        results["queries"],
+    )
+    assert [model["name"] for model in both["models"]] == list(results["models"])
+    for model in both["models"]:
         for metric in ("mrr", "hits@10"):
             expected = results["models"][model["name"]][metric]
             assert model["metrics"][metric] == pytest.approx(expected)
-    assert len(found["differences"]) == len(results["paired"])
-    for pair in found["differences"]:
+    assert len(both["differences"]) == len(results["paired"])
+    for pair in both["differences"]:
         for metric in ("mrr", "hits@10"):
             expected = results["paired"][f"{pair['first']}-{pair['second']}"][metric]
             tested = pair["metrics"][metric]
@@ -50,7 +53,7 @@ def test_one_run_has_the_numbers_of_its_results(pkgllm: RunCommand, workplace: P
             # Six clients: at best 2 of 64 ways to set the signs.
             assert 2 / 64 <= tested["p"] <= tested["p_holm"] <= 1
     assert done.out.startswith("Comparison of earlier\n")
-    assert done.out.endswith("\nwritten to found.json\n")
+    assert done.out.endswith("\nwritten to both.json\n")
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
@@ -118,7 +121,11 @@ def test_nothing_heavy_is_loaded(other: Path) -> None:
         (("runs/earlier", "runs/earlier/"), 2, ("each run must be given once",)),
         (("runs/earlier", "-m", "recall"), 2, ("--metric recall: must be one of hits@1, ",)),
         (("runs/earlier", "-m", "mrr", "-m", "mrr"), 2, ("--metric mrr: must be given once",)),
-        (("runs/earlier", "-o", "found.csv"), 2, ("--output found.csv: must end in .md or .json",)),
+        (
+            ("runs/earlier", "-o", "both.csv"),
+            2,
+            ("--output both.csv: must end in .md or .json",),
+        ),
         (
             ("runs/earlier", "-o", "runs/earlier/results.json"),
             1,
@@ -179,9 +186,9 @@ def test_runs_that_cannot_be_compared(other: Path, refuse: Refuse, fault: str) -
 
 def test_an_output_that_cannot_be_written(pkgllm: RunCommand, workplace: Path) -> None:
     before = snapshot(workplace)
-    done = pkgllm("compare", str(RUN), "-o", "no/such/found.md")
+    done = pkgllm("compare", str(RUN), "-o", "no/such/both.md")
     assert done.code == 1
     assert done.sentence == (
-        "pkgllm: cannot write no/such/found.md: No such file or directory; make its folder first"
+        "pkgllm: cannot write no/such/both.md: No such file or directory; make its folder first"
     )
     assert snapshot(workplace) == before

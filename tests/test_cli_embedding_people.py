@@ -31,14 +31,14 @@ def person(make_dialogue: Make, write_redial: Write) -> Callable[[str, str], str
     def write(folder: str, verdict: str) -> str:
         first = {"1": "liked", "2": verdict, "3": "liked", "4": "liked"}
         then = dict.fromkeys(("15", "16", "17"), "liked")
-        told = [make_dialogue(n, "p", own, names=FILMS) for n, own in enumerate((first, then), 1)]
-        return str(write_redial(Path(folder), told, FILMS))
+        said = [make_dialogue(n, "p", own, names=FILMS) for n, own in enumerate((first, then), 1)]
+        return str(write_redial(Path(folder), said, FILMS))
 
     return write
 
 
 def keep_clients(*kept: int) -> None:
-    """Leave out the dialogues of all other training clients."""
+    """Leave out the said of all other training clients."""
     lines = DIALOGUES.read_text().splitlines()
     kept_lines = [line for line in lines if json.loads(line)["initiatorWorkerId"] in kept]
     DIALOGUES.write_text("".join(f"{line}\n" for line in kept_lines))
@@ -64,24 +64,24 @@ def test_facts_of_a_relation_that_nobody_trained_with_are_left_out(
     if not known:
         dislike_nothing()
     assert pkgllm(*TRAIN).code == 0
-    found = []
+    ranks = []
     for verdict in ("disliked", "seen"):
         others = person(f"saying {verdict}", verdict)
         done = pkgllm("evaluate", "runs/hake", "--data", others, "-o", verdict)
         assert done.code == 0, done.err
-        found.append(tuned_ranks(workplace / verdict))
+        ranks.append(tuned_ranks(workplace / verdict))
     # Neither of them is known to the one model, so that they are one person to it.
-    assert (found[0] == found[1]) == (not known)
+    assert (ranks[0] == ranks[1]) == (not known)
 
 
 def test_who_is_known_by_nothing_is_the_mean_person_and_counted(
     pkgllm: RunCommand, workplace: Path, make_dialogue: Make, write_redial: Write
 ) -> None:
     assert pkgllm(*TRAIN).code == 0
-    told = [
+    said = [
         make_dialogue(n, name, {"7": "liked"}, names=FILMS) for n, name in enumerate("xyz", start=1)
     ]
-    others = write_redial(workplace / "others", told, FILMS)
+    others = write_redial(workplace / "others", said, FILMS)
     done = pkgllm("evaluate", "runs/hake", "--data", str(others), "-o", "out")
     assert done.code == 0, done.err
     ranks = tuned_ranks(workplace / "out")

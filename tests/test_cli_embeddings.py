@@ -64,8 +64,8 @@ def test_without_pykeen_one_line_says_what_to_install(
     refuse: Refuse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    found = refuse("train", "-c", "hake.yaml", "-o", "runs/new", code=2)
-    assert found == (
+    sentence = refuse("train", "-c", "hake.yaml", "-o", "runs/new", code=2)
+    assert sentence == (
         "pkgllm: embedding: needs the package pykeen, which is not installed; install it with: "
         "pip install pkgllm[kge]"
     )

@@ -81,13 +81,13 @@ def test_a_plan_counts_the_clients_that_the_server_knows(
 ) -> None:
     (one, *_) = sorted(Path("fed/server/clients").iterdir())
     one.unlink()
-    for mechanism, told in (("central", "sampling probability 0.5"), ("local", "zero out one")):
-        chosen = f"{CLIENT}, mechanism: {mechanism}}}"
-        done = pkgllm("privacy", "plan", "-c", "deployed.yaml", "--set", chosen)
+    for mechanism, line in (("central", "sampling probability 0.5"), ("local", "zero out one")):
+        section = f"{CLIENT}, mechanism: {mechanism}}}"
+        done = pkgllm("privacy", "plan", "-c", "deployed.yaml", "--set", section)
         assert done.code == 0, done.err
         text = " ".join(done.out.split())
         assert "training clients 4" in text
-        assert told in text
+        assert line in text
 
 
 def test_what_a_promise_to_devices_needs(keys: None, deployed: None, refuse: Refuse) -> None:

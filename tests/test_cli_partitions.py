@@ -23,8 +23,8 @@ def test_a_partition_trains_and_is_told(
     done = pkgllm(*TRAIN, "--set", f"partition={partition}")
     assert done.code == 0, done.err
     name = partition.strip("{}").removeprefix("name: ").split(",")[0]
-    told = json.loads((workplace / "runs/new/partition.json").read_text())
-    assert told["name"] == name
+    summary = json.loads((workplace / "runs/new/partition.json").read_text())
+    assert summary["name"] == name
     said = " ".join(done.out.split())
     assert (f"Partition: {name}" in said) == (name != "by_client")
     assert ("Not private: examples of one person" in said) == (name == "redistributed")

@@ -119,11 +119,11 @@ def test_a_graph_of_recipes_says_so(pkgllm: RunCommand, home: Path, ending: str)
     assert pkgllm("pkg", "validate", file).out == f"{file}: good, 2 facts, no rules, 3 edits\n"
     assert pkgllm("pkg", "export", file, "-o", "out.jsonld").code == 0
     for name, form in ((file, "turtle" if ending == "ttl" else "json-ld"), ("out.jsonld", None)):
-        found = rdflib.Graph().parse(home / name, format=form)
-        items = set(found.objects(None, rdflib.URIRef("https://w3id.org/pkgllm/item")))
+        parsed = rdflib.Graph().parse(home / name, format=form)
+        items = set(parsed.objects(None, rdflib.URIRef("https://w3id.org/pkgllm/item")))
         assert len(items) == 2
-        assert set(found.subjects(rdflib.RDF.type, rdflib.SDO.Recipe)) == items
-        assert not set(found.subjects(rdflib.RDF.type, rdflib.SDO.Movie))
+        assert set(parsed.subjects(rdflib.RDF.type, rdflib.SDO.Recipe)) == items
+        assert not set(parsed.subjects(rdflib.RDF.type, rdflib.SDO.Movie))
 
 
 def test_rules_are_added_replaced_listed_and_removed(pkgllm: RunCommand, home: Path) -> None:

@@ -11,12 +11,12 @@ PLAN = ("privacy", "plan", "-c", "small.yaml")
 
 
 def client(**keys: object) -> str:
-    chosen = {"name": "client", "delta": 0.01, "clip_norm": 0.1, "noise_multiplier": 1.0, **keys}
-    return _section(chosen)
+    section = {"name": "client", "delta": 0.01, "clip_norm": 0.1, "noise_multiplier": 1.0, **keys}
+    return _section(section)
 
 
 def example(**keys: object) -> str:
-    chosen = {
+    section = {
         "name": "example",
         "delta": 0.01,
         "clip_norm": 1,
@@ -24,11 +24,11 @@ def example(**keys: object) -> str:
         "expected_batch_size": 1,
         **keys,
     }
-    return _section(chosen)
+    return _section(section)
 
 
-def _section(chosen: dict[str, object]) -> str:
-    keys = ", ".join(f"{key}: {value}" for key, value in chosen.items() if value is not None)
+def _section(section: dict[str, object]) -> str:
+    keys = ", ".join(f"{key}: {value}" for key, value in section.items() if value is not None)
     return f"privacy={{{keys}}}"
 
 
@@ -48,8 +48,8 @@ def test_a_plan_of_the_unit_client(pkgllm: RunCommand, workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_a_plan_of_the_unit_example(pkgllm: RunCommand, workplace: Path) -> None:
-    chosen = example(target_epsilon=4, noise_multiplier=None, accountant="rdp")
-    changes = ("--set", chosen)
+    section = example(target_epsilon=4, noise_multiplier=None, accountant="rdp")
+    changes = ("--set", section)
     done = pkgllm(*PLAN, *changes, "--set", "objective.name=apo_zero", "--set", "mode.rounds=3")
     assert done.code == 0, done.err
     text = " ".join(done.out.split())
@@ -110,8 +110,8 @@ def test_a_guarantee_that_cannot_be(
 def test_what_a_privacy_unit_does_not_go_with(
     refuse: Refuse, changes: tuple[str, ...], piece: str
 ) -> None:
-    given = [part for change in changes for part in ("--set", change)]
-    assert piece in refuse("config", "check", "small.yaml", *given, code=2)
+    changed = [part for change in changes for part in ("--set", change)]
+    assert piece in refuse("config", "check", "small.yaml", *changed, code=2)
 
 
 @pytest.mark.slow

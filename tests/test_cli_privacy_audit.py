@@ -18,8 +18,8 @@ def test_the_real_mechanism_ends_well(pkgllm: RunCommand) -> None:
 @pytest.mark.usefixtures("workplace")
 def test_a_bound_above_what_was_accounted_for_ends_with_one(pkgllm: RunCommand) -> None:
     # Everybody in every round, so that nothing hides the canaries but the noise.
-    told = pkgllm(*CALL, "--set", "mode.cohort_size=99").sentence
-    most = told.split("training clients, ")[1].split(",")[0]
+    sentence = pkgllm(*CALL, "--set", "mode.cohort_size=99").sentence
+    most = sentence.split("training clients, ")[1].split(",")[0]
     loud = ("--set", f"mode.cohort_size={most}", "--set", "privacy.delta=1e-6")
     done = pkgllm(*CALL, *loud, "--epsilon", "0.01")
     assert done.code == 1
@@ -56,8 +56,8 @@ def test_canaries_are_trained_on_and_measured(pkgllm: RunCommand) -> None:
 
 @pytest.mark.parametrize("counts", ["5", "0:3", "3:0", "a:b", "1:-2"])
 def test_counts_that_mean_nothing_are_refused(refuse: Refuse, counts: str) -> None:
-    found = refuse(*CANARIES, "--put-in", counts, code=2)
-    assert f"two positive whole numbers as in 25:50, got {counts!r}" in found
+    sentence = refuse(*CANARIES, "--put-in", counts, code=2)
+    assert f"two positive whole numbers as in 25:50, got {counts!r}" in sentence
 
 
 def test_a_delta_that_means_nothing_is_refused(refuse: Refuse) -> None:

@@ -179,7 +179,7 @@ def test_sigterm_ends_after_the_epochs_checkpoint(embedded: Embedded, tmp_path: 
     assert "Stage hake: 2 of 3 epochs are there." in missing
     assert "| hake | 2 |" in report.read_text()
     shutil.rmtree(run / "report")
-    resume(run, Silent(), given=config, keep=1)
+    resume(run, Silent(), expected=config, keep=1)
     assert content(run) == content(whole)
 
 
@@ -189,7 +189,7 @@ def test_going_on_with_other_settings_or_data_is_refused(
     before = files_below(copied)
     changed = tiny_embedding(data, embedding={**EMBEDDINGS["hake"], "margin": 2.0})
     with pytest.raises(ConfigError, match=r"embedding\.margin: 9\.0 there, 2\.0 given"):
-        resume(copied, Silent(), given=changed)
+        resume(copied, Silent(), expected=changed)
     again = resume(copied, Silent())
     assert again.results["models"] == embedded("hake")[2].results["models"]
     assert files_below(copied) == before

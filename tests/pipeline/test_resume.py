@@ -192,13 +192,13 @@ def test_another_configuration_is_refused_with_the_keys(stopped: tuple[Experimen
     training = config.training.model_copy(update={"local_steps": 2})
     other = config.model_copy(update={"seed": 8, "training": training})
     with pytest.raises(ConfigError) as caught:
-        resume(run, Silent(), given=other)
+        resume(run, Silent(), expected=other)
     assert str(caught.value) == (
         f"--resume {run}: must go on with the configuration of the run, which differs in seed: 7 "
         "there, 8 given; training.local_steps: 1 there, 2 given; leave --config and --set away, or "
         "train anew"
     )
-    assert resume(run, Silent(), given=config.model_copy(update={"output": "elsewhere"}))
+    assert resume(run, Silent(), expected=config.model_copy(update={"output": "elsewhere"}))
 
 
 def test_changed_data_and_base_models_are_refused(

@@ -96,9 +96,9 @@ def train(
         raise UsageError("--output does not go with --resume.", context)
     if insecure_fixed_noise and resume is not None:
         raise UsageError("--insecure-fixed-noise does not go with --resume.", context)
-    given = None
+    tree = None
     if config is not None or overrides:
-        given = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
+        tree = _load(config or str(Path(resume or "") / "config.yaml"), overrides)
 
     from pkgllm.config.schema import Experiment
     from pkgllm.pipeline import train as jobs
@@ -109,11 +109,11 @@ def train(
     from pkgllm.terminal import show_progress
 
     if resume is not None:
-        path, tree = resume, open_unfinished(resume, given)[1]
+        path, tree = resume, open_unfinished(resume, tree)[1]
     else:
-        assert given is not None
+        assert tree is not None
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        tree, path = given, output or Path(given.output) / f"{Path(str(config)).stem}-{stamp}"
+        path = output or Path(tree.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
     if isinstance(tree, Experiment) and is_deployed(tree):
@@ -131,7 +131,7 @@ def train(
             "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
         )
     elif resume is not None:
-        _show(jobs.resume(path, progress, given=given, keep=keep))
+        _show(jobs.resume(path, progress, expected=tree, keep=keep))
     else:
         _show(
             jobs.train(tree, path, progress, keep=keep, insecure_fixed_noise=insecure_fixed_noise)

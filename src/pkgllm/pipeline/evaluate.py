@@ -84,7 +84,7 @@ def evaluate_run(
 
     Args:
         path: The run folder.
-        progress: Shows how far the work is.
+        progress: Shows the work.
         data: Another folder in ReDial's format, whose clients were all unseen in training.
         output: Folder to make for the results; the next number below ``RUN/evaluations`` when
             absent.

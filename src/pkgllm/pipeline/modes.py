@@ -79,21 +79,21 @@ def _centralized(training: TrainingRun, mode: schema.Centralized) -> None:
             )
             length = update_norm(states[POOLED], done.adapter)
             states = {POOLED: done.adapter}
-            told: dict[str, object] = {"learning_rate": rate}
+            metrics: dict[str, object] = {"learning_rate": rate}
             loss = done.loss if training.reports_losses else None
             if loss is not None:
-                told["loss"] = loss
-            told["update_norm"] = length
+                metrics["loss"] = loss
+            metrics["update_norm"] = length
             if baseline is not None:
-                told["kl_baseline"] = baseline
+                metrics["kl_baseline"] = baseline
             sections: dict[str, Mapping[str, Tensor]] = {ADAPTER: done.adapter}
             if privacy:
-                told["epsilon"] = privacy.epsilon
+                metrics["epsilon"] = privacy.epsilon
                 sections[PRIVACY] = privacy.section(None)
             training.observer.after_round(
                 round_num,
                 done.adapter,
-                metrics=told,
+                metrics=metrics,
                 timings={"seconds": time.perf_counter() - started},
             )
             advance(detail(loss, length))

@@ -100,14 +100,14 @@ def read_liked(run: Path) -> list[list[str]]:
     return read_record(run / LIKED, RecordedLikes).clients
 
 
-def open_unfinished(path: Path, given: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:
+def open_unfinished(path: Path, expected: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:
     """Open the folder of a run that is to go on, and read its configuration.
 
-    ``given`` is the configuration that the caller believes the run to have.
+    ``expected`` is the configuration that the caller believes the run to have.
 
     Raises:
         RunError: If nothing had begun there.
-        ConfigError: If ``given`` is another configuration; all differing keys are named.
+        ConfigError: If ``expected`` is another configuration; all differing keys are named.
     """
     if path.is_dir() and not (path / "config.yaml").exists():
         raise RunError(
@@ -116,7 +116,7 @@ def open_unfinished(path: Path, given: AnyExperiment | None) -> tuple[RunFolder,
         )
     run = RunFolder.open(path)
     config = load_any_config(str(run.config))
-    if given is not None and (differing := differences(config, given)):
+    if expected is not None and (differing := differences(config, expected)):
         raise ConfigError(
             f"--resume {path}: must go on with the configuration of the run, which differs in "
             f"{'; '.join(differing)}; leave --config and --set away, or train anew"

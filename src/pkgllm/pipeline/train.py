@@ -146,7 +146,7 @@ def train(
 
 
 def resume(
-    path: Path, progress: Progress, *, given: AnyExperiment | None = None, keep: int = KEEP
+    path: Path, progress: Progress, *, expected: AnyExperiment | None = None, keep: int = KEEP
 ) -> Report:
     """Go on with a run as if it had never stopped.
 
@@ -156,17 +156,17 @@ def resume(
     Args:
         path: The run folder.
         progress: Shows the work.
-        given: The configuration that the caller believes the run to have.
+        expected: The configuration that the caller believes the run to have.
         keep: Checkpoints that stay, at least 1.
 
     Raises:
-        ConfigError: If ``given`` is not the run's configuration; all differing keys are named.
+        ConfigError: If ``expected`` is not the run's configuration; all differing keys are named.
         DataError: If the data are not those of the run.
         ModelError: If the base model is not that of the run.
         RunError: If the folder holds no run, or all of its checkpoints are damaged.
         PkgllmError: If anything else that the run needs cannot be used.
     """
-    run, config = open_unfinished(path, given)
+    run, config = open_unfinished(path, expected)
     if isinstance(config, Experiment) and is_deployed(config):
         raise ValueError("mode.runtime must be one of this machine; use train_deployed")
     remove_unfinished(run.path)

@@ -85,7 +85,7 @@ def pie_results(run: Path, progress: Progress) -> dict[str, Any]:
 def _trained(scale: Scale, path: Path, progress: Progress) -> Path:
     config = load_config(PRESETS[scale])
     if RunFolder(path).config.exists():
-        jobs.resume(path, progress, given=config)
+        jobs.resume(path, progress, expected=config)
     else:
         jobs.train(config, path, progress)
     return path

@@ -110,7 +110,7 @@ def reproduce_table(
         table: What :func:`~pkgllm.studies.table_plan.load_table` takes or returns.
         seeds: Of the runs, at least one.
         output: Folder of the table, made if absent; ``runs/TABLE`` by default.
-        with_tuning: Whether settings are chosen anew.
+        with_tuning: Whether settings are tuned again.
         processes: As for :func:`sweep`.
         progress: As for :func:`sweep`.
         log: As for :func:`sweep`.

@@ -174,8 +174,8 @@ class _Question:
 
     def copy(self, first: int, node: Node) -> Message:
         """Return a message of its own for a node; Flower takes an equal one for the same."""
-        told = self.asked[first].metadata
+        asked = self.asked[first].metadata
         # Nobody is to begin what nobody waits for any more.
         ttl = None if self.end is None else max(self.seconds_left(), 1.0)
         content = self.asked[first].content
-        return Message(content, node.node_id, told.message_type, ttl=ttl, group_id=told.group_id)
+        return Message(content, node.node_id, asked.message_type, ttl=ttl, group_id=asked.group_id)

@@ -174,16 +174,16 @@ class SuperLink:
         signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE_TASK)
         with self._runtime(signed) as client:
             while True:
-                found = client.AcquireTask(
+                answer = client.AcquireTask(
                     AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP])
                 )
-                if found.token and found.task.run_id == run_id:
-                    return str(found.token)
-                if not found.token:
+                if answer.token and answer.task.run_id == run_id:
+                    return str(answer.token)
+                if not answer.token:
                     time.sleep(_POLL_SECONDS)
                     continue
                 # Somebody else's code, which nobody here runs.
-                with self._runtime(RuntimeTokenHttpInterceptor(found.token)) as other:
+                with self._runtime(RuntimeTokenHttpInterceptor(answer.token)) as other:
                     other.PushTaskOutput(
                         PushTaskOutputRequest(
                             sub_status=SubStatus.FAILED,

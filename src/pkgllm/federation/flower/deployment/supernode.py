@@ -1,8 +1,8 @@
 """The client's side of a real federation: a SuperNode, and the process that answers for it.
 
-Flower's SuperNode would run whatever app the server sends. Here it is told that apps run elsewhere
-(``--isolation process``), and that is here: of what the server sends, only messages are read, never
-code. The process stays, so the base model is loaded once.
+Flower's SuperNode would run whatever app the server sends. Here apps run in another
+process (``--isolation process``), which is this one: of what the server sends, only messages are
+read, never code. The process stays, so the base model is loaded once.
 """
 
 import contextlib
@@ -60,19 +60,19 @@ def answer_messages(
         address: Host and port of the SuperNode's own door, on this machine.
         secret: The secret that the SuperNode was started with.
         alive: Whether the SuperNode still runs.
-        on_node: Is told the SuperNode's id with each message, before it is answered.
+        on_node: Called with the SuperNode's id at each message, before it is answered.
     """
     signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE_TASK)
     with _runtime(address, signed) as runtime:
         wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
         while alive():
             try:
-                found = runtime.AcquireTask(wanted)
+                task = runtime.AcquireTask(wanted)
             except httpx.TransportError:
                 # It has only just started, or has just ended.
-                found = None
-            if found is not None and found.token:
-                _answer(app, client, address, found.token, on_node)
+                task = None
+            if task is not None and task.token:
+                _answer(app, client, address, task.token, on_node)
             else:
                 time.sleep(_POLL_SECONDS)
 

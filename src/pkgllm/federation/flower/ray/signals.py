@@ -107,11 +107,11 @@ def _kill_actors(killed: set[str]) -> None:
     """
     import ray
 
-    for found in gc.get_objects():
-        if issubclass(type(found), ray.actor.ActorHandle):
-            name = repr(found)
+    for handle in gc.get_objects():
+        if issubclass(type(handle), ray.actor.ActorHandle):
+            name = repr(handle)
             if _ACTORS in name and name not in killed:
                 killed.add(name)
                 # When Ray has ended in the meantime, so have they.
                 with contextlib.suppress(ray.exceptions.RaySystemError):
-                    ray.kill(found)
+                    ray.kill(handle)

@@ -76,10 +76,6 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 def read_yaml(text: str, place: str) -> tuple[object, list[Problem]]:
     """Read one YAML document.
 
-    Args:
-        text: The document; an empty one is null.
-        place: Its source, at the beginning of error messages.
-
     Returns:
         The value, with the last of equal keys, and a problem for every duplicate key.
 

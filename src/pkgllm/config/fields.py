@@ -42,10 +42,6 @@ def locate(location: Sequence[int | str], top: type[Any] = Experiment) -> Key:
     Pydantic names the tag of a choice and the members of a union on the way; a person did not write
     those, so they are dropped, and a location inside a plain value becomes the value's own.
 
-    Args:
-        location: As pydantic gives it.
-        top: The section that the whole tree is.
-
     Example:
         >>> locate(("objective", "kto", "beta")).path
         ('objective', 'beta')

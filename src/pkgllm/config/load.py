@@ -25,10 +25,6 @@ _FOLDERS: Mapping[str, Kind] = MappingProxyType({"studies": "study", "tables": "
 def find_config(name: str, *, kind: Kind = "configuration") -> Path:
     """Return the file of a configuration: a path, a file in ``./configs``, or a shipped preset.
 
-    Args:
-        name: Its path, or its name in one of the folders.
-        kind: What is looked for.
-
     Raises:
         ConfigError: If there is none of this name.
     """
@@ -52,10 +48,6 @@ def find_config(name: str, *, kind: Kind = "configuration") -> Path:
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Experiment:
     """Read the configuration of a run that tunes a language model.
-
-    Args:
-        name_or_path: What :func:`find_config` takes.
-        overrides: As for :func:`load_any_config`.
 
     Raises:
         ConfigError: As :func:`load_any_config` does, or if it trains an embedding.

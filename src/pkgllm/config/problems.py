@@ -35,13 +35,7 @@ class Problem:
 def problems_of(
     error: ValidationError, tree: object, top: type[Section] = Experiment
 ) -> Iterator[Problem]:
-    """Turn pydantic's errors about a tree into problems, one for each key.
-
-    Args:
-        error: What the schema refused.
-        tree: The value that was validated.
-        top: The section that it was validated as.
-    """
+    """Turn pydantic's errors about a tree into problems, one for each key."""
     seen: set[tuple[KeyPath, str]] = set()
     for details in error.errors(include_url=False):
         for problem in _problems(details, tree, top):

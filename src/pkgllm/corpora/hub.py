@@ -58,10 +58,6 @@ def read_records(
 ) -> tuple[tuple[Dialogue, ...], str]:
     """Read dialogues in the hub's shape.
 
-    Args:
-        records: The rows of one split.
-        where: What errors call it; the row's index from 0 is added.
-
     Returns:
         The dialogues, and the SHA-256 of the rows, hexadecimal.
 

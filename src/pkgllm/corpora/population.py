@@ -21,13 +21,6 @@ class Population:
     ) -> "Population":
         """Choose who takes part, who is kept out of training, and what is held out.
 
-        Args:
-            corpus: Everybody.
-            clients: Who takes part.
-            split: What is held out.
-            seed: The run's seed.
-            all_unseen: Whether nobody took part in training, as with another folder of clients.
-
         Raises:
             DataError: If a client is refused, or nobody is left.
         """

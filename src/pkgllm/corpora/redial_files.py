@@ -217,10 +217,6 @@ def _graph(
 def read_dialogue(record: object, *, where: str) -> Dialogue:
     """Check one dialogue in ReDial's format and take from it what it says about its seeker.
 
-    Args:
-        record: The parsed JSON object. Empty answers may be lists, as ReDial writes them.
-        where: Its place, for errors.
-
     Raises:
         DataError: If a key is missing or a value is of the wrong kind.
     """

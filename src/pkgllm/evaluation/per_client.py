@@ -10,12 +10,7 @@ from pkgllm.evaluation.scorer import ClientQueries, RankedClient, Scorer, rank_q
 
 
 class PerClientScorer:
-    """Makes a client's own model ready before another scorer is asked for that client.
-
-    Args:
-        scorer: Scores with whatever model is ready.
-        select: Makes the model of a client ready, for example by loading its adapter.
-    """
+    """Makes a client's own model ready before another scorer is asked for that client."""
 
     def __init__(self, scorer: Scorer, select: Callable[[str], None]) -> None:
         self.name = scorer.name

@@ -72,11 +72,6 @@ class ClientNoise:
     def protect(self, client: str, asked: Instruction, trained: AdapterState) -> AdapterState:
         """Return what a client may send of what it has trained.
 
-        Args:
-            client: Whose.
-            asked: What the client received.
-            trained: The adapter after its local steps.
-
         Raises:
             RunError: If the share before cannot be read, or the new one cannot be kept.
         """
@@ -124,14 +119,7 @@ def make_noise(
     *,
     charged: ChargedBefore | None = None,
 ) -> ClientNoise | None:
-    """Return what adds each client's share of the noise; None where clients add none.
-
-    Args:
-        settings: How clients protect what they send.
-        policy: Says which tensors are trained.
-        source: Of the noise.
-        charged: Looks for the charges of the process that keeps the ledger, from another one.
-    """
+    """Return what adds each client's share of the noise; None where clients add none."""
     if settings is None:
         return None
     mechanism = settings.mechanism
@@ -144,13 +132,7 @@ def make_noise(
 
 
 def make_device_noise(shares: DeviceShares, policy: PeftModel, folder: Path) -> ClientNoise:
-    """Return what adds a client's share on its own device.
-
-    Args:
-        shares: How, and what pays for it.
-        policy: Says which tensors are trained.
-        folder: Keeps the share that was sent last.
-    """
+    """Return what adds a client's share on its own device."""
     return ClientNoise(
         shares.settings,
         source=secure(),

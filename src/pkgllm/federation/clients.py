@@ -33,15 +33,6 @@ class _Task:
 class LocalClients:
     """Trains clients together, and says what leaves each of them.
 
-    Args:
-        trainer: Trains clients from the adapters they received.
-        algorithm: The server's.
-        local_steps: Optimiser steps of every client in every round.
-        weighting: ``uniform`` sends the weight 1, ``examples`` the client's number of groups.
-        report_private_metrics: Whether the number of groups and the loss are sent as well.
-        states: What clients keep between rounds, for an algorithm that needs it.
-        noise: What protects every update before it is a message, where the server counts on it.
-
     Raises:
         ValueError: If ``examples`` would send a private count without ``report_private_metrics``.
     """

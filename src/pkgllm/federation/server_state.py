@@ -57,14 +57,7 @@ class ServerState:
     def after(
         self, algorithm: Algorithm, mean: AdapterState, facts: RoundFacts, accepted: Collection[str]
     ) -> ServerState:
-        """Return the state after a round.
-
-        Args:
-            algorithm: The run's.
-            mean: What the updates became.
-            facts: Of the round.
-            accepted: Clients whose updates are in it.
-        """
+        """Return the state after a round."""
         memory, adapter = algorithm.step(self.memory, self.adapter, mean, facts)
         rounds = {**self.accepted_rounds, **dict.fromkeys(accepted, facts.round_num)}
         return ServerState(adapter, memory, rounds, self.keeps_rounds)

@@ -27,9 +27,6 @@ class PublicPath:
 class PublicFacts:
     """The public facts of some items as an RDF graph.
 
-    Args:
-        facts: Values by relation by item id.
-
     Example:
         >>> facts = PublicFacts({
         ...     "1": {"director": ("Ann Lee",), "genre": ("drama",)},

@@ -151,10 +151,6 @@ def write_graph(
 def record_of(graph: rdflib.Graph, where: str) -> PersonalRecord:
     """Return the record in an RDF graph.
 
-    Args:
-        graph: The RDF graph.
-        where: The name in error messages.
-
     Raises:
         DataError: If the graph contains no valid record.
     """

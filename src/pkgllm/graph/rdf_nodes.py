@@ -17,10 +17,6 @@ _Word = TypeVar("_Word", bound=str)
 class NodeReader:
     """Reads values of nodes in an RDF graph.
 
-    Args:
-        graph: The RDF graph.
-        where: The name in error messages.
-
     Every method raises :class:`~pkgllm.errors.DataError` if a value is missing, occurs twice or
     is of another type.
     """

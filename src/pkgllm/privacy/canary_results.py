@@ -57,11 +57,6 @@ def canary_results(
     The bounds on epsilon are those of the unit ``example`` for canaries that enter one group. One
     that enters several groups is that many units. Of the unit ``client`` they hold where no client
     has two canaries, whatever the repeats.
-
-    Args:
-        canaries: All, those that took no part as well.
-        scores: Higher where a canary seems to have taken part. Shape ``(canaries,)``.
-        delta: At which epsilon is stated.
     """
     results = []
     for repeats in sorted({canary.repeats for canary in canaries}):

@@ -43,11 +43,6 @@ logger = logging.getLogger(__name__)
 class DeviceLedger:
     """A client's own ledger, and the budget that it keeps to.
 
-    Args:
-        unit: Of the client's own configuration.
-        ledger: The ledger's file.
-        head: File that says how far it reached.
-
     Raises:
         ConfigError: If there is no budget.
         PrivacyError: If the ledger was removed, edited or cut, or is of another unit.
@@ -95,12 +90,6 @@ class DevicePrivacy:
     The noise that ``target_epsilon`` asks for is computed from the client's own number of groups,
     as if it took part in every round of its configuration, because it knows nothing of cohorts.
 
-    Args:
-        unit: Of the client's own configuration.
-        participation: The client alone, in every round.
-        ledger: The ledger's file.
-        head: File that says how far it reached.
-
     Raises:
         ConfigError: If there is no budget.
         PrivacyError: If delta is too large, the target epsilon cannot be reached, or the ledger was
@@ -141,12 +130,6 @@ class DeviceShares:
 
     The budget is that of sums, as everywhere. What the server may learn, which sees single shares,
     is stated beside.
-
-    Args:
-        unit: Of the client's own configuration.
-        settings: How the client protects what it sends.
-        ledger: The ledger's file.
-        head: File that says how far it reached.
 
     Raises:
         ConfigError: If there is no budget.

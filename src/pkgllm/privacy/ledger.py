@@ -71,10 +71,6 @@ class Ledger:
     def create(cls, path: Path, *, unit: Unit) -> "Ledger":
         """Make an empty ledger, on the disk.
 
-        Args:
-            path: The file; its folder must exist.
-            unit: Whose taking part the charged releases hide.
-
         Raises:
             PrivacyError: If a file stands there.
             RunError: If it cannot be written.
@@ -192,14 +188,7 @@ class Ledger:
         delta: float,
         accountant: Accountant = "prv",
     ) -> bool:
-        """Whether a budget would be exceeded if these releases were charged as well.
-
-        Args:
-            max_epsilon: The budget of each client, or of the run.
-            mechanisms: As for :meth:`charge`.
-            delta: As for :func:`~pkgllm.privacy.accounting.epsilon`.
-            accountant: What prices them.
-        """
+        """Whether a budget would be exceeded if these releases were charged as well."""
         after = [(*self.history(client), one) for client, one in mechanisms.items()]
         return largest_epsilon(after, delta=delta, accountant=accountant) > max_epsilon
 

@@ -86,11 +86,6 @@ def plan_privacy(
 ) -> PrivacyPlan:
     """Return what a whole run costs.
 
-    Args:
-        unit: Whose taking part is hidden.
-        participation: Who takes part in which rounds.
-        num_parameters: Of the adapter, trained ones.
-
     Raises:
         PrivacyError: If the target epsilon cannot be reached.
     """

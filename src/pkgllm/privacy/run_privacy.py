@@ -28,15 +28,7 @@ _HEAD, _CLIP_NORM = "head", "clip_norm"
 
 @dataclass(frozen=True)
 class RunPrivacy:
-    """The privacy of one run.
-
-    Args:
-        unit: Whose taking part is hidden.
-        participation: Who takes part in which rounds.
-        ledger: Of the run.
-        noise: Where noise and private draws come from.
-        start: Section of the checkpoint that the run goes on from, as :meth:`section` wrote it.
-    """
+    """The privacy of one run."""
 
     unit: NoisyUnit
     participation: Participation
@@ -117,11 +109,6 @@ class RunPrivacy:
 
 def open_ledger(path: Path, unit: NoisyUnit, start: Mapping[str, Tensor] | None) -> Ledger:
     """Open the ledger of a run that goes on.
-
-    Args:
-        path: The ledger.
-        unit: Whose taking part is hidden.
-        start: Section of the checkpoint to go on from; None where the run begins.
 
     Raises:
         PrivacyError: If it is missing, edited, or not the one of the checkpoint.

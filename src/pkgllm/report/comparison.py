@@ -34,10 +34,6 @@ def check_output(path: Path) -> None:
 def write_comparison(results: Mapping[str, Any], path: Path) -> None:
     """Write a comparison as Markdown or JSON, whichever the file's name ends in.
 
-    Args:
-        results: As made by :func:`pkgllm.evaluation.comparison.compare_runs`.
-        path: What :func:`check_output` accepts.
-
     Raises:
         RunError: If the file cannot be written.
     """

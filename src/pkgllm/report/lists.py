@@ -36,13 +36,7 @@ _INFLATED = {
 def lists_document(
     results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
 ) -> Document:
-    """Return the tables of generated lists.
-
-    Args:
-        results: As made by ``pkgllm.evaluation.lists.results.list_results``.
-        title: What was asked.
-        notes: What a reader must know before the remarks on modes, intervals and failures.
-    """
+    """Return the tables of what :func:`pkgllm.evaluation.lists.results.list_results` returned."""
     blocks = (*_estimates(results), *_over_samples(results))
     return Document(title, blocks, (*notes, *_remarks(results)))
 
@@ -50,13 +44,7 @@ def lists_document(
 def legacy_document(
     results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
 ) -> Document:
-    """Return inflated numbers beside honest ones of the same answers.
-
-    Args:
-        results: As made by ``pkgllm.evaluation.lists.legacy.legacy_results``.
-        title: What was asked.
-        notes: What a reader must know beside what inflates the numbers.
-    """
+    """Return inflated beside honest numbers, as ``evaluation.lists.legacy.legacy_results`` has them."""
     rows = tuple(
         (
             Cell(f"{model}\n{mode}"),

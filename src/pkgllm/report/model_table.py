@@ -34,11 +34,7 @@ _BEYOND_HEADINGS = {
 
 
 def model_table_document(results: Mapping[str, Any]) -> Document:
-    """Return values, differences, properties of the lists, published values and settings.
-
-    Args:
-        results: As made by ``pkgllm.studies.table_results.table_results``.
-    """
+    """Return values, differences, properties of the lists, published values and settings."""
     done = sum(row["metrics"] is not None for row in results["rows"])
     title = f"{results['title']}: {done} of {len(results['rows'])} rows"
     blocks = [_values_table(results)]

@@ -18,11 +18,7 @@ _HEADINGS = {
 
 
 def pie_document(results: Mapping[str, Any]) -> Document:
-    """Return each case's measures and paired differences; a terminal shows the measures.
-
-    Args:
-        results: As made by ``pie_results``.
-    """
+    """Return each case's measures and paired differences; a terminal shows the measures."""
     title = f"Leaving a bubble: {results['title']}"
     return Document(title, tuple(_tables(results)), (*results["notes"], *_remarks(results)))
 
@@ -90,11 +86,7 @@ def _difference(of: Mapping[str, float | None]) -> Cell:
 
 
 def draw_pie(results: Mapping[str, Any]) -> dict[str, bytes]:
-    """Return the plot by format: stacked shares of invalid, in-PIE and out-PIE recommendations.
-
-    Args:
-        results: As made by ``pie_results``.
-    """
+    """Return the plot by format: stacked shares of invalid, in-PIE and out-PIE recommendations."""
     cases = results["cases"]
     with own_settings():
         figure, axes = new_figure(1, len(cases), width=3.6 * len(cases), height=4.4)

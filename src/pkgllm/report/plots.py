@@ -17,11 +17,7 @@ _HEADINGS = {"hits@10": "Hits@10", "mrr": "MRR"}
 
 
 def draw_plots(run: RunSummary) -> dict[str, dict[str, bytes]]:
-    """Return every plot that a run has numbers for, by file name and format.
-
-    Args:
-        run: What the run folder holds.
-    """
+    """Return every plot that a run has numbers for, by file name and format."""
     with own_settings():
         return {name: images(draw(run)) for name, draw in _drawings(run).items()}
 

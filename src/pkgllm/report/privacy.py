@@ -127,11 +127,7 @@ def _expected(finding: Finding) -> str:
 
 
 def canaries_document(results: Sequence[Mapping[str, Any]]) -> Document:
-    """Return what an adapter reveals of canaries, a row for each number of repeats.
-
-    Args:
-        results: As ``canary_results.json`` holds them.
-    """
+    """Return what an adapter reveals of canaries, a row for each number of repeats."""
     measures = {
         "auroc": "AUROC",
         "true_positive_rate": "TPR at\n1 % FPR",

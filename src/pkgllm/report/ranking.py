@@ -51,14 +51,9 @@ _SPREAD_HEADINGS = {
 def ranking_document(
     results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
 ) -> Document:
-    """Return the results of a ranking: all clients, then parts of them.
+    """Return the tables of ``EvaluationResults.results()``: all clients, then parts of them.
 
     A terminal shows the parts in one table without intervals.
-
-    Args:
-        results: As made by ``EvaluationResults.results``.
-        title: What was ranked.
-        notes: What a reader must know before the remarks on intervals, failures and ties.
     """
     in_parts = [table for _, heading, part in _parts(results) for table in _tables(part, heading)]
     blocks = (

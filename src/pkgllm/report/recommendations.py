@@ -9,12 +9,7 @@ from pkgllm.report.document import Cell, Column, Document, Paragraph, Table
 def recommendations_document(
     response: Mapping[str, Any], *, with_adapted: bool = False
 ) -> Document:
-    """Return what is recommended, best first, with its reasons below where there are any.
-
-    Args:
-        response: As made by ``Response.as_json``.
-        with_adapted: Whether to say how the graph that the model read differs from the person's.
-    """
+    """Return what is recommended, best first, with its reasons below where there are any."""
     lines = []
     if bubble := response["bubble"]:
         lines.append(

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
-    """The results of a run, finished or not; a notebook shows their table.
-
-    Args:
-        run: The records of the run.
-    """
+    """The results of a run, finished or not; a notebook shows their table."""
 
     run: RunSummary
 

@@ -32,10 +32,6 @@ def study_document(summary: Mapping[str, Any], plot: str | None = None) -> Docum
     """Return every point's values, privacy and cost, and its differences from the reference.
 
     In a terminal privacy and cost have a table of their own.
-
-    Args:
-        summary: As made by ``pkgllm.studies.summarise.write_summary``.
-        plot: Where its plot lies, if there is one.
     """
     finished = sum(run["state"] == "finished" for run in summary["runs"])
     title = f"Study {summary['study']}: {finished} of {len(summary['runs'])} runs finished"

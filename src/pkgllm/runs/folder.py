@@ -236,10 +236,6 @@ def client_adapter(run: Path, client: str) -> Path:
 def provenance(*, seed: int, digests: Mapping[str, str]) -> dict[str, object]:
     """Return what another person needs to tell whether two runs could be the same.
 
-    Args:
-        seed: The run's seed.
-        digests: SHA-256 by what was read: the corpus, the split, the base model.
-
     Returns:
         Plain values: the moment (UTC), command, seed, digests, versions, machine, and the commit of
         the source code, null unless it runs from a checkout.

@@ -33,13 +33,7 @@ def make_stages(run: RunFolder) -> Path:
 
 
 class Journal:
-    """Writes down every epoch or round, and takes back those that are done again.
-
-    Args:
-        run: The run folder.
-        lengths: Epochs or rounds of each stage, in order.
-        advance: Called for every one that is done.
-    """
+    """Writes down every epoch or round, and takes back those that are done again."""
 
     def __init__(self, run: RunFolder, lengths: Mapping[str, int], advance: Advance) -> None:
         self._run = run
@@ -60,12 +54,7 @@ class Journal:
         self._since = time.perf_counter()
 
     def add(self, at: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-        """Write down an epoch or a round.
-
-        Args:
-            at: Its stage and number.
-            values: Its results, with the ``loss``.
-        """
+        """Write down an epoch or a round."""
         now = time.perf_counter()
         self._run.append_metrics({**at, **values})
         self._run.append_timings({**at, "seconds": now - self._since, "time": time.time()})

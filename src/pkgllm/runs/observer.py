@@ -48,11 +48,7 @@ class Observer:
     ) -> None:
         """Record a round.
 
-        Args:
-            round_num: The round.
-            adapter: The adapter after it.
-            metrics: What is the same in every repetition of the run.
-            timings: What is not, such as seconds.
+        ``metrics`` are the same in every repetition of the run; ``timings``, in seconds, are not.
 
         Raises:
             RunError: If a file cannot be written.

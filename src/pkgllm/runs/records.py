@@ -266,11 +266,6 @@ def read_grown_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
 def checked(value: object, kind: type[R], place: str) -> R:
     """Return a JSON value as a record.
 
-    Args:
-        value: The value.
-        kind: What it must be.
-        place: Where it stands, for messages.
-
     Raises:
         RunError: If it is something else.
     """

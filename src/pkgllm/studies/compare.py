@@ -45,11 +45,6 @@ def against_reference(
     over its queries of all these pairs, so that it changes sign as one, in the permutation test as
     in the cluster bootstrap.
 
-    Args:
-        reference: Name of the line that others are tested against.
-        lines: Every line by name; those without a finished run are passed over.
-        metrics: Names of metrics.
-
     Returns:
         For every line that can be tested ``name``, ``seeds``, ``clients`` and for each metric
         ``difference`` (line minus reference, micro means), ``low``, ``high``, ``p``, and
@@ -85,11 +80,7 @@ def against_reference(
 def sum_by_client(
     runs: Iterable[tuple[Iterable[str], NDArray[np.float64]]],
 ) -> NDArray[np.float64]:
-    """Sum the rows of each client over runs, in the order in which clients first appear.
-
-    Args:
-        runs: Clients of each run, and a row for each.
-    """
+    """Sum the rows of each client over runs, in the order in which clients first appear."""
     by_client: dict[str, NDArray[np.float64]] = {}
     for clients, rows in runs:
         for client, row in zip(clients, rows, strict=True):

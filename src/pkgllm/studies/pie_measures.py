@@ -53,13 +53,6 @@ def measure_case(
 ) -> dict[str, Any]:
     """Recommend to everybody of a case under every strategy, and compare.
 
-    Args:
-        case: The people and what they ask for.
-        progress: Shows how many strategies are done.
-        seed: Of resamples and permutations.
-        resamples: Of the bootstrap.
-        permutations: Of the tests.
-
     Returns:
         Values of JSON: for each strategy every measure with its interval, and for each two
         strategies every difference with its interval and its p-value.
@@ -176,12 +169,6 @@ def list_measures(
     An item that breaks the request is invalid, whether or not it lies inside the bubble; any other
     is in-PIE or out-PIE. The rank gain is how many places earlier than by popularity a held-out
     like stands, over the number of candidates.
-
-    Args:
-        case: The people and what they ask for.
-        ranked: Ranks of the held-out likes and the best candidates of each person.
-        candidates: What competed, shape ``(people, len(catalogue))``.
-        gold: Columns of each person's held-out likes.
 
     Returns:
         Shape ``(people, measures)``, in the order of :data:`MEASURES`.

@@ -86,11 +86,6 @@ def ranked_models(config: AnyExperiment) -> tuple[str, ...]:
 def check_same_settings(runs: Sequence[PlannedRun], output: Path, source: str) -> None:
     """Raise where a folder holds a run of another configuration.
 
-    Args:
-        runs: All runs of the plan.
-        output: Folder of the plan.
-        source: The plan, as messages call it.
-
     Raises:
         ConfigError: If one does; all differing keys are named.
     """

@@ -52,15 +52,6 @@ def run_side_by_side(
     The processors are shared out evenly, unless ``OMP_NUM_THREADS`` is set. A child does not see
     the terminal's Ctrl-C; it is sent SIGTERM once for every time that this process is interrupted.
 
-    Args:
-        runs: By their labels in messages.
-        output: Folder of the run folders.
-        processes: Runs at a time.
-        keep: Checkpoints of each run that stay.
-        progress: Shows how many runs are done.
-        log: Takes a line for each run that begins or fails.
-        stop_requested: Whether to end every run after its round in flight, and begin no other.
-
     Yields:
         The place of a run once it has ended, with why it failed; empty where it is finished.
 

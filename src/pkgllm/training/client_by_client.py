@@ -12,15 +12,7 @@ from pkgllm.training.local import NO_CORRECTIONS, LocalSteps, TrainedClient
 
 
 class ClientByClient(ABC):
-    """Trains clients one at a time on one policy; each starts from the adapter it receives.
-
-    Args:
-        policy: The base model with its adapter.
-        groups: Each client's groups, at least one.
-        objective: What is minimised.
-        steps: How a client trains.
-        seed: Of the order in which a client's groups are drawn.
-    """
+    """Trains clients one at a time on one policy; each starts from the adapter it receives."""
 
     def __init__(
         self,

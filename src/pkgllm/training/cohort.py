@@ -85,17 +85,11 @@ class TokenCount:
 class LaneTrainer:
     """Trains many clients in one pass, each from the adapter it received.
 
-    Equal to :class:`~pkgllm.training.sequential.SequentialTrainer` up to rounding.
+    The policy of the ``decoder`` says which factors are trained, and is not changed. A pass takes
+    at most ``memory_bytes`` beside the model's parameters; clients that do not fit in together
+    train one after the other.
 
-    Args:
-        decoder: Of a policy; its own adapter says which factors are trained, and is not changed.
-        groups: Each client's groups, at least one; read when a client is drawn.
-        objective: What is minimised.
-        reference: Log-probabilities of the frozen base.
-        steps: How a client trains in a round.
-        seed: Of the order in which a client's groups are drawn.
-        memory_bytes: What a pass may take beside the model's parameters. Clients that do not fit
-            in together train one after the other.
+    Equal to :class:`~pkgllm.training.sequential.SequentialTrainer` up to rounding.
     """
 
     def __init__(

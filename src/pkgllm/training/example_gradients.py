@@ -47,16 +47,9 @@ def example_gradients(
 ) -> Iterator[ExampleGradients]:
     """Yield the gradient of every example by itself, as many at once as fit into the memory.
 
-    An objective that couples the examples of a batch is evaluated on each example alone.
+    ``values`` is the adapter as one vector, shape ``(values,)``; each group is one example.
 
-    Args:
-        decoder: The model.
-        values: The adapter, as one vector. Shape ``(values,)``.
-        groups: The batch, one example each; nothing is yielded where it is empty.
-        objective: What is minimised.
-        reference: Log-probabilities of the frozen base.
-        memory_bytes: What a pass may take beside the model's parameters.
-        kl_baseline: The round's, where the objective takes it from the server; nats.
+    An objective that couples the examples of a batch is evaluated on each example alone.
 
     Raises:
         ModelError: If a single example does not fit into the memory.

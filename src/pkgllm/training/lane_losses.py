@@ -25,13 +25,6 @@ def lane_losses(
     Lanes share nothing, so each lane's part is its own gradient. A lane whose loss is not finite,
     or cannot be computed, adds 0.
 
-    Args:
-        lanes: Each lane's groups, with the completions that were scored.
-        scored: Their pass.
-        objective: Of every lane.
-        reference: Log-probabilities of the frozen base.
-        kl_baseline: The round's, where the objective takes it from the server; nats.
-
     Returns:
         For each lane its loss or the exception raised in its place; and the gradient, shape
         ``(completions,)``.

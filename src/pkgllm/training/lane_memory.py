@@ -70,12 +70,6 @@ class PassCost:
 def share_out(rows: Sequence[int], cost: PassCost, budget: int, *, equal: bool) -> list[list[int]]:
     """Divide lanes into passes that fit into the budget, lanes of similar length together.
 
-    Args:
-        rows: Of the largest step of each lane.
-        cost: Of a pass.
-        budget: Bytes.
-        equal: Whether lanes are padded to the longest of their pass.
-
     Returns:
         The indices of each pass's lanes, longest first.
 

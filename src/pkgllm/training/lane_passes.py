@@ -96,10 +96,6 @@ def reference_scorer(
 
     On a CPU each group goes through alone, so that its values depend on nothing else and are the
     same to the bit when a resumed run computes them again.
-
-    Args:
-        decoder: The model.
-        memory_bytes: Beside the model's parameters.
     """
     batched = is_batched(decoder)
 

@@ -25,10 +25,6 @@ def completion_log_probabilities(policy: PeftModel, packed: PackedGroups) -> Ten
     Only the rows that predict a completion's token reach the LM head, and the log-softmax is taken
     in float32 whatever the type of the base model.
 
-    Args:
-        policy: The base model with its adapter.
-        packed: On the policy's device.
-
     Returns:
         Shape ``(packed.num_completions,)``, float32.
     """
@@ -55,10 +51,6 @@ def score_alone(policy: PeftModel, branches: Sequence[Branch]) -> Tensor:
 
     So a group's values do not depend on what it is scored with, and are the same to the bit when a
     CPU computes them again.
-
-    Args:
-        policy: The base model with its adapter.
-        branches: At least one.
 
     Returns:
         Nats, in order, without gradient. Shape ``(completions,)``, float32, on the CPU.

@@ -39,12 +39,7 @@ class _Losses:
     values: list[float] = field(default_factory=list)
 
     def gradients(self, parts: Iterator[ExampleGradients], first: int) -> Iterator[Tensor]:
-        """Yield the trained part of each example's gradient, and keep the losses.
-
-        Args:
-            parts: The examples of a step.
-            first: Where the trained values begin.
-        """
+        """Yield the trained part of each example's gradient, and keep the losses."""
         for part in parts:
             self.values += [loss for loss in part.losses if not isinstance(loss, Exception)]
             yield part.gradients[:, first:]

@@ -59,12 +59,7 @@ class ReferenceColumn:
         self._num_rows = 0
 
     def place(self, client: str, groups: Sequence[Group]) -> tuple[Group, ...]:
-        """Give each group of a client its row, the same in every call.
-
-        Args:
-            client: Its id.
-            groups: All of its groups, the same in every call.
-        """
+        """Give each group of a client its row, the same in every call."""
         row = self._first_rows.setdefault(client, self._num_rows)
         placed = []
         for group in groups:

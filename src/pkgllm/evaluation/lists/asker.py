@@ -34,17 +34,8 @@ class _ListModel:
 class ListAsker:
     """Asks the tuned model of a run for lists, and the base model where that is asked as well.
 
-    Args:
-        policy: The base model with the adapter.
-        writer: Reads and writes the model's tokens.
-        catalogue: The items.
-        queries: What is asked, audited.
-        prompts: What the models read, one for each query.
-        settings: How lists are written.
-        max_positions: Positions of the base model.
-        seed: The run's seed.
-        with_base: Whether the base model is asked as well.
-        select: Makes the adapter of a client ready, where each client has its own.
+    ``prompts`` are what the models read, one for each audited query; ``select`` makes the adapter
+    of a client ready, where each client has its own.
 
     Raises:
         ConfigError: If the longest answer does not fit behind the longest prompt.

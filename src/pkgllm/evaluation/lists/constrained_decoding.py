@@ -103,12 +103,7 @@ class ConstrainedList:
 
 
 class TitleLists:
-    """The lists of a batch, token by token: the most probable allowed token each time.
-
-    Args:
-        trie: The catalogue.
-        lists: Over that trie, one per row.
-    """
+    """The lists of a batch, token by token: the most probable allowed token each time."""
 
     def __init__(self, trie: CatalogueTrie, lists: Sequence[ConstrainedList]) -> None:
         self._tokens = trie.tokens

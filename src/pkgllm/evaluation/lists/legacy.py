@@ -186,14 +186,6 @@ def legacy_results(
 
     ``inflated.<model>.<mode>`` holds what :class:`LegacyScore` does, over all samples; ``honest``
     what :func:`pkgllm.evaluation.lists.results.list_results` returns.
-
-    Args:
-        catalogue: The items.
-        queries: What was asked.
-        lists: The answers.
-        k: Longest list.
-        resamples: Bootstrap resamples behind each honest interval.
-        seed: The run's seed.
     """
     goals = [[catalogue[item].name for item in query.held_out] for query in queries]
     inflated: dict[str, Any] = {}

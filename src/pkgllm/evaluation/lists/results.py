@@ -78,12 +78,7 @@ Lists = Mapping[tuple[str, Mode], Samples]
 
 
 def ranked_lists(evaluation: EvaluationResults, *, k: int) -> dict[tuple[str, Mode], Samples]:
-    """Return the best candidates of every ranked model; a failure's list is empty.
-
-    Args:
-        evaluation: The ranks, with the best ``TOP_K`` candidates of each client.
-        k: Longest list, at most ``TOP_K``.
-    """
+    """Return the best candidates of every ranked model; a failure's list is empty."""
     return {
         (name, "ranked"): [
             [
@@ -115,13 +110,6 @@ def list_results(
     is one of clients. How samples differ stands apart: sampled lists have the ``mean`` and the
     ``sd`` of each measure over the samples under ``over_samples``, the SD with ``samples - 1``
     below, None for one sample.
-
-    Args:
-        lists: What was written or ranked, for every query.
-        queries: What was asked.
-        k: Longest list.
-        resamples: Bootstrap resamples behind each interval.
-        seed: The run's seed.
     """
     gold = [query.held_out for query in queries]
     measured = {
@@ -213,11 +201,6 @@ def json_lines(lists: Lists) -> str:
 
 def read_lists(path: Path, queries: Sequence[ClientQueries], *, k: int) -> Lists:
     """Read the written lists of an evaluation; ranked ones are passed over.
-
-    Args:
-        path: A file with the lines that :func:`json_lines` made.
-        queries: What was asked.
-        k: Longest list.
 
     Returns:
         One list for each query in every sample, in the order of the queries.

@@ -24,14 +24,7 @@ def adjusted(
     *,
     num_tokens: NDArray[np.int64],
 ) -> tuple[Scorer, Scorer]:
-    """Return the tuned and the base model with a score.
-
-    Args:
-        policy: The tuned model.
-        reference: The base model, which keeps the sum where the score is a ratio to it.
-        score: Which.
-        num_tokens: Tokens of each column's title and terminator, shape ``(catalogue,)``.
-    """
+    """Return the tuned and the base model with a score."""
     match score:
         case "sum":
             return policy, reference
@@ -72,9 +65,6 @@ class PmiScorer:
 
     in nats: the pointwise mutual information of title and facts. It takes out what the model
     expects of anybody, popularity above all.
-
-    Args:
-        scorer: Gives the log-probabilities.
     """
 
     def __init__(self, scorer: LanguageModelScorer) -> None:
@@ -95,10 +85,6 @@ class RatioScorer:
     .. math:: \log \pi(t \mid \text{prompt}) - \log \pi_\text{ref}(t \mid \text{prompt})
 
     in nats (Rafailov et al. 2023, arXiv:2305.18290, eq. 5, without its factor).
-
-    Args:
-        policy: The tuned model.
-        reference: The base model under it.
     """
 
     def __init__(self, policy: LanguageModelScorer, reference: LanguageModelScorer) -> None:

@@ -36,12 +36,6 @@ def plan_memory(
     a limit; where one has no such room, parts of the trie are visited one after the other. The
     model's own parameters are not counted.
 
-    Args:
-        decoder: The model.
-        trie: The catalogue.
-        longest_prompt: Tokens.
-        budget: Bytes.
-
     Raises:
         ModelError: If the budget cannot hold one prompt and the longest title.
     """

@@ -24,9 +24,6 @@ class CohortApp:
 
     Which client a node is stands in its ``client-id``. An exception is answered with its type
     only. The text is logged here, with the clients, because it may quote a fact or a prompt.
-
-    Args:
-        clients: Train on what they are sent.
     """
 
     def __init__(self, clients: LocalClients) -> None:

@@ -12,12 +12,7 @@ _GRACE_SECONDS = 10.0
 def start_flower(
     command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start one of Flower's commands; it ends when this process does, however this one ends.
-
-    Args:
-        command: ``flower-superlink`` or ``flower-supernode`` with arguments, as one would type it.
-        environment: Variables to set beside those of this process.
-    """
+    """Start one of Flower's commands; it ends when this process does, however this one ends."""
     return subprocess.Popen(
         [sys.executable, "-m", __name__, str(os.getpid()), *command],
         env={**os.environ, **(environment or {})},

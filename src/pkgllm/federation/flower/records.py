@@ -60,12 +60,7 @@ def to_adapter(record: ArrayRecord) -> AdapterState:
 def instruction_content(
     instruction: Instruction, record: Callable[[AdapterState], ArrayRecord] = to_record
 ) -> RecordDict:
-    """Return what travels down to one client; what is None does not.
-
-    Args:
-        instruction: For the client.
-        record: Encodes tensors, those that several clients receive only once.
-    """
+    """Return what travels down to one client; what is None does not."""
     config = ConfigRecord(
         {
             "round_num": instruction.round_num,

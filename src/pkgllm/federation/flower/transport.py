@@ -26,11 +26,7 @@ class Grid(Protocol):
 
 
 class FlowerTransport:
-    """Reaches clients through a grid of nodes, one for each client.
-
-    Args:
-        grid: Carries the messages.
-    """
+    """Reaches clients through a grid of nodes, one for each client."""
 
     def __init__(self, grid: Grid) -> None:
         self._grid = grid

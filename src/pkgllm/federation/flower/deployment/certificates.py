@@ -51,11 +51,6 @@ def folder_name(client: str) -> str:
 def write_keys(folder: Path, *, hosts: Sequence[str], clients: Sequence[str]) -> None:
     """Make an authority, the server's certificate, and one pair of keys for each client.
 
-    Args:
-        folder: Folder to make.
-        hosts: Names and addresses under which clients reach the server.
-        clients: The clients' ids.
-
     Raises:
         RunError: If something is in the folder already, or it cannot be written.
         ValueError: If there is no host.

@@ -42,12 +42,6 @@ Log = Callable[[str], None]
 def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
     """Start a SuperLink and let the clients of the roster in, until it ends.
 
-    Args:
-        keys: The folder ``server`` of the keys.
-        host: Address to listen at.
-        port: Port to listen at.
-        log: Called with the command, and with the number of clients that may connect.
-
     Raises:
         FederationError: If it ends by itself.
     """

@@ -40,11 +40,6 @@ class RetryingGrid(Grid):
     A client is asked once in each life of its node, and never again after an answer, be it a
     failure of its own. Towards the server a client keeps the id of the first node that it had.
 
-    Args:
-        grid: The grid behind.
-        nodes: Tells which nodes are connected.
-        poll_seconds: Time between two looks for replies.
-
     Raises:
         FederationError: When a node claims to be another client than it is.
     """

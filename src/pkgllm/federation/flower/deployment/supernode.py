@@ -83,12 +83,6 @@ def say_goodbye(node_id: int, superlink: str, root_certificates: Path, key: Path
     One that was killed could not, and the SuperLink takes it for alive until its heartbeats have
     been missing for a minute. Until then the next life would not be let in. Where the SuperLink
     does not answer, or knows better, nothing happens.
-
-    Args:
-        node_id: The id that the SuperLink had given to it.
-        superlink: Host and port.
-        root_certificates: Certificate of the authority that signed the SuperLink's.
-        key: The client's private key.
     """
     private = read_private_key(key)
     with (

@@ -81,13 +81,6 @@ def run_on_ray(
     here, when Ray is shut down; so are Ctrl-C and SIGTERM. A client whose actor dies has failed in
     that round, when it dies a second time with the same client, and the actor is started anew.
 
-    Args:
-        rounds: What is done.
-        make_clients: Builds the clients' side in every actor.
-        num_clients: How many clients it knows.
-        resources: What Ray has and what a client takes.
-        log: File, seen by all machines, for why clients failed; removed in the end.
-
     Raises:
         ConfigError: If Ray is not installed, or not one client fits into what it has.
         FederationError: If the engine breaks down, or what the server raises.

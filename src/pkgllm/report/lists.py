@@ -44,7 +44,7 @@ def lists_document(
 def legacy_document(
     results: Mapping[str, Any], *, title: str, notes: Sequence[str] = ()
 ) -> Document:
-    """Return inflated beside honest numbers, as ``evaluation.lists.legacy.legacy_results`` has them."""
+    """Return inflated beside honest numbers of what ``legacy_results`` returned."""
     rows = tuple(
         (
             Cell(f"{model}\n{mode}"),

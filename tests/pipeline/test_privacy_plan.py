@@ -8,13 +8,8 @@ from helpers.tiny_corpus import tiny_experiment, write_corpus
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PrivacyError
 from pkgllm.federation.cohort import sample_cohort
-from pkgllm.pipeline.privacy import (
-    check_run,
-    noisy_unit,
-    participation_of,
-    plan_run,
-    privacy_statement,
-)
+from pkgllm.pipeline.privacy import check_run, noisy_unit, participation_of, plan_run
+from pkgllm.pipeline.statement import privacy_statement
 from pkgllm.privacy.accounting import epsilon, fact_epsilon
 from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, SamplingSchedule
 from pkgllm.privacy.planner import settle_noise

@@ -103,8 +103,9 @@ def train(
     from pkgllm.config.schema import Experiment
     from pkgllm.pipeline import train as jobs
     from pkgllm.pipeline.deployment import server as deployment
-    from pkgllm.pipeline.privacy import is_deployed, privacy_statement
+    from pkgllm.pipeline.privacy import is_deployed
     from pkgllm.pipeline.run_record import open_unfinished
+    from pkgllm.pipeline.statement import privacy_statement
     from pkgllm.privacy.statements import read_guarantee
     from pkgllm.terminal import show_progress
 

@@ -8,7 +8,7 @@ from typing import Any
 from pkgllm.config.load import load_any_config
 from pkgllm.evaluation.comparison import compare_runs
 from pkgllm.evaluation.metrics import check_metrics
-from pkgllm.pipeline.privacy import privacy_statement
+from pkgllm.pipeline.statement import privacy_statement
 from pkgllm.privacy.statements import read_ranked_guarantee
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.predictions import Predictions, check_same_queries, run_names

@@ -1,16 +1,17 @@
 """The run of a knowledge graph embedding: trained, kept, ranked, and gone on with."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pkgllm.config.load import dump_config
 from pkgllm.config.schema import EmbeddingExperiment
 from pkgllm.corpora.population import Population
-from pkgllm.errors import StoppedError
+from pkgllm.errors import ModelError
 from pkgllm.evaluation.scorer import ClientQueries, Scorer
-from pkgllm.interrupts import after_this_round
-from pkgllm.kge.files import load_embeddings, save_embeddings
+from pkgllm.federation.rounds import RoundRecord
+from pkgllm.kge.federated_embeddings import FederatedEmbeddings, train_federated_embeddings
+from pkgllm.kge.federated_stage import FederatedSetup
+from pkgllm.kge.files import load_embeddings, save_embeddings, save_server_tables
 from pkgllm.kge.pykeen_door import Model
 from pkgllm.kge.training import TrainingSetup, train_embeddings
 from pkgllm.pipeline.build import populate, read_corpus
@@ -23,7 +24,6 @@ from pkgllm.pipeline.embedding_plan import (
     plan_embedding,
     training_notes,
 )
-from pkgllm.pipeline.embedding_rounds import load_federated, train_federated
 from pkgllm.pipeline.ranking import rank, ranking_notes, run_title
 from pkgllm.pipeline.run_record import (
     check_same_data,
@@ -34,9 +34,10 @@ from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.report.evaluation import Report, write_ranks
 from pkgllm.runs.folder import RunFolder
-from pkgllm.runs.journal import EMBEDDING, Journal, make_stages
+from pkgllm.runs.journal import EMBEDDING, STAGES, journalled
 
-logger = logging.getLogger(__name__)
+PARTICIPATION = "participation.json"
+"""Who took part in how many rounds of each stage."""
 
 
 def train(config: EmbeddingExperiment, path: Path, progress: Progress, *, keep: int) -> Report:
@@ -107,61 +108,98 @@ def rank_embedding(
 
 
 def load_trained(run: RunFolder, plan: EmbeddingPlan) -> Trained:
-    """Return the embedding of a finished run.
+    """Return the embedding of a finished run; that of clients from its last checkpoints.
 
     Raises:
         ModelError: If it cannot be read, or is not of these data.
+        RunError: If checkpoints are of other settings, data or another seed.
     """
-    if plan.federation is not None:
-        return load_federated(run, plan)
-    return load_embeddings(
-        run.path / EMBEDDING,
-        plan.config.embedding,
-        plan.graph.triples,
-        seed=plan.config.seed,
-        device=plan.device,
-    )
+    if plan.federation is None:
+        return load_embeddings(
+            run.path / EMBEDDING,
+            plan.config.embedding,
+            plan.graph.triples,
+            seed=plan.config.seed,
+            device=plan.device,
+        )
+
+    def begin(stage: str, done: int) -> None:
+        if done < plan.num_rounds[stage]:
+            raise ModelError(
+                f"{run.path / STAGES / stage}: must hold the checkpoint of the last round, "
+                f"{plan.num_rounds[stage]}, has that of {done}; restore it, or train again"
+            )
+
+    return _train_stages(run, plan, 1, begin, lambda stage, record, loss: None, lambda: False)
 
 
 def _train(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Trained:
     if plan.federation is not None:
-        return train_federated(run, plan, progress, keep=keep)
+        return _train_federated(run, plan, progress, keep)
     return _train_centralized(run, plan, progress, keep)
 
 
 def _train_centralized(run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int) -> Model:
     config, triples = plan.config, plan.graph.triples
-    stages = make_stages(run)
     epochs = {name: schedule.epochs for name, schedule in config.embedding.schedules.items()}
-
-    def tell() -> None:
-        logger.warning("stopping after this epoch; once more stops at once")
-
-    with (
-        run.occupied(),
-        after_this_round(tell) as stop_asked,
-        progress.track("training", sum(epochs.values())) as advance,
-    ):
-        journal = Journal(run, epochs, advance)
+    with journalled(run, epochs, progress, "epoch") as (journal, stop_requested):
         setup = TrainingSetup(
             seed=config.seed,
             device=str(plan.device),
-            folder=stages,
+            folder=run.path / STAGES,
             checkpoint_every=config.training.checkpoint_every,
             keep=keep,
             on_stage=journal.begin,
             on_epoch=lambda epoch: journal.add(
                 {"stage": epoch.stage, "epoch": epoch.number}, {"loss": epoch.loss}
             ),
-            stop_asked=stop_asked,
+            stop_asked=stop_requested,
         )
-        try:
-            model = train_embeddings(plan.config.embedding, triples, setup)
-        except StoppedError as error:
-            raise StoppedError(
-                f"stopped after a checkpoint; go on with: pkgllm train --resume {run.path}"
-            ) from error
-        save_embeddings(
-            model, run.path / EMBEDDING, plan.config.embedding, triples, seed=config.seed
-        )
+        model = train_embeddings(config.embedding, triples, setup)
+        save_embeddings(model, run.path / EMBEDDING, config.embedding, triples, seed=config.seed)
     return model
+
+
+def _train_federated(
+    run: RunFolder, plan: EmbeddingPlan, progress: Progress, keep: int
+) -> FederatedEmbeddings:
+    """Train over clients, and write down what the server has and who took part."""
+    with journalled(run, plan.num_rounds, progress, "round") as (journal, stop_requested):
+
+        def add(stage: str, record: RoundRecord, loss: float) -> None:
+            journal.add(
+                {"stage": stage, "round": record.round_num},
+                {"cohort": list(record.cohort), "loss": loss},
+            )
+
+        trained = _train_stages(run, plan, keep, journal.begin, add, stop_requested)
+        run.write_json(
+            PARTICIPATION,
+            {
+                stage: {**took_part.summary(), "rounds": dict(took_part.rounds)}
+                for stage, took_part in trained.participation.items()
+            },
+        )
+        save_server_tables(trained, run.path / EMBEDDING)
+    return trained
+
+
+def _train_stages(
+    run: RunFolder,
+    plan: EmbeddingPlan,
+    keep: int,
+    on_stage: Callable[[str, int], None],
+    on_round: Callable[[str, RoundRecord, float], None],
+    stop_requested: Callable[[], bool],
+) -> FederatedEmbeddings:
+    assert plan.federation is not None, "only a federated plan is trained over clients"
+    setup = FederatedSetup(
+        seed=plan.config.seed,
+        device=str(plan.device),
+        folder=run.path / STAGES,
+        keep=keep,
+        on_stage=on_stage,
+        on_round=on_round,
+        stop_asked=stop_requested,
+    )
+    return train_federated_embeddings(plan.config.embedding, plan.graph, plan.federation, setup)

@@ -14,9 +14,8 @@ from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
 from pkgllm.privacy.planner import PrivacyPlan, check_privacy, plan_privacy
 from pkgllm.privacy.run_privacy import LEDGER, RunPrivacy, local_noise, open_ledger
-from pkgllm.privacy.statements import Guarantee, guarantee_of, no_guarantee, statement
+from pkgllm.privacy.statements import Guarantee, guarantee_of
 from pkgllm.privacy.unit import NoisyUnit, Participation
-from pkgllm.prompts.partition.partition import MOVED
 from pkgllm.prompts.windows import hidden_windows
 from pkgllm.runs.checkpoints import Checkpoint
 
@@ -160,25 +159,6 @@ def client_guarantee(config: schema.Experiment) -> Guarantee | None:
     if budget is None or unit is None:
         return None
     return guarantee_of(unit, budget, None, kept_by_clients=True)
-
-
-def privacy_statement(config: schema.AnyExperiment, guarantee: Guarantee | None = None) -> str:
-    """Return the note on privacy that stands under every table of results."""
-    if guarantee is not None:
-        return statement(guarantee)
-    mode = config.mode
-    if not isinstance(config, schema.Experiment):
-        return no_guarantee(mode.name, None)
-    if config.privacy.adds_noise:
-        return f"Privacy: unit {config.privacy.name}; the epsilon that was spent is not on record."
-    if not isinstance(mode, schema.Federated):
-        return no_guarantee(mode.name, None)
-    leaks = []
-    if config.privacy.report_private_metrics:
-        leaks.append("losses and counts leave the clients")
-    if config.partition.moves_examples:
-        leaks.append(MOVED)
-    return no_guarantee(mode.name, leaks)
 
 
 def noise_source(config: schema.Experiment, *, insecure_fixed_noise: bool) -> NoiseSource:

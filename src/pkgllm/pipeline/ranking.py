@@ -21,7 +21,7 @@ from pkgllm.evaluation.validation import Validation
 from pkgllm.lm.adapter import adapter_state, load_adapter_state, read_adapter_state
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import audit_queries, make_queries
-from pkgllm.pipeline.privacy import privacy_statement
+from pkgllm.pipeline.statement import privacy_statement
 from pkgllm.privacy.statements import read_guarantee
 from pkgllm.progress import Progress
 from pkgllm.prompts.prompts import PromptWriter

@@ -17,6 +17,7 @@ from pkgllm.privacy.noise import NoiseSource
 from pkgllm.privacy.planner import settle_noise
 from pkgllm.privacy.statements import Guarantee, guarantee_of
 from pkgllm.privacy.unit import NoisyUnit, Participation
+from pkgllm.runs.records import LedgerHead
 
 LEDGER = "privacy_ledger.jsonl"
 """What was released about whom. Private where it names clients; stays with the run."""
@@ -115,8 +116,8 @@ def open_ledger(path: Path, unit: NoisyUnit, start: Mapping[str, Tensor] | None)
     """
     head = None
     if start is not None:
-        record = json.loads(bytes(start[_HEAD].tolist()))
-        head = Head(record["length"], record["digest"])
+        record = LedgerHead.model_validate_json(bytes(start[_HEAD].tolist()))
+        head = Head(record.length, record.digest)
     return Ledger.open(path, unit=unit.name, at=head)
 
 

@@ -1,14 +1,19 @@
 """What is written down while an embedding trains, and where."""
 
+import logging
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from pkgllm.errors import StoppedError
 from pkgllm.files import cannot
-from pkgllm.progress import Advance
+from pkgllm.interrupts import after_this_round
+from pkgllm.progress import Advance, Progress
 from pkgllm.runs.checkpoints import Checkpoint, Checkpoints
 from pkgllm.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
 
 EMBEDDING = "embedding.safetensors"
 """The trained embedding. Centralised, it is private, since it holds a row for each training client;
@@ -18,18 +23,36 @@ STAGES = "stages"
 """Folder with the checkpoints of each stage of training, and of what clients keep."""
 
 
-def make_stages(run: RunFolder) -> Path:
-    """Return the folder of the stages, made where there is none.
+@contextmanager
+def journalled(
+    run: RunFolder, lengths: Mapping[str, int], progress: Progress, unit: str
+) -> Iterator[tuple["Journal", Callable[[], bool]]]:
+    """Occupy a run folder for training; yield its journal, and whether a stop was requested.
 
     Raises:
-        RunError: If it cannot be made.
+        StoppedError: As raised inside, with what to do to go on.
+        RunError: If another process trains in the folder, or it cannot be written.
     """
+
+    def announce() -> None:
+        logger.warning("stopping after this %s; once more stops at once", unit)
+
     stages = run.path / STAGES
-    try:
-        stages.mkdir(exist_ok=True)
-    except OSError as error:
-        raise cannot("make", stages, error) from error
-    return stages
+    with (
+        run.occupied(),
+        after_this_round(announce) as stop_requested,
+        progress.track("training", sum(lengths.values())) as advance,
+    ):
+        try:
+            stages.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot("make", stages, error) from error
+        try:
+            yield Journal(run, lengths, advance), stop_requested
+        except StoppedError as error:
+            raise StoppedError(
+                f"stopped after a checkpoint; go on with: pkgllm train --resume {run.path}"
+            ) from error
 
 
 class Journal:

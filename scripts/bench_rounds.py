@@ -38,9 +38,9 @@ from typing import Any
 
 import torch
 
-from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithm import Aggregate, Algorithm
 from pkgllm.federation.algorithms import ALGORITHMS
-from pkgllm.federation.algorithms.aggregation import AGGREGATIONS, Aggregate
+from pkgllm.federation.algorithms.aggregation import AGGREGATIONS
 from pkgllm.federation.algorithms.fedavg import FedAvg
 from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.clients import LocalClients

@@ -2,7 +2,6 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import pytest
 import torch
@@ -170,18 +169,8 @@ def test_faulty_clients_are_left_out_and_named(caplog: pytest.LogCaptureFixture)
 
 def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
     class Slow(QuadraticClients):
-        def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
-        ) -> dict[str, TrainedClient | Exception]:
+        def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
             time.sleep(0.3)
-            return super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
 
     with pytest.raises(FederationError, match=r"failed are a, b; .* no reply within 0\.1 s"):
         quadratic_rounds(Slow({"a": 4.0, "b": 12.0}), timeout=0.1)
@@ -189,19 +178,9 @@ def test_a_cohort_that_is_too_slow_is_an_error_that_names_it() -> None:
 
 def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
     class FailsInRoundTwo(QuadraticClients):
-        def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
-        ) -> dict[str, TrainedClient | Exception]:
+        def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
             if round_num == 2:
                 raise ZeroDivisionError(SECRET)
-            return super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(FederationError) as caught:
@@ -216,19 +195,9 @@ def test_a_round_without_a_usable_update_is_an_error_that_names_it() -> None:
 
 def test_ctrl_c_ends_the_run_in_the_middle_of_a_round() -> None:
     class StoppedInRoundTwo(QuadraticClients):
-        def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
-        ) -> dict[str, TrainedClient | Exception]:
+        def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
             if round_num == 2:
                 signal.raise_signal(signal.SIGINT)
-            return super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
 
     seen: list[RoundRecord] = []
     with pytest.raises(KeyboardInterrupt):

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pkgllm.federation.algorithm import Algorithm, RoundFacts
-from pkgllm.federation.algorithms.aggregation import Aggregate
+from pkgllm.federation.algorithm import Aggregate, Algorithm, RoundFacts
 from pkgllm.federation.messages import Update
 from pkgllm.lm.adapter import AdapterState
 

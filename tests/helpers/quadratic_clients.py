@@ -51,6 +51,7 @@ class QuadraticClients:
         kl_baseline: float | None = None,
         corrections: Mapping[str, AdapterState] = NO_CORRECTIONS,
     ) -> dict[str, TrainedClient | Exception]:
+        self.begin(adapters, round_num)
         self.calls.append((round_num, tuple(adapters), learning_rate))
         self.baselines.append(kl_baseline)
         self.proximal_mu = proximal_mu
@@ -59,6 +60,9 @@ class QuadraticClients:
             client: self.train(client, adapter, learning_rate)
             for client, adapter in adapters.items()
         }
+
+    def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
+        """Called with what a call received; a test that needs more overrides it."""
 
     def train(
         self, client: str, adapter: AdapterState, learning_rate: float

@@ -10,12 +10,14 @@ import torch
 from pydantic import ValidationError
 
 from helpers.run_files import read_metrics
-from helpers.tiny_corpus import tiny_experiment, write_corpus
+from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config.load import load_config
 from pkgllm.errors import ConfigError
 from pkgllm.lm.adapter import AdapterState, read_adapter_state
 from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
+
+pytest_plugins = ["helpers.finished_runs"]
 
 SGD = {"optimizer": "sgd", "learning_rate": 0.5}
 STRATEGIES: dict[str, dict[str, Any]] = {
@@ -31,15 +33,6 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "fedtrimmedavg": {"strategy": {"trimmed_share": 0.34}},
     "krum": {"strategy": {"num_malicious": 0}},
 }
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 def mode_of(name: str, **changes: Any) -> dict[str, Any]:

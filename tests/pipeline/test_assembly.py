@@ -1,11 +1,10 @@
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers.tiny_corpus import CLIENTS, FILMS, tiny_experiment, write_corpus
+from helpers.tiny_corpus import CLIENTS, FILMS, tiny_experiment
 from pkgllm.config import schema
 from pkgllm.corpora.population import Population
 from pkgllm.corpora.redial_files import read_redial
@@ -26,14 +25,7 @@ from pkgllm.progress import Silent
 from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.prompts.settings import PromptSettings
 
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+pytest_plugins = ["helpers.finished_runs"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from helpers.one_process import federate
 from helpers.private_things import found_in, private_scores, private_texts
-from helpers.tiny_corpus import FILMS, tiny_experiment, write_corpus
+from helpers.tiny_corpus import FILMS, tiny_experiment
 from pkgllm.errors import FederationError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
@@ -30,14 +30,7 @@ from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.local import CohortTrainer, LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceColumn
 
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
+pytest_plugins = ["helpers.finished_runs"]
 
 
 class Federation:

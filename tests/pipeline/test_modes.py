@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from helpers.tiny_corpus import tiny_experiment, write_corpus
+from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
 from pkgllm.lm.adapter import AdapterState, adapter_state, attach_adapter, read_adapter_state
@@ -30,6 +30,8 @@ from pkgllm.training.local import LocalSteps, TrainedClient
 from pkgllm.training.reference import ReferenceColumn
 from pkgllm.training.sequential import SequentialTrainer, reference_scorer
 
+pytest_plugins = ["helpers.finished_runs"]
+
 Groups = Mapping[str, tuple[Group, ...]]
 
 
@@ -43,15 +45,6 @@ class Recorded(GroupStore):
     def __getitem__(self, client: str) -> tuple[Group, ...]:
         self.read.append(client)
         return super().__getitem__(client)
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from helpers.run_files import files_below, read_json
-from helpers.tiny_corpus import FILMS, tiny_experiment, write_corpus
+from helpers.tiny_corpus import FILMS, tiny_experiment
 from pkgllm.config.schema import Experiment
 from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, LeakError, RunError
@@ -35,6 +35,8 @@ from pkgllm.prompts.prompts import Prompt, PromptWriter
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.records import PartitionSummary
 
+pytest_plugins = ["helpers.finished_runs"]
+
 PARTITIONS: Mapping[str, dict[str, Any]] = {
     "by_client": {"name": "by_client"},
     "redistributed": {"name": "redistributed"},
@@ -44,15 +46,6 @@ PARTITIONS: Mapping[str, dict[str, Any]] = {
 }
 Configure = Callable[..., Experiment]
 Divide = Callable[[Experiment], tuple[GroupStore, dict[str, Any]]]
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from helpers.tiny_corpus import tiny_experiment, write_corpus
+from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config.schema import Experiment
 from pkgllm.errors import PrivacyError
 from pkgllm.federation.cohort import sample_cohort
@@ -15,6 +15,8 @@ from pkgllm.privacy.mechanisms import Mechanism, NeighboringRelation, SamplingSc
 from pkgllm.privacy.planner import settle_noise
 from pkgllm.privacy.statements import guarantee_of
 from pkgllm.privacy.unit import NoisyUnit
+
+pytest_plugins = ["helpers.finished_runs"]
 
 # The quicker accountant; what prices is proved beside it.
 CLIENT = {
@@ -33,15 +35,6 @@ EXAMPLE = {
     "accountant": "rdp",
 }
 DPO = {"name": "dpo"}
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 @pytest.fixture(scope="module")

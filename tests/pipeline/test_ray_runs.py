@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from helpers.private_releases import (
     num_values,
     one_release,
 )
-from helpers.tiny_corpus import tiny_experiment, write_corpus
+from helpers.tiny_corpus import tiny_experiment
 from pkgllm.errors import ConfigError
 from pkgllm.lm.adapter import adapter_state, read_adapter_state, update_norm
 from pkgllm.pipeline import train as jobs
@@ -28,6 +27,8 @@ from pkgllm.pipeline.build import make_policy
 from pkgllm.pipeline.run_record import load_base
 from pkgllm.progress import Silent
 from pkgllm.runs.folder import RunFolder
+
+pytest_plugins = ["helpers.finished_runs"]
 
 pytestmark = pytest.mark.usefixtures("ray_alone")
 # Not imported here: Ray reads its variables when it is.
@@ -38,15 +39,6 @@ LOCAL: dict[str, Any] = {"name": "local"}
 TWO_ACTORS: dict[str, Any] = {"name": "ray", "cpus": 2}
 on_ray = pytest.param(TWO_ACTORS, id="ray", marks=[pytest.mark.slow, needs_ray])
 either_runtime = pytest.mark.parametrize("runtime", [pytest.param(LOCAL, id="local"), on_ray])
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 @pytest.mark.slow

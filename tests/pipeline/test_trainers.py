@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.tiny_corpus import tiny_experiment, write_corpus
+from helpers.tiny_corpus import tiny_experiment
 from pkgllm.config import schema
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
@@ -22,6 +22,8 @@ from pkgllm.progress import Silent
 from pkgllm.prompts.group_store import GroupStore
 from pkgllm.training.private_lanes import PrivateLaneTrainer
 
+pytest_plugins = ["helpers.finished_runs"]
+
 EXAMPLE = {
     "name": "example",
     "delta": 1e-2,
@@ -29,15 +31,6 @@ EXAMPLE = {
     "noise_multiplier": 1.0,
     "expected_batch_size": 2,
 }
-
-
-@pytest.fixture(scope="module")
-def data(
-    tmp_path_factory: pytest.TempPathFactory,
-    make_dialogue: Callable[..., dict[str, Any]],
-    write_redial: Callable[..., Path],
-) -> Path:
-    return write_corpus(tmp_path_factory.mktemp("data"), make_dialogue, write_redial)
 
 
 Build = Callable[..., tuple[schema.Experiment, GroupStore]]

@@ -12,9 +12,9 @@ from helpers.algorithm_steps import Server, moved, some_adapter, with_defaults
 from helpers.one_process import federate
 from helpers.quadratic_clients import QuadraticClients, same_bytes
 from helpers.tiny_cohorts import peak_bytes
-from pkgllm.federation.algorithm import Algorithm
+from pkgllm.federation.algorithm import Aggregate, Algorithm
 from pkgllm.federation.algorithms import ALGORITHMS
-from pkgllm.federation.algorithms.aggregation import AGGREGATIONS, Aggregate
+from pkgllm.federation.algorithms.aggregation import AGGREGATIONS
 from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState

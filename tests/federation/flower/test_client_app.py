@@ -152,18 +152,8 @@ def test_a_cohort_sends_the_bytes_that_its_clients_would_send_alone(
 
 def test_clients_start_from_what_each_received_and_share_what_is_equal() -> None:
     class Keeps(QuadraticClients):
-        def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
-        ) -> dict[str, TrainedClient | Exception]:
+        def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
             self.received = dict(adapters)
-            return super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
 
     clients = Keeps(TARGETS)
     starts = {"p1": 0.0, "p2": 4.0, "p3": 0.0}
@@ -194,19 +184,9 @@ def test_a_client_that_fails_is_named_beside_the_others_and_its_text_stays(
 
 def test_what_a_trainer_raises_fails_the_clients_of_that_call() -> None:
     class FailsInRoundFive(QuadraticClients):
-        def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
-        ) -> dict[str, TrainedClient | Exception]:
+        def begin(self, adapters: Mapping[str, AdapterState], round_num: int) -> None:
             if round_num == 5:
                 raise MemoryError(SECRET)
-            return super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
 
     messages = [
         train_message("p1", round_num=5),
@@ -268,16 +248,9 @@ def test_two_messages_for_one_client_are_refused() -> None:
 def test_a_trainer_that_leaves_a_client_out_is_refused() -> None:
     class Forgetful(QuadraticClients):
         def __call__(
-            self,
-            adapters: Mapping[str, AdapterState],
-            *,
-            round_num: int,
-            learning_rate: float,
-            **terms: Any,
+            self, adapters: Mapping[str, AdapterState], **terms: Any
         ) -> dict[str, TrainedClient | Exception]:
-            trained = super().__call__(
-                adapters, round_num=round_num, learning_rate=learning_rate, **terms
-            )
+            trained = super().__call__(adapters, **terms)
             del trained["p2"]
             return trained
 

@@ -40,12 +40,7 @@ class LeftOut:
 def take_part(
     corpus: Corpus, *, min_liked: int, below_min_liked: Literal["refuse", "leave_out"]
 ) -> tuple[Corpus, LeftOut]:
-    """Keep the clients that have enough liked facts to hold some out.
-
-    Args:
-        corpus: All clients.
-        min_liked: Liked facts that a client needs.
-        below_min_liked: ``refuse`` makes a client with fewer an error, ``leave_out`` drops it.
+    """Keep the clients that have enough liked facts to hold some out; leave out or refuse others.
 
     Returns:
         The corpus of those who take part, and those who do not.

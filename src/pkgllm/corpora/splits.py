@@ -107,12 +107,6 @@ def split_corpus(
 ) -> tuple[ClientSplit, ...]:
     """Split every client, in the order of the corpus.
 
-    Args:
-        corpus: Every client with at least one liked fact.
-        test_share: Share of the liked facts held out for the test.
-        validation_share: Share held out before those.
-        unseen: Clients that take no part in training.
-
     Raises:
         ValueError: If an unseen client is not in the corpus, or a client cannot be split.
     """

@@ -148,12 +148,6 @@ def num_trained_parameters(
 ) -> int:
     """Return the number of trained values of an adapter, from the base model's configuration alone.
 
-    Args:
-        name: The base model, as for :func:`~pkgllm.lm.base_model.load_base_model`.
-        lora_rank: As for :func:`attach_adapter`.
-        target_modules: As for :func:`attach_adapter`.
-        freeze_a: As for :func:`attach_adapter`.
-
     Raises:
         ModelError: If there is no such base model, or it has no layer of these names.
     """

@@ -268,10 +268,6 @@ class ChargedBefore:
     def __call__(self, round_num: int, mechanisms: Mapping[str, Mechanism]) -> None:
         """Compare with the newest charge of each client.
 
-        Args:
-            round_num: The round.
-            mechanisms: What is about to be released, by client.
-
         Raises:
             PrivacyError: If the newest charge of one is missing, or is of something else.
             RunError: If the ledger cannot be read.

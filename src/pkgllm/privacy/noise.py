@@ -55,12 +55,7 @@ class SecureNoise:
 
 @dataclass(frozen=True, slots=True)
 class FixedNoise:
-    """Streams that depend on a seed, for tests alone: a run with them protects nobody.
-
-    Args:
-        seed: Not negative.
-        names: What all streams of this source belong to.
-    """
+    """Streams that depend on a seed, for tests alone: a run with them protects nobody."""
 
     seed: int
     names: tuple[str | int, ...] = ()

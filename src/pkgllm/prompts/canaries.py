@@ -84,13 +84,7 @@ def draw_canaries(
 
 
 def canary_group(canary: Canary, graph: PersonalGraph, writer: PromptWriter) -> Group:
-    """Return the group that a canary enters, and that it is scored by.
-
-    Args:
-        canary: Included or not.
-        graph: Its client's training graph.
-        writer: Writes prompts and completions.
-    """
+    """Return the group that a canary enters, and that it is scored by."""
     name = f"canary/{canary.number}"
     completions = (
         Completion(name, writer.completion_ids(canary.title), True, "liked"),
@@ -102,13 +96,7 @@ def canary_group(canary: Canary, graph: PersonalGraph, writer: PromptWriter) -> 
 def inserted_groups(
     canaries: Sequence[Canary], graph: PersonalGraph, writer: PromptWriter
 ) -> tuple[Group, ...]:
-    """Return what is added to a client's groups, each canary's as often as it is repeated.
-
-    Args:
-        canaries: The included ones of the client.
-        graph: Its training graph.
-        writer: Writes prompts and completions.
-    """
+    """Return what is added to a client's groups, each canary's as often as it is repeated."""
     return tuple(
         group
         for canary in canaries

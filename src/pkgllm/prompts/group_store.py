@@ -56,12 +56,7 @@ _END = pa.RecordBatch.from_pylist([], schema=_SCHEMA)
 
 
 class GroupWriter:
-    """Writes a store of groups, one client after the other; :meth:`create` makes one.
-
-    Args:
-        path: The file that will be there in the end.
-        batches: Takes one batch for each client.
-    """
+    """Writes a store of groups, one client after the other; :meth:`create` makes one."""
 
     def __init__(self, path: Path, batches: pa.ipc.RecordBatchFileWriter) -> None:
         self._path = path

@@ -64,10 +64,7 @@ def with_mismatched(groups: Sequence[Group]) -> tuple[Group, ...]:
 class GroupBuilder:
     """Builds the groups of one client after another.
 
-    Args:
-        catalogue: Items that can be asked for; its order fixes what a random draw means.
-        writer: Writes prompts and completions.
-        negatives: Undesirable completions for each group.
+    The order of the ``catalogue`` fixes what a random draw means.
     """
 
     def __init__(self, catalogue: Catalogue, writer: PromptWriter, negatives: Negatives) -> None:

@@ -25,10 +25,6 @@ class AdamicAdar:
 
     Only the catalogue is read, so the weights depend on no other person's facts.
 
-    Args:
-        catalogue: The items with their public facts.
-        relations: Whose values count.
-
     Raises:
         ConfigError: If no item has a value of some relation.
 

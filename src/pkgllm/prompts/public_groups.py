@@ -24,19 +24,13 @@ def public_groups(
     """Invent people, and return one group of each, with mismatched completions.
 
     An invented person likes films that are drawn uniformly from the catalogue without replacement,
-    in the order of the draw. The last ``hidden_facts`` are hidden and asked for; before them stand
-    ``min_context`` to ``max_context``, each number equally likely, or up to 16 where there is no
-    maximum. Prompt, completions and negatives are made as for real clients. A group's mismatched
-    completions are those of the next invented person.
+    in the order of the draw, or all films of a small catalogue. The last ``hidden_facts`` are
+    hidden and asked for; before them stand ``min_context`` to ``max_context``, each number equally
+    likely, or up to 16 where there is no maximum. Prompt, completions and negatives are made as for
+    real clients. A group's mismatched completions are those of the next invented person.
 
     The groups depend on catalogue, settings and seed alone: a resumed run makes the same ones, and
     no client's facts change them.
-
-    Args:
-        catalogue: Public. Where it holds too few films, people like all of them.
-        builder: Of the run.
-        settings: How the run's graphs are cut.
-        seed: Of the run.
 
     Raises:
         DataError: If ``prompt.max_tokens`` does not even hold the request.

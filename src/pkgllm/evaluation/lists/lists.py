@@ -173,12 +173,6 @@ def list_of_items(
 def read_list(text: str, linker: TitleLinker, *, visible: Collection[str], k: int) -> GeneratedList:
     """Read an answer, one title per line.
 
-    Args:
-        text: The answer, without the terminator.
-        linker: Finds the items.
-        visible: Items of the client's visible graph.
-        k: Longest list; lines behind the K-th item still count as lines.
-
     Raises:
         ValueError: If ``k`` is not positive.
     """

@@ -68,12 +68,6 @@ class Reader(Protocol):
 class TrieSearch:
     """The scores of a catalogue's titles after each client's prompt, as far as they were visited.
 
-    Args:
-        trie: The catalogue.
-        reader: Has read one prompt per client.
-        where: Begins error messages, one for each client.
-        rows_at_once: Most nodes that go through the model in one pass.
-
     Raises:
         ValueError: If the reader cannot hold the longest title.
     """

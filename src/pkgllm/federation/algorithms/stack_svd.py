@@ -29,10 +29,6 @@ _LORA_A, _LORA_B = "lora_A", "lora_B"
 def mean_of_products(updates: Sequence[Update], adapter: AdapterState) -> AdapterState:
     """Return the adapter whose products are closest to the weighted means of the updates' products.
 
-    Args:
-        updates: In order of client id.
-        adapter: What the cohort received: its keys come in pairs of factors.
-
     Raises:
         ValueError: If a key belongs to no pair of factors.
     """

@@ -40,10 +40,6 @@ class CohortApp:
 
         What cannot be read or sent fails its own client.
 
-        Args:
-            messages: Instructions to train, at most one for each client.
-            contexts: The addressed clients' contexts, in the same order.
-
         Raises:
             ValueError: If there are two messages for one client.
             KeyError: If the trainer leaves a client out.

@@ -28,12 +28,7 @@ class ClientSide(Protocol):
         ...
 
     def answer(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
-        """Return the replies to instructions to train, in order of the messages.
-
-        Args:
-            messages: At most one for each client, in order of client id.
-            contexts: The addressed clients' contexts, in the same order.
-        """
+        """Return the replies to instructions to train, in order of the messages."""
         ...
 
 

@@ -56,12 +56,7 @@ class OneSided(Partition):
 def draw_sides(
     clients: Sequence[str], *, share: float, generator: np.random.Generator
 ) -> dict[str, bool]:
-    """Draw which clients are left with one label.
-
-    Args:
-        clients: All that train.
-        share: Of them, above 0; at least one client is drawn.
-        generator: Decides who.
+    """Draw which clients are left with one label, at least one of them.
 
     Returns:
         By drawn client whether its desirable examples stay: half of them, and the odd one too.

@@ -19,13 +19,6 @@ def store_partition(
 ) -> dict[str, Any]:
     """Write what each client trains on, one client after the other; return the summary.
 
-    Args:
-        partition: Who trains on what.
-        natural: Everybody's own groups.
-        path: The file to write; where an error is raised, none is left.
-        seed: The run's seed.
-        after_client: Called when a client is done.
-
     Raises:
         DataError: If no client is left a group.
         RunError: If the file cannot be written.

@@ -52,16 +52,7 @@ def answer_messages(
     alive: Callable[[], bool],
     on_node: Callable[[int], None],
 ) -> None:
-    """Answer the messages of a SuperNode, one after the other, while it is alive.
-
-    Args:
-        app: What answers.
-        client: The client that it answers for.
-        address: Host and port of the SuperNode's own door, on this machine.
-        secret: The secret that the SuperNode was started with.
-        alive: Whether the SuperNode still runs.
-        on_node: Called with the SuperNode's id at each message, before it is answered.
-    """
+    """Answer the messages of a SuperNode, one after the other, while it is alive."""
     signed = SuperExecAuthHttpInterceptor(master_secret=secret, protected_methods=ACQUIRE_TASK)
     with _runtime(address, signed) as runtime:
         wanted = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])

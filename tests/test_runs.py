@@ -65,7 +65,7 @@ def test_open_restores_an_adapter_that_had_stepped_aside(tmp_path: Path) -> None
 
 def test_files_lie_where_their_names_say(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run")
-    assert folder.write_text("results.md", "| a |\n") == folder.results_table
+    assert folder.write_text("results.md", "| a |\n") == folder.path / "results.md"
     assert folder.write_json("results.json", {"queries": 3}) == folder.results
     assert folder.write_folder("adapter", lambda f: (f / "x").touch()) == folder.adapter
     assert [path.name for path in (folder.config, folder.provenance, folder.split)] == [

@@ -44,6 +44,18 @@ def _advice(error: OSError) -> str:
             return "choose another place"
 
 
+def make_folder(path: Path, *, private: bool = False, parents: bool = False) -> None:
+    """Make a folder where there is none; ``private`` gives a new one mode 0700.
+
+    Raises:
+        RunError: If it cannot be made.
+    """
+    try:
+        path.mkdir(mode=0o700 if private else 0o777, exist_ok=True, parents=parents)
+    except OSError as error:
+        raise cannot("make", path, error) from error
+
+
 def hidden_sibling(path: Path) -> Path:
     """Return an unused hidden name beside a path, for unfinished content."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

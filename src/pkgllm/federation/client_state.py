@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from pkgllm.errors import FederationError, RunError
-from pkgllm.files import cannot, read_bytes, write_atomically
+from pkgllm.files import make_folder, read_bytes, write_atomically
 
 ClientState = dict[str, Tensor]
 """Tensors by names of the client's own; on the CPU."""
@@ -87,11 +87,8 @@ class ClientStates:
             RunError: If it cannot be written; what was there is unharmed.
         """
         path = self._path(client, round_num)
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise cannot("make", path.parent, error) from error
+        make_folder(self._folder, private=True)
+        make_folder(path.parent, private=True)
         content = save({name: value.contiguous() for name, value in state.items()})
         write_atomically(path, content, private=True)
         for old in self.rounds(client):

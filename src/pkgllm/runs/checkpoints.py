@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pkgllm.errors import RunError
-from pkgllm.files import cannot, write_atomically
+from pkgllm.files import cannot, make_folder, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +92,7 @@ class Checkpoints:
             "lines": {name: len(_lines(self._run / name)) for name in GROWING},
         }
         folder = self._run / _FOLDER
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot("make", folder, error) from error
+        make_folder(folder)
         sealed = json.dumps({**about, "checksum": _checksum(about, tensors)})
         content = save(tensors, {_ABOUT: sealed})
         write_atomically(self._path(position), content, private=self._private)

@@ -157,11 +157,6 @@ class RunFolder:
         """The final numbers."""
         return self.path / "results.json"
 
-    @property
-    def results_table(self) -> Path:
-        """The final numbers as a table in Markdown."""
-        return self.path / "results.md"
-
     def write_text(self, name: str, text: str) -> Path:
         """Write a file of the folder and return its path.
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pkgllm.errors import StoppedError
-from pkgllm.files import cannot
+from pkgllm.files import make_folder
 from pkgllm.interrupts import after_this_round
 from pkgllm.progress import Advance, Progress
 from pkgllm.runs.checkpoints import Checkpoint, Checkpoints
@@ -37,16 +37,12 @@ def journalled(
     def announce() -> None:
         logger.warning("stopping after this %s; once more stops at once", unit)
 
-    stages = run.path / STAGES
     with (
         run.occupied(),
         after_this_round(announce) as stop_requested,
         progress.track("training", sum(lengths.values())) as advance,
     ):
-        try:
-            stages.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot("make", stages, error) from error
+        make_folder(run.path / STAGES)
         try:
             yield Journal(run, lengths, advance), stop_requested
         except StoppedError as error:

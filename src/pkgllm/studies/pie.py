@@ -10,7 +10,7 @@ from pkgllm.baselines.likes import TrainingLikes
 from pkgllm.config.load import load_config
 from pkgllm.corpora.domains import SHIPPED, read_domain
 from pkgllm.corpora.population import Population
-from pkgllm.files import cannot, write_atomically
+from pkgllm.files import make_folder, write_atomically
 from pkgllm.pipeline import train as jobs
 from pkgllm.pipeline.build import check_room, make_queries, populate, read_corpus
 from pkgllm.pipeline.ranking import run_notes, run_title
@@ -50,10 +50,7 @@ def reproduce_pie(
         DataError: If no client is in a bubble, or the data are not those of the run.
         PkgllmError: If anything else that is needed cannot be used.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("make", output, error) from error
+    make_folder(output, parents=True)
     results = pie_results(adapter or _trained(scale, output / "run", progress), progress)
     for form, content in draw_pie(results).items():
         write_atomically(output / f"pie.{form}", content)

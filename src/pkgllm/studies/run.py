@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pkgllm.errors import PkgllmError, StoppedError
-from pkgllm.files import cannot, write_atomically
+from pkgllm.files import make_folder, write_atomically
 from pkgllm.interrupts import after_this_round
 from pkgllm.pipeline import train as jobs
 from pkgllm.progress import Progress
@@ -128,10 +128,7 @@ def open_runner(
     Raises:
         RunError: If another process works in the folder, or it cannot be made or read.
     """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot("make", output, error) from error
+    make_folder(output, parents=True)
     path = output / FAILURES
     failures = read_records(path, RunFailure) if path.exists() else ()
     with RunFolder(output).occupied(), after_this_round(_warn) as stop_requested:

@@ -46,11 +46,6 @@ class LegacyScore:
     """For each scored answer with a match the number of its first matching line, from 1."""
 
     @property
-    def false_negatives(self) -> int:
-        """Goals minus true positives; negative where lines repeat a match."""
-        return self.num_goals - self.true_positives
-
-    @property
     def precision(self) -> float:
         """True positives over lines; 0 without a line."""
         return self.true_positives / self.num_lines if self.num_lines else 0.0

@@ -20,7 +20,7 @@ from pkgllm.config.load import load_config
 from pkgllm.corpora.catalogue_file import CATALOGUE, read_catalogue_file
 from pkgllm.corpora.clients import Corpus
 from pkgllm.errors import ConfigError, DataError
-from pkgllm.files import cannot
+from pkgllm.files import make_folder
 from pkgllm.graph.personal_graph import PersonalGraph
 from pkgllm.graph.rdf import read_graph
 from pkgllm.pipeline.build import build_groups, populate
@@ -57,10 +57,7 @@ class ClientFolder:
         self.config = load_config(str(path / CONFIG), overrides)
         self.graph = self._read_graph()
         self._catalogue = read_catalogue_file(path / CATALOGUE)
-        try:
-            self.private.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise cannot("make", self.private, error) from error
+        make_folder(self.private, private=True)
 
     @property
     def client(self) -> str:

@@ -38,7 +38,7 @@ class EmbeddingPlan:
 
 
 Trained = Model | FederatedEmbeddings
-"""What training comes to, in one place or over clients."""
+"""A trained embedding: of one graph in one place, or of tables over clients."""
 
 
 def plan_embedding(config: schema.EmbeddingExperiment, population: Population) -> EmbeddingPlan:

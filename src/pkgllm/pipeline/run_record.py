@@ -32,7 +32,7 @@ def run_digests(population: Population, base: BaseModel | None) -> dict[str, str
 def run_provenance(
     config: AnyExperiment, population: Population, base: BaseModel | None, device: object
 ) -> dict[str, object]:
-    """Return how a run came to be; see :func:`pkgllm.runs.folder.provenance`."""
+    """Return the origin of a run; see :func:`pkgllm.runs.folder.provenance`."""
     digests = run_digests(population, base)
     return {**provenance(seed=config.seed, digests=digests), "device": str(device)}
 

@@ -1,7 +1,7 @@
 """A person's own ledger and budget, on the person's device, against a server that nobody trusts.
 
     FOLDER/privacy_ledger.jsonl        what was released of the person, in all runs
-    FOLDER/private/privacy_head.json   how far that ledger reached
+    FOLDER/private/privacy_head.json   number and digest of its last entry
 
 A folder has one ledger, and one budget, whatever runs it takes part in. A budget for each run would
 bound nothing: the server says what a run is, and could begin one after the other.
@@ -32,7 +32,7 @@ from pkgllm.privacy.unit import NoisyUnit, Participation
 from pkgllm.runs.records import LedgerHead, read_record
 
 HEAD = "privacy_head.json"
-"""How far the ledger reached, in the folder of what is private to the process."""
+"""Number and digest of the ledger's last entry, in the folder that is private to the process."""
 
 SHARE = "share"
 """Folder of what a device sent last, its share of the noise included; in the same folder."""

@@ -99,7 +99,7 @@ class RunPrivacy:
         )
 
     def section(self, clip_norm: float | None) -> dict[str, Tensor]:
-        """Return what a checkpoint keeps: how far the ledger is, and the next clip norm."""
+        """Return what a checkpoint keeps: the head of the ledger, and the next clip norm."""
         head = self.ledger.head
         text = json.dumps({"length": head.length, "digest": head.digest}).encode()
         section = {_HEAD: torch.tensor(list(text), dtype=torch.uint8)}

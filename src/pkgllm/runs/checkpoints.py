@@ -1,7 +1,7 @@
 """Checkpoints of training: what a run needs to go on as if it had never stopped.
 
 A checkpoint is one file in safetensors' format: adapters and the strategy's state as tensors by
-section, and beside them, as text, how far training is and how many lines the growing files had.
+section, and beside them, as text, the position of training and the lengths of growing files.
 Random streams are no part of it, since each is derived from the seed and from what it is for.
 """
 

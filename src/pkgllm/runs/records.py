@@ -27,7 +27,7 @@ class Record(BaseModel):
 
 
 class RunOrigin(Record):
-    """How a run came to be: ``provenance.json``."""
+    """The origin of a run: ``provenance.json``."""
 
     digests: dict[str, str]
     """SHA-256 by what was read."""

@@ -87,7 +87,7 @@ class ListAsker:
         Args:
             samples_by_mode: The modes, each with the number of its samples. Every sample has random
                 numbers of its own for every client, the same for both models.
-            progress: Shows how far the work is.
+            progress: Shows how many lists are written.
         """
         total = len(self._models) * sum(samples_by_mode.values()) * len(self._queries)
         with progress.track("writing lists", total) as advance:

@@ -107,7 +107,7 @@ def run_on_ray(
 
 
 class _DebugLog(io.TextIOBase):
-    """Takes what Ray prints about its workers; what matters of it is told by the round."""
+    """Logs what Ray prints about its workers for debugging; the round reports why clients failed."""
 
     def write(self, text: str) -> int:
         """Log text that is not blank."""

@@ -107,7 +107,7 @@ def run_on_ray(
 
 
 class _DebugLog(io.TextIOBase):
-    """Logs what Ray prints about its workers for debugging; the round reports why clients failed."""
+    """Logs what Ray prints about its workers at level DEBUG; a round says why clients failed."""
 
     def write(self, text: str) -> int:
         """Log text that is not blank."""

@@ -27,7 +27,7 @@ def test_items_with_and_without_facts(tmp_path: Path) -> None:
 
 def test_what_is_written_is_read_back_equal(tmp_path: Path) -> None:
     items = [
-        Item("2", "Half a character \ud83d (1999)"),
+        Item("2", "Amélie \U0001f3ac (1999)"),
         Item("1", "Ran (1985)", {"genre": ("war",), "star": ("A", "B")}),
         Item("3", "Dal", item_class="Recipe"),
     ]

@@ -64,7 +64,17 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
         read_movie_facts(tmp_path / "movies.json")
 
 
-def test_half_a_character_is_kept_written_out_or_not(tmp_path: Path) -> None:
-    (tmp_path / "movies.json").write_bytes(b'{"7": {"star": ["A \xed\xa0\xbd", "B \\ud83d"]}}')
-    facts = read_movie_facts(tmp_path / "movies.json")
-    assert facts == {"7": {"star": ("A \ud83d", "B \ud83d")}}
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"7": {"star": ["A \xed\xa0\xbd"]}}', r"movies.json: not UTF-8 text: .* at byte 19"),
+        (b'{"7":\n {"star": ["B \\ud83d"]}}', r"movies.json:2: half of a surrogate pair"),
+        (b'{"7": {},\n"8": {},\n"7": {}}', r'movies.json:3: the key "7" stands twice'),
+    ],
+)
+def test_half_a_character_and_a_key_twice_are_refused(
+    text: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "movies.json").write_bytes(text)
+    with pytest.raises(DataError, match=message):
+        read_movie_facts(tmp_path / "movies.json")

@@ -162,12 +162,44 @@ def test_whole_number_conversations_are_in_the_order_of_their_ids(
 ) -> None:
     corpus = read(
         make_dialogue(100, 1, {"1": "liked"}),
-        make_dialogue(20, 2, {"1": "liked"}),
+        make_dialogue(21, 2, {"1": "liked"}),
         make_dialogue(9, 1, {"2": "liked"}),
         make_dialogue(20, 1, {}),  # a dialogue that says nothing is still a session
     )
     assert {fact.tail: fact.time.session for fact in graph_of(corpus).facts} == {"2": 0, "1": 2}
     assert [graph.owner for graph in corpus.graphs] == ["1", "2"]
+
+
+def test_ids_of_any_form_keep_the_order_of_mention(read: Read, make_dialogue: Make) -> None:
+    films = {"tt10": "liked", "tt1": "liked", "a b": "liked", "Q7": "liked"}
+    text = "not @tt100, but @Q7, then @tt10, @a b and @tt1"
+    corpus = read(make_dialogue(1, 1, films, text=text))
+    assert [fact.tail for fact in graph_of(corpus).facts] == ["Q7", "tt10", "a b", "tt1"]
+    assert corpus.notes == ()
+
+
+def test_a_dialogue_that_mentions_none_of_its_films_is_counted(
+    read: Read, make_dialogue: Make
+) -> None:
+    corpus = read(
+        make_dialogue(1, 1, {"1": "liked"}, text="a film"), make_dialogue(2, 1, {"2": "liked"})
+    )
+    assert [note[:40] for note in corpus.notes] == ["1 of 2 dialogues mention none of their f"]
+
+
+def test_a_dialogue_that_stands_twice_counts_once(read: Read, make_dialogue: Make) -> None:
+    one, two = make_dialogue(1, 1, {"1": "liked"}), make_dialogue(2, 1, {"2": "liked"})
+    corpus = read(one, two, one)
+    assert graph_of(corpus) == graph_of(read(one, two))
+    assert corpus.notes == ("1 of 3 dialogues are copies of others and count once",)
+
+
+def test_a_copy_that_says_something_else_is_refused_with_both_lines(
+    read: Read, make_dialogue: Make
+) -> None:
+    dialogues = [make_dialogue(1, 1, {"1": verdict}) for verdict in ("liked", "disliked")]
+    with pytest.raises(DataError, match=r"data.jsonl:2: conversation 1 stands at .*jsonl:1 too"):
+        read(*dialogues)
 
 
 def test_other_conversations_are_in_the_order_of_the_files(read: Read, make_dialogue: Make) -> None:
@@ -289,10 +321,10 @@ def test_a_dialogue_of_the_wrong_shape_names_file_line_and_place(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"{]", "each line must be one JSON object, got broken JSON .*may be cut off"),
-        (b'{"a": "\xff"}', "each line must be one JSON object, got broken JSON"),
-        (b"9" * 5000, "each line must be one JSON object, got broken JSON"),
-        (b"[" * 100_000, "each line must be one JSON object, got broken JSON"),
+        (b"{]", "each line must be one JSON object: not JSON: .*may be cut off"),
+        (b'{"a": "\xff"}', "each line must be one JSON object: "),
+        (b"9" * 5000, "each line must be one JSON object: "),
+        (b"[" * 100_000, "each line must be one JSON object: "),
         (b"[1, 2]", r"a dialogue must be a JSON object, got \[1, 2\]"),
     ],
 )

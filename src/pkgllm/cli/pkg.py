@@ -72,7 +72,8 @@ def new(
 ) -> None:
     """Make the graph of a person of whom nothing is known yet.
 
-    FILE ends in .jsonld, .json or .ttl, and can be read by you alone until you allow more.
+    FILE ends in .jsonld, .json, .ttl, .trig or .nq, and can be read by you alone until you allow
+    more.
     """
     from pkgllm.graph.personal_file import create
 
@@ -170,14 +171,13 @@ def undo(file: FileArgument) -> None:
     FILE is the person's graph.
     """
     from pkgllm.assistant.editing import changes
-    from pkgllm.graph.personal_file import change
 
     def make(record: "PersonalRecord") -> "PersonalRecord":
         if not record.edits:
             raise DataError(f"{file}: there is no edit to undo")
         return record.undone()
 
-    before, _ = change(file, make)
+    before, _ = _change(file, make)
     last = before.edits[-1]
     typer.echo(f"taken back: edit {last.number}, {last.action}")
     for line in changes(before, last):
@@ -189,25 +189,29 @@ def export(
     file: FileArgument,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="The file to write: .jsonld, .json or .ttl."),
+        typer.Option("--output", "-o", help="The file to write: .jsonld, .ttl, .trig or .nq."),
     ],
     history: Annotated[
         bool, typer.Option(help="Write edits and what they ended, not only what holds.")
     ] = True,
 ) -> None:
-    """Write the graph as JSON-LD or Turtle, by the ending of the file.
+    """Write the graph as JSON-LD, Turtle, TriG or N-Quads, by the ending of the file.
 
-    FILE is the person's graph. What is written can be read by you alone until you allow more.
+    FILE is the person's graph. What other programs wrote into it is written too. What is written
+    can be read by you alone until you allow more.
     """
-    from pkgllm.graph.rdf import read_record, write_graph
+    from pkgllm.graph.rdf import read_document, write_document
+    from pkgllm.report.graphs import numbered
 
-    record = read_record(file)
+    document = read_document(file)
     if not history:
-        record = record.without_history()
+        document = document.changed(document.record.without_history())
     if output.exists():
         raise DataError(f"{output}: exists already; choose another name")
-    write_graph(record, output, private=True)
-    typer.echo(f"{output}: {_counted(record)}")
+    write_document(document, output, private=True)
+    others = document.num_others
+    beside = f", and {numbered(others, 'triple')} of other programs" if others else ""
+    typer.echo(f"{output}: {_counted(document.record)}{beside}")
 
 
 @pkg_app.command(epilog=example("pkgllm pkg validate me.jsonld"))
@@ -300,7 +304,6 @@ def _edit(
     from datetime import UTC, datetime
 
     from pkgllm.assistant.editing import changes
-    from pkgllm.graph.personal_file import change
     from pkgllm.graph.personal_graph import Provenance
 
     def make(record: "PersonalRecord") -> "PersonalRecord":
@@ -311,7 +314,7 @@ def _edit(
         except ValueError as error:
             raise ConfigError(str(error)) from error
 
-    before, after = change(file, make)
+    before, after = _change(file, make)
     if after == before:
         typer.echo(f"{file}: says so already, nothing is changed")
         return
@@ -319,6 +322,20 @@ def _edit(
     for line in changes(after, edit):
         typer.echo(line)
     typer.echo(f"edit {edit.number}; take it back with: pkgllm pkg undo {file}")
+
+
+def _change(
+    file: Path, make: "Callable[[PersonalRecord], PersonalRecord]"
+) -> "tuple[PersonalRecord, PersonalRecord]":
+    """Change a file, and say where its text is kept if we had not written it."""
+    from pkgllm.graph.personal_file import change, original_of
+
+    kept = original_of(file.resolve())
+    was_there = kept.exists()
+    records = change(file, make)
+    if kept.exists() and not was_there:
+        typer.echo(f"{file}: comments and layout are not kept; the text as it was is in {kept}")
+    return records
 
 
 def _counted(record: "PersonalRecord") -> str:

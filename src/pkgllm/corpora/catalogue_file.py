@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from pkgllm import json_text
 from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.errors import DataError
 from pkgllm.files import write_atomically
@@ -57,34 +58,29 @@ def write_catalogue_file(catalogue: Catalogue, path: Path) -> None:
         for item in catalogue
     ]
     text = json.dumps({"items": items}, ensure_ascii=False, indent=0)
-    # A name may hold half a character, as some files of dialogues do.
-    write_atomically(path, text.encode("utf-8", "surrogatepass") + b"\n")
+    write_atomically(path, text + "\n")
 
 
 def read_json_object(path: Path, *, what: str) -> dict[str, object]:
     """Read a file that must hold one JSON object.
-
-    Half a character, which some files of dialogues hold, is kept as it is.
 
     Args:
         path: The file, in UTF-8.
         what: What it holds, for messages.
 
     Raises:
-        DataError: If it cannot be read, is not JSON, or holds something else.
+        DataError: If it cannot be read, is not JSON, has a key twice or half a character, or holds
+            something else.
     """
     try:
-        record = json.loads(path.read_bytes().decode("utf-8-sig", "surrogatepass"))
+        record = json_text.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte {error.start}") from error
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: not JSON: {error.msg} (column {error.colno}); "
-            "the file may be cut off"
-        ) from error
-    except (ValueError, RecursionError) as error:
+    except json_text.JsonError as error:
+        raise DataError(f"{path}:{error.line}: {error}") from error
+    except ValueError as error:
         raise DataError(f"{path}: not {what}: {error}") from error
     if not isinstance(record, dict):
         raise DataError(f"{path}: {what} must be one JSON object, got {record!r:.60}")

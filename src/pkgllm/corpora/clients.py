@@ -22,6 +22,8 @@ class Corpus:
     """Sorted by owner."""
     digests: Mapping[str, str]
     """SHA-256 of what was read, hexadecimal, by the name of the file or of the hub's split."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know of how the files were read, one sentence each."""
 
     def __post_init__(self) -> None:
         ordered = tuple(sorted(self.graphs, key=lambda graph: graph.owner))

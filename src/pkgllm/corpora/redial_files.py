@@ -14,21 +14,23 @@ partner's only where the seeker gave none at all. The answer becomes one fact:
   suggested) replaces a weaker one, and a later fact an equally strong earlier one. A fact that is
   stated again carries the time of the latest statement, or, on request, of the first;
 * time is the index of the dialogue within the person's history, then the order in which films are
-  first mentioned. Dialogues are in the order of their ids where all ids are whole numbers (ReDial
-  gives them out in order), else in the order of the files. Films that no message mentions come
-  last, in the order of ``movieMentions``.
+  first mentioned, as ``@`` and an id that the dialogue itself names. Dialogues are in the order of
+  their ids where all ids are whole numbers (ReDial gives them out in order), else in the order of
+  the files. Films that no message mentions come last, in the order of ``movieMentions``; dialogues
+  without any mention are counted in the corpus's notes;
+* a dialogue that stands twice counts once, and copies that differ are an error.
 """
 
 import csv
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pkgllm import json_text
 from pkgllm.corpora.catalogue import Catalogue, Item, tell_apart
 from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.movie_facts import read_movie_facts
@@ -71,6 +73,8 @@ class Dialogue:
     names: Mapping[str, str]
     """Names of the mentioned films by id, white space folded; only those that have one."""
     verdicts: tuple[Judgement, ...]
+    mentioned: bool = True
+    """Whether a message mentions one of its films, so that their order is known."""
 
 
 def find_redial(configured: str | None) -> Path:
@@ -177,13 +181,36 @@ def assemble(
     items = tell_apart(Item(film, text, public.get(film, {})) for film, text in names.items())
     catalogue = Catalogue(items)
     history_by_client: dict[str, list[Dialogue]] = {}
-    for dialogue in _in_order_of_time(dialogues):
+    unique = _without_copies(dialogues)
+    for dialogue in _in_order_of_time(unique):
         history_by_client.setdefault(dialogue.client, []).append(dialogue)
     graphs = tuple(
         _graph(client, history, catalogue, restated_facts)
         for client, history in history_by_client.items()
     )
-    return Corpus(name, catalogue, graphs, digests)
+    return Corpus(name, catalogue, graphs, digests, tuple(_notes(len(dialogues), unique)))
+
+
+def _without_copies(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
+    unique: dict[str, Dialogue] = {}
+    for dialogue in dialogues:
+        first = unique.setdefault(dialogue.conversation, dialogue)
+        if replace(first, where=dialogue.where) != dialogue:
+            raise DataError(
+                f"{dialogue.where}: conversation {dialogue.conversation} stands at {first.where} "
+                "too, and says something else there; keep one of them"
+            )
+    return tuple(unique.values())
+
+
+def _notes(num_read: int, unique: Sequence[Dialogue]) -> Iterator[str]:
+    if copies := num_read - len(unique):
+        yield f"{copies} of {num_read} dialogues are copies of others and count once"
+    if lost := sum(not dialogue.mentioned for dialogue in unique):
+        yield (
+            f"{lost} of {len(unique)} dialogues mention none of their films as @id, so their films "
+            "are in the order of movieMentions"
+        )
 
 
 def _in_order_of_time(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
@@ -229,13 +256,16 @@ def read_dialogue(record: object, *, where: str) -> Dialogue:
     partner = _by_film(record, "respondentQuestions", where)
     films = dict.fromkeys([*mentions, *own, *partner])
     verdicts = []
-    for position, film in enumerate(_in_order_of_mention(films, record, where)):
+    mentioned = _mentioned(films, record, where)
+    for position, film in enumerate(dict.fromkeys([*mentioned, *films])):
         source = "own_answer" if film in own else "partner_answer"
         answer = own[film] if film in own else partner.get(film)
         relation = None if answer is None else _relation(answer, f"{where}: film {film}")
         if relation is not None:
             verdicts.append(Judgement(film, relation, source, position))
-    return Dialogue(where, conversation, client, _names(mentions, where), tuple(verdicts))
+    names = _names(mentions, where)
+    known = bool(mentioned) or not verdicts
+    return Dialogue(where, conversation, client, names, tuple(verdicts), known)
 
 
 def _identifier(record: Mapping[str, object], key: str, where: str) -> str:
@@ -294,20 +324,24 @@ def _relation(answer: object, where: str) -> Relation | None:
     return "suggested" if answer["suggested"] == 1 else None
 
 
-def _in_order_of_mention(
-    films: Iterable[str], record: Mapping[str, object], where: str
-) -> list[str]:
+def _mentioned(films: Iterable[str], record: Mapping[str, object], where: str) -> list[str]:
+    """Return the films that messages mention, in order of their first mention."""
     messages = record.get("messages")
     if not isinstance(messages, list):
         raise DataError(f"{where}: messages must be a list, got {_given(record, 'messages')}")
-    first_mention: dict[str, int] = {}
+    texts = []
     for message in messages:
         text = message.get("text") if isinstance(message, dict) else None
         if not isinstance(text, str):
             raise DataError(f"{where}: a message must have a text, got {message!r:.80}")
-        for film in re.findall(r"@(\d+)", text):
-            first_mention.setdefault(film, len(first_mention))
-    return sorted(films, key=lambda film: first_mention.get(film, len(first_mention)))
+        texts.append(text)
+    # The longest first; a number ends where its digits end, any other id where its word ends.
+    ids = sorted(filter(None, films), key=len, reverse=True)
+    ends = [re.escape(film) + (r"(?!\d)" if film[-1].isdigit() else r"(?!\w)") for film in ids]
+    if not ends:
+        return []
+    matches = re.findall(f"@({'|'.join(ends)})", "\n".join(texts))
+    return list(dict.fromkeys(matches))
 
 
 def _read(path: Path, digests: dict[str, str]) -> bytes:
@@ -330,12 +364,9 @@ def _read_dialogues(path: Path, digests: dict[str, str]) -> Iterator[Dialogue]:
             continue
         where = f"{path}:{line_num}"
         try:
-            record = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{where}: each line must be one JSON object, got broken JSON ({error}); "
-                "the file may be cut off: fetch it again"
-            ) from error
+            record = json_text.loads(line.decode("utf-8-sig"))
+        except ValueError as error:
+            raise DataError(f"{where}: each line must be one JSON object: {error}") from error
         yield read_dialogue(record, where=where)
         empty = False
     if empty:

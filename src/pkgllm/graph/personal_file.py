@@ -13,10 +13,11 @@ from io import BufferedWriter
 from pathlib import Path
 
 from pkgllm.errors import DataError, RunError
-from pkgllm.files import cannot
+from pkgllm.files import cannot, write_atomically
+from pkgllm.graph.personal_document import PersonalDocument
 from pkgllm.graph.personal_record import PersonalRecord
-from pkgllm.graph.rdf import read_record, write_graph
-from pkgllm.graph.rdf_text import format_of
+from pkgllm.graph.rdf import read_document, write_graph
+from pkgllm.graph.rdf_text import format_of, read_text
 
 PATIENCE = 10.0
 """How long an edit waits for another process, seconds."""
@@ -48,7 +49,9 @@ def change(
 ) -> tuple[PersonalRecord, PersonalRecord]:
     """Edit a file atomically, while no other process edits it.
 
-    If the record does not change, nothing is written. A file of mode 0600 keeps it.
+    If the record does not change, nothing is written. A file of mode 0600 keeps it. Every triple
+    that is not of the edit stays. Comments and the order of lines do not: before the first edit of
+    a file that we did not write, a copy is kept beside it, with ``.original`` after its name.
 
     Args:
         path: The file, or a link to it.
@@ -69,11 +72,28 @@ def change(
     # A link is followed, so that its target is replaced and not the link.
     path = path.resolve()
     with _locked(path, patience):
-        before = read_record(path)
+        document = read_document(path)
+        before = document.record
         after = make(before)
         if after != before:
-            write_graph(after, path, private=path.stat().st_mode & 0o077 == 0)
+            private = path.stat().st_mode & 0o077 == 0
+            text = document.changed(after).exact_text(format_of(path), str(path))
+            _keep_original(path, document)
+            write_atomically(path, text, private=private)
     return before, after
+
+
+def original_of(path: Path) -> Path:
+    """Return where the text of a file that we did not write is kept before its first edit."""
+    return path.with_name(f"{path.name}.original")
+
+
+def _keep_original(path: Path, document: PersonalDocument) -> None:
+    original = original_of(path)
+    text = read_text(path)
+    if original.exists() or text == document.text(format_of(path)):
+        return
+    write_atomically(original, text, private=True)
 
 
 @contextmanager

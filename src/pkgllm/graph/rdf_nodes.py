@@ -7,9 +7,11 @@ from typing import TypeVar
 
 import rdflib
 from rdflib.namespace import RDF
-from rdflib.term import Literal, Node, URIRef
+from rdflib.term import BNode, Literal, Node, URIRef
 
 from pkgllm.errors import DataError
+from pkgllm.graph.rdf_text import relative
+from pkgllm.graph.vocabulary import spellings
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -31,7 +33,12 @@ class NodeReader:
 
     def all(self, node: Node, predicate: str) -> list[Node]:
         """Return all values, in order of their names."""
-        return sorted(set(self._graph.objects(node, URIRef(predicate))), key=str)
+        values = (
+            value
+            for spelling in spellings(predicate)
+            for value in self._graph.objects(node, URIRef(spelling))
+        )
+        return sorted(set(values), key=str)
 
     def is_a(self, node: Node, kind: str) -> bool:
         """Return whether a node is of a class."""
@@ -50,25 +57,48 @@ class NodeReader:
 
     def one_or_none(self, node: Node, predicate: str) -> Node | None:
         """Return the only value, or None."""
-        values = list(self._graph.objects(node, URIRef(predicate)))
+        values = self.all(node, predicate)
         if len(values) > 1:
             given = " and ".join(sorted(repr(str(value)) for value in values))
             raise DataError(f"{self._where}: {node}: {predicate} must have one value, got {given}")
         return values[0] if values else None
 
     def id_of(self, node: Node, inverse: Callable[[str], str]) -> str:
-        """Return the id in a node's IRI."""
+        """Return the id in a node's IRI.
+
+        Whitespace in an IRI is kept: it is against the rules, and some programs write it.
+        """
+        if not isinstance(node, URIRef):
+            kind = "a node without a name" if isinstance(node, BNode) else f"the text {node!r}"
+            raise DataError(f"{self._where}: an IRI is needed, got {kind}")
         try:
-            return inverse(str(node))
+            return inverse(relative(node))
         except ValueError as error:
-            raise DataError(f"{self._where}: {node}: {error}") from error
+            raise DataError(f"{self._where}: {relative(node)}: {error}") from error
 
     def text(self, node: Node, predicate: str) -> str:
-        """Return a text."""
-        value = self.one(node, predicate)
-        if not isinstance(value, Literal):
-            raise self.error(node, predicate, "be a text", value)
-        return str(value)
+        """Return a text; of several in different languages the one without, then English."""
+        text = self.text_or_none(node, predicate)
+        if text is None:
+            raise DataError(f"{self._where}: {node}: {predicate} must have one value, got none")
+        return text
+
+    def text_or_none(self, node: Node, predicate: str) -> str | None:
+        """Return a text as :meth:`text` does, or None where there is none."""
+        by_language: dict[str, str] = {}
+        for value in self.all(node, predicate):
+            if not isinstance(value, Literal):
+                raise self.error(node, predicate, "be a text", value)
+            language = (value.language or "").lower()
+            if by_language.setdefault(language, str(value)) != str(value):
+                where = f" in the language {language}" if language else ""
+                raise DataError(
+                    f"{self._where}: {node}: {predicate} must have one value{where}, got "
+                    f"{by_language[language]!r} and {str(value)!r}"
+                )
+        if not by_language:
+            return None
+        return by_language[min(by_language, key=lambda name: (name[:2] not in ("", "en"), name))]
 
     def count(self, node: Node, predicate: str) -> int:
         """Return a whole number from 0."""

@@ -17,6 +17,8 @@ from pkgllm.graph.rules import DIRECTIONS, Direction
 
 NAMESPACE = "https://w3id.org/pkgllm/"
 SCHEMA = "https://schema.org/"
+SCHEMA_HTTP = "http://schema.org/"
+"""The older form of the same names, which schema.org treats as equal."""
 PROV = "http://www.w3.org/ns/prov#"
 
 OWNER = NAMESPACE + "Owner"
@@ -48,6 +50,12 @@ PAST_RULE = NAMESPACE + "PastRule"
 HAS_PAST = NAMESPACE + "past"
 GENERATED_BY = PROV + "wasGeneratedBy"
 INVALIDATED_BY = PROV + "wasInvalidatedBy"
+ALTERNATE_OF = PROV + "alternateOf"
+"""From an ended fact to the node that it had before, where that is not named as we name facts."""
+ITEM_NAME = NAMESPACE + "itemName"
+"""From a fact to its item's name, where the item itself is described without one."""
+DESCRIBED = NAMESPACE + "describedBefore"
+"""From an edit to an item of its facts that the file had described for another reason."""
 
 IRI_BY_RELATION: Mapping[Relation, str] = MappingProxyType({r: NAMESPACE + r for r in RELATIONS})
 RELATION_BY_IRI: Mapping[str, Relation] = MappingProxyType({NAMESPACE + r: r for r in RELATIONS})
@@ -106,14 +114,20 @@ class Iri:
         return self.prefix + ":".join(quote(str(part), safe="") for part in ids)
 
     def id(self, iri: str) -> str:
-        """Return the single id of an IRI.
+        """Return the single id of an IRI: of one that others have made, the IRI itself.
 
         Raises:
-            ValueError: If the IRI is of another kind.
+            ValueError: If the IRI is one of ours, of another kind.
+
+        Example:
+            >>> OWNERS.id("https://zoe.example/card#me")
+            'https://zoe.example/card#me'
         """
-        if not iri.startswith(self.prefix):
+        if iri.startswith(self.prefix):
+            return unquote(iri.removeprefix(self.prefix), errors="strict")
+        if iri.startswith("urn:pkgllm:"):
             raise ValueError(f"an IRI that starts with {self.prefix} is needed, got {iri}")
-        return unquote(iri.removeprefix(self.prefix), errors="strict")
+        return iri
 
 
 OWNERS = Iri("urn:pkgllm:owner:")
@@ -179,5 +193,22 @@ def item_class(iri: str) -> str | None:
         >>> item_class("https://schema.org/Recipe"), item_class("https://w3id.org/pkgllm/Fact")
         ('Recipe', None)
     """
-    name = iri.removeprefix(SCHEMA)
-    return name if name != iri and _CLASS.fullmatch(name) else None
+    name = https(iri).removeprefix(SCHEMA)
+    return name if name != https(iri) and _CLASS.fullmatch(name) else None
+
+
+def https(iri: str) -> str:
+    """Return the newer form of a name of schema.org, and any other IRI as it is.
+
+    Example:
+        >>> https("http://schema.org/name"), https("urn:x")
+        ('https://schema.org/name', 'urn:x')
+    """
+    return SCHEMA + iri.removeprefix(SCHEMA_HTTP) if iri.startswith(SCHEMA_HTTP) else iri
+
+
+def spellings(iri: str) -> tuple[str, ...]:
+    """Return the forms in which files have an IRI: schema.org's names have two."""
+    if iri.startswith(SCHEMA):
+        return iri, SCHEMA_HTTP + iri.removeprefix(SCHEMA)
+    return (iri,)

@@ -14,7 +14,16 @@ MODULES = {
 }
 
 FLOORS = [
-    {"bounds", "errors", "interrupts", "randomness", "progress", "shipped", "threads"},
+    {
+        "bounds",
+        "errors",
+        "interrupts",
+        "json_text",
+        "progress",
+        "randomness",
+        "shipped",
+        "threads",
+    },
     {"files", "registry"},
     {"graph", "lm", "runs", "terminal", "objectives"},
     {"corpora", "privacy"},
@@ -33,10 +42,13 @@ FLOOR_BY_ROOM = {room: floor for floor, rooms in enumerate(FLOORS) for room in r
 
 DOORS = {
     "rdflib": {
+        "pkgllm.graph.jsonld",
+        "pkgllm.graph.personal_document",
         "pkgllm.graph.public_facts",
-        "pkgllm.graph.rdf",
         "pkgllm.graph.rdf_nodes",
         "pkgllm.graph.rdf_text",
+        "pkgllm.graph.record_reader",
+        "pkgllm.graph.record_triples",
         "pkgllm.graph.validation",
     },
     "pyshacl": {"pkgllm.graph.validation"},

@@ -80,8 +80,7 @@ class Dialogue:
 def find_redial(configured: str | None) -> Path:
     """Find the folder of ReDial's files.
 
-    Args:
-        configured: The folder to use; when absent ``$PKGLLM_DATA/redial``, then ``./data/redial``.
+    When none is configured it is ``$PKGLLM_DATA/redial``, then ``./data/redial``.
 
     Raises:
         DataError: If there is no such folder; the message says where it was looked for.
@@ -154,16 +153,10 @@ def assemble(
     *,
     restated_facts: Restated = "latest",
 ) -> Corpus:
-    """Put dialogues together as a corpus.
+    """Put dialogues, in the order of the files, together as a corpus.
 
-    Args:
-        name: The corpus's name.
-        dialogues: In the order of the files.
-        name_by_id: Names of the catalogue's films. Films that only dialogues name are added; a
-            mention without a name is passed over as long as no answer is about it.
-        public: Public facts by film id.
-        digests: Of what was read.
-        restated_facts: Which statement gives a fact its time that was stated more than once.
+    Films that only dialogues name are added to the catalogue; a mention without a name is passed
+    over as long as no answer is about it.
 
     Raises:
         DataError: If an answer is about a film without a name, or there is no film.

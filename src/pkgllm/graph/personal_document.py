@@ -70,8 +70,8 @@ class PersonalDocument:
             target.add((subject, predicate, value))
         owner = (RDF.type, URIRef(vocabulary.OWNER))
         if not any(triple[1:] == owner for triple in triples):
-            for name, inner in named.items():
-                if any(triple[1:] == owner for triple in inner):
+            for name in sorted(named, key=str):
+                if any(triple[1:] == owner for triple in named[name]):
                     raise DataError(
                         f"{where}: the owner stands in the named graph {name}; a personal graph is "
                         "read from the default graph: take it out of the named one"
@@ -132,9 +132,8 @@ class PersonalDocument:
         """Return the text of a library's writer that shortens nothing: N-Triples are Turtle."""
         dataset = self._dataset()
         if format_ in ("turtle", "trig"):
-            return dataset.default_graph.serialize(format="nt") + blocks(dataset)
-        text: str = dataset.serialize(format=format_)
-        return text
+            return str(dataset.default_graph.serialize(format="nt")) + blocks(dataset)
+        return str(dataset.serialize(format=format_))
 
     def _dataset(self) -> rdflib.Dataset:
         dataset = rdflib.Dataset()

@@ -18,6 +18,7 @@ from transformers import (
 
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.lm.base_model import BaseModel
+from pkgllm.lm.chat_template import ChatTemplate
 from pkgllm.training.cohort import LaneTrainer
 from training_bench.measure import Clock, wait_for
 from training_bench.workload import LEARNING_RATE, SEED
@@ -52,7 +53,8 @@ def random_qwen3(device: str) -> BaseModel:
             config, dtype=torch.bfloat16, attn_implementation="sdpa"
         )
     model.requires_grad_(False).train(False)
-    return BaseModel("Qwen3-0.6B, random", model, number_tokenizer(config.vocab_size), "random")
+    tokenizer = number_tokenizer(config.vocab_size)
+    return BaseModel("Qwen3-0.6B, random", model, tokenizer, ChatTemplate(tokenizer), "random")
 
 
 def number_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
@@ -62,7 +64,10 @@ def number_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" \d+"), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, eos_token=_END, pad_token=_PADDING
+        tokenizer_object=tokenizer,
+        eos_token=_END,
+        pad_token=_PADDING,
+        chat_template="{% for message in messages %}{{ message.content }}{% endfor %}",
     )
 
 

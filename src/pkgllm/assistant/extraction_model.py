@@ -27,6 +27,7 @@ from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
 from pkgllm.evaluation.ranking.trie import CatalogueTrie
 from pkgllm.evaluation.scorer import ClientQueries
 from pkgllm.graph.personal_graph import PersonalGraph, Relation
+from pkgllm.lm.chat_template import PlainText
 
 RELATIONS_SCORED: tuple[Relation, ...] = ("liked", "disliked", "seen", "unseen")
 
@@ -79,7 +80,7 @@ class ModelExtractor:
     ) -> None:
         self._finder = finder
         self._model = model
-        self._tokenizer = tokenizer
+        self._text = PlainText(tokenizer)
         self._max_positions = max_positions
         self._thresholds = thresholds or Thresholds()
 
@@ -125,10 +126,10 @@ class ModelExtractor:
             )
 
     def _scores(self, text: str, lines: Sequence[str]) -> list[float]:
-        sequences = [(*self._ids(line), *self._ids("\n")) for line in lines]
+        sequences = [(*self._text.ids(line), *self._text.ids("\n")) for line in lines]
         trie = CatalogueTrie(sequences, names=lines)
         room = self._max_positions - trie.longest_input
-        prompt = self._ids(text)[-room:]
+        prompt = self._text.ids(text)[-room:]
         scorer = LanguageModelScorer(
             "extraction",
             self._model,
@@ -140,11 +141,6 @@ class ModelExtractor:
         )
         scores: list[float] = scorer.scores([_QUERY])[0].tolist()
         return scores
-
-    def _ids(self, text: str) -> list[int]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert isinstance(ids, list)
-        return ids
 
 
 def _as_text(turns: Sequence[Turn]) -> str:

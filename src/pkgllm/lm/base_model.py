@@ -17,6 +17,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pkgllm.errors import ModelError
+from pkgllm.lm.chat_template import ChatTemplate
 from pkgllm.shipped import small_world_folder
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -29,6 +30,7 @@ class BaseModel:
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    template: ChatTemplate
     digest: str
     """SHA-256 of the parameters' files, or the hub's commit."""
 
@@ -45,9 +47,7 @@ class BaseModel:
     @property
     def terminator_id(self) -> int:
         """Token that ends a completion: the end of the assistant's turn."""
-        terminator = self.tokenizer.eos_token_id
-        assert isinstance(terminator, int)
-        return terminator
+        return self.template.terminator
 
 
 def model_places() -> Iterator[Path]:
@@ -115,8 +115,8 @@ def load_base_model(name: str, *, device: str = "auto", dtype: str = "float32") 
     A folder is read without network access; a hub id is downloaded.
 
     Raises:
-        ModelError: If it cannot be found or loaded, has no chat template or no end-of-turn token,
-            or the device is missing.
+        ModelError: If it cannot be found or loaded, its chat template cannot be used
+            (:class:`pkgllm.lm.chat_template.ChatTemplate`), or the device is missing.
     """
     place, target = find_base_model(name), find_device(device)
     local = Path(place).is_dir()
@@ -131,14 +131,10 @@ def load_base_model(name: str, *, device: str = "auto", dtype: str = "float32") 
         raise ModelError(
             f"base_model.name: cannot load {place} as a base model: {reason}"
         ) from error
-    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
-        raise ModelError(
-            f"base_model.name: {place} must have a tokenizer with a chat template and an "
-            "end-of-turn token (eos_token); give an instruction-tuned model"
-        )
+    template = ChatTemplate(tokenizer, name=place)
     model.to(target)  # type: ignore[arg-type]  # the stub knows no device
     model.requires_grad_(False).train(False)
-    return BaseModel(name, model, tokenizer, _digest(place, model))
+    return BaseModel(name, model, tokenizer, template, _digest(place, model))
 
 
 def _digest(place: str, model: PreTrainedModel) -> str:

@@ -144,7 +144,7 @@ def evaluate_run(
         population,
         queries,
         training=partition_notes(config, run.path),
-        models=language_model_notes(config, queries, facts_left_out),
+        models=language_model_notes(config, queries, facts_left_out, writer),
     )
     if protocol != "lists":
         guarantee = read_guarantee(run.path)

@@ -181,7 +181,10 @@ def ranking_notes(
 
 
 def language_model_notes(
-    config: schema.Experiment, queries: Sequence[ClientQueries], facts_left_out: int
+    config: schema.Experiment,
+    queries: Sequence[ClientQueries],
+    facts_left_out: int,
+    writer: PromptWriter,
 ) -> tuple[str, ...]:
     """Return notes on what the models read, and on their score where it is not the usual one."""
     shown = sum(len(query.graph.facts) for query in queries)
@@ -189,10 +192,11 @@ def language_model_notes(
         f"Prompts: {config.prompt.form}, at most {config.prompt.max_tokens} tokens; "
         f"{facts_left_out} of {shown} visible facts did not fit."
     )
+    notes = (prompts, *writer.template.notes)
     score = config.evaluation.score
     if score == "sum":
-        return (prompts,)
-    return (prompts, f"Score of the language models: {score}, not the log-probability itself.")
+        return notes
+    return (*notes, f"Score of the language models: {score}, not the log-probability itself.")
 
 
 def run_notes(config: schema.AnyExperiment, run: Path | None = None) -> tuple[str, ...]:

@@ -289,7 +289,7 @@ def _go_on(
             population,
             queries,
             training=partition_notes(config, run.path),
-            models=language_model_notes(config, queries, job.facts_left_out),
+            models=language_model_notes(config, queries, job.facts_left_out, job.writer),
         ),
         guarantee=read_guarantee(run.path),
     )

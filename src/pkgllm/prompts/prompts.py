@@ -1,7 +1,8 @@
 """Write a personal graph as a prompt, and a catalogue item as the completion that answers it.
 
 Prompt and completion are tokenised apart, everywhere, so a completion's tokens do not depend on
-the prompt that stands before it.
+the prompt that stands before it. No text of a fact, a title, a request or an instruction acts as a
+control token (:mod:`pkgllm.lm.chat_template`).
 """
 
 import json
@@ -12,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import RELATIONS, Fact, PersonalGraph, Relation
+from pkgllm.lm.chat_template import ChatTemplate
 from pkgllm.prompts.settings import PromptForm
 
 
@@ -122,8 +124,8 @@ class PromptWriter:
         self.max_tokens = max_tokens
         self.answer_mark = answer_mark
         self._tokenizer = tokenizer
-        assert isinstance(tokenizer.eos_token_id, int)
-        self.terminator: int = tokenizer.eos_token_id
+        self.template = ChatTemplate(tokenizer)
+        self.terminator: int = self.template.terminator
         """Token that ends an answer."""
 
     def asking(self, request: str) -> "PromptWriter":
@@ -163,7 +165,8 @@ class PromptWriter:
 
     def completion_ids(self, name: str) -> tuple[int, ...]:
         """Return the tokens of an item's name followed by the terminator."""
-        return (*self._ids(f" {name}" if self.answer_mark else name), self.terminator)
+        ids = self.template.plain.ids(f" {name}" if self.answer_mark else name)
+        return (*ids, self.terminator)
 
     def text_of(self, token_ids: Sequence[int]) -> str:
         """Return the text of an answer's tokens."""
@@ -176,7 +179,7 @@ class PromptWriter:
     @property
     def separator_ids(self) -> tuple[int, ...]:
         """Tokens between two titles of one answer."""
-        return self._ids(f"\n{self.answer_mark}")
+        return self.template.plain.ids(f"\n{self.answer_mark}")
 
     def _largest_fit(self, graph: PersonalGraph, ranked: Sequence[Fact]) -> int:
         low, high = 0, len(ranked)
@@ -195,17 +198,4 @@ class PromptWriter:
     def _render(self, facts: Sequence[Fact]) -> tuple[str, tuple[int, ...]]:
         parts = (self.instruction, write_facts(facts, self.form) if facts else "")
         system = "\n".join(part for part in parts if part)
-        messages = [{"role": "user", "content": self.request}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
-        assert isinstance(text, str)
-        text += self.answer_mark
-        return text, self._ids(text)
-
-    def _ids(self, text: str) -> tuple[int, ...]:
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert isinstance(ids, list)
-        return tuple(ids)
+        return self.template.prompt(system, self.request, self.answer_mark)

@@ -116,7 +116,7 @@ def test_refuses_to_keep_none(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_is_read_by_its_position_and_may_be_private(tmp_path: Path) -> None:
-    checkpoints = Checkpoints(tmp_path, keep=2, private=True)
+    checkpoints = Checkpoints(tmp_path, keep=2)
     for position in (3, 8):
         checkpoints.write(position, {"a": {"x": torch.tensor(position)}})
     assert checkpoints.at(3).section("a")["x"] == 3

@@ -1,4 +1,8 @@
-"""Atomic writes of files and folders: a crash never leaves a part of one."""
+"""Atomic and private writes: a crash never leaves a part, and nobody else may read a new file.
+
+New files have mode 0600 and new folders 0700, whatever the umask; a file that is replaced keeps the
+mode that its owner gave it.
+"""
 
 import contextlib
 import errno
@@ -44,14 +48,14 @@ def _advice(error: OSError) -> str:
             return "choose another place"
 
 
-def make_folder(path: Path, *, private: bool = False, parents: bool = False) -> None:
-    """Make a folder where there is none; ``private`` gives a new one mode 0700.
+def make_folder(path: Path, *, parents: bool = False) -> None:
+    """Make a folder of mode 0700 where there is none.
 
     Raises:
         RunError: If it cannot be made.
     """
     try:
-        path.mkdir(mode=0o700 if private else 0o777, exist_ok=True, parents=parents)
+        path.mkdir(mode=0o700, exist_ok=True, parents=parents)
     except OSError as error:
         raise cannot("make", path, error) from error
 
@@ -68,7 +72,7 @@ def remove_unfinished(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def write_atomically(path: Path, content: str | bytes, *, private: bool = False) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part.
 
     The content is written to a temporary file in the same folder, synced to the disk, and renamed
@@ -77,17 +81,17 @@ def write_atomically(path: Path, content: str | bytes, *, private: bool = False)
     Args:
         path: The file to create or replace.
         content: Text is written as UTF-8, its line ends unchanged.
-        private: Whether the file has mode 0600, from the first byte on.
 
     Raises:
         RunError: If the file cannot be written; an old one is unchanged.
     """
-    mode = 0o600 if private else 0o666
     data = content.encode() if isinstance(content, str) else content
     temporary = hidden_sibling(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(descriptor, path.stat().st_mode & 0o777)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -126,7 +130,7 @@ def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
     """
     temporary, aside = hidden_sibling(path), path.with_name(f".{path.name}{_ASIDE}")
     try:
-        temporary.mkdir()
+        temporary.mkdir(mode=0o700)
         fill(temporary)
         _sync(temporary)
         if path.exists():

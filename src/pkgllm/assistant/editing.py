@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from pkgllm.assistant.linking import Linker
 from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.sameness import SameItems
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import MOVIE, Fact
 from pkgllm.graph.personal_record import Edit, PersonalRecord
@@ -14,11 +15,27 @@ from pkgllm.graph.rules import Rule
 def known_items(record: PersonalRecord, catalogue: Catalogue | None) -> tuple[Item, ...]:
     """Return the items of a catalogue, and those that are only in the record."""
     items = {} if catalogue is None else {item.id: item for item in catalogue}
-    for statement in record.statements:
-        if isinstance(statement.content, Fact):
-            fact = statement.content
-            items.setdefault(fact.tail, Item(fact.tail, fact.name, item_class=fact.item_class))
+    for item in _items_of(record):
+        items.setdefault(item.id, item)
     return tuple(items.values())
+
+
+def _items_of(record: PersonalRecord) -> tuple[Item, ...]:
+    facts = [s.content for s in record.statements if isinstance(s.content, Fact)]
+    return tuple(Item(f.tail, f.name, item_class=f.item_class) for f in facts)
+
+
+def as_in_record(item: Item, record: PersonalRecord) -> Item:
+    """Return the entry under which a record has an item already, or the item.
+
+    So a verdict on another entry of the same item replaces what was said, and stands beside none.
+    """
+    held = {each.id: each for each in _items_of(record)}
+    if item.id in held:
+        return item
+    for twin in sorted(SameItems(held.values()).named(item.name, item.item_class)):
+        return held[twin]
+    return item
 
 
 def find_items(
@@ -36,7 +53,7 @@ def find_items(
     """
     linker = Linker(known_items(record, catalogue))
     try:
-        items = [linker.resolve(text) for text in texts]
+        items = [as_in_record(linker.resolve(text), record) for text in texts]
     except DataError as error:
         if catalogue is not None:
             raise

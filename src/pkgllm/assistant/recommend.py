@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from pkgllm.assistant.guidance import Constraints
 from pkgllm.assistant.scopes import Scopes
 from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.sameness import SameItems
 from pkgllm.errors import DataError
 from pkgllm.evaluation.ranking.branches import SlotMemory
 from pkgllm.evaluation.ranking.language_model import LanguageModelScorer
@@ -61,6 +62,10 @@ class Recommender:
         self.max_positions = max_positions
         self._memory = SlotMemory()
 
+    @cached_property
+    def _same_items(self) -> SameItems:
+        return SameItems(self.catalogue)
+
     def over(self, catalogue: Catalogue) -> "Recommender":
         """Return a recommender with the same model for another catalogue."""
         return Recommender(self.model, self.writer, catalogue, max_positions=self.max_positions)
@@ -103,15 +108,17 @@ class Recommender:
     ) -> NDArray[np.bool_]:
         """Return which items are candidates, shape ``(len(catalogue),)``.
 
-        An item is in the graph if its id or its name is; graphs from elsewhere have other ids.
+        An item is in the graph if any of its entries is, by id or by name: graphs from elsewhere
+        have other ids. Of several entries of one item only the first is a candidate.
 
         Raises:
             ConfigError: If a constraint names a scope that the catalogue does not have.
             DataError: If there is none, or a constraint names a value that no item has.
         """
-        ids = graph.tails | set(known)
-        names = {fact.name for fact in graph.facts}
-        new = np.array([i.id not in ids and i.name not in names for i in self.catalogue])
+        same = self._same_items
+        ids = frozenset().union(*map(same.twins, graph.tails | set(known)))
+        ids |= frozenset().union(*(same.named(f.name, f.item_class) for f in graph.facts))
+        new = np.array([i.id not in ids and same.first(i.id) == i.id for i in self.catalogue])
         allowed = constraints.allowed(self.scopes)
         if not (new & allowed).any():
             raise DataError(

@@ -208,7 +208,7 @@ def export(
         document = document.changed(document.record.without_history())
     if output.exists():
         raise DataError(f"{output}: exists already; choose another name")
-    write_document(document, output, private=True)
+    write_document(document, output)
     others = document.num_others
     beside = f", and {numbered(others, 'triple')} of other programs" if others else ""
     typer.echo(f"{output}: {_counted(document.record)}{beside}")

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pkgllm.corpora.settings import Restated
 from pkgllm.registry import Choice
@@ -18,6 +18,10 @@ class CorpusReader(Choice):
 
     credit: ClassVar[str] = ""
     """Note under every table: whose the data are, and under which licence they are given."""
+
+    same_items: Literal["one", "apart"] = "one"
+    """Whether entries of the catalogue that name one item count as one: names that differ only in
+    case, punctuation, the form of Unicode, or a year that one of them lacks."""
 
     @abstractmethod
     def read(self, restated_facts: Restated) -> "Corpus":

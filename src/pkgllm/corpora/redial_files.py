@@ -34,6 +34,7 @@ from pkgllm import json_text
 from pkgllm.corpora.catalogue import Catalogue, Item, tell_apart
 from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.movie_facts import read_movie_facts
+from pkgllm.corpora.sameness import STRENGTH
 from pkgllm.corpora.settings import Restated
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation, Source
@@ -41,14 +42,6 @@ from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance,
 TRAIN_FILE = "train_data.jsonl"
 TEST_FILE = "test_data.jsonl"
 MOVIES_FILE = "movies_with_mentions.csv"
-
-_STRENGTH: Mapping[Relation, int] = {
-    "liked": 2,
-    "disliked": 2,
-    "seen": 1,
-    "unseen": 1,
-    "suggested": 0,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +213,7 @@ def _graph(
         for verdict in dialogue.verdicts:
             held = fact_by_film.get(verdict.film)
             if held is not None and (
-                _STRENGTH[held.relation] > _STRENGTH[verdict.relation]
+                STRENGTH[held.relation] > STRENGTH[verdict.relation]
                 or (restated == "first" and held.relation == verdict.relation)
             ):
                 continue

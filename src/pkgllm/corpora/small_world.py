@@ -19,6 +19,8 @@ class SmallWorldCorpus(CorpusReader):
     name: Literal["small_world"] = "small_world"
     folder: str | None = None
     """Folder of the generated files; when absent the shipped one."""
+    same_items: Literal["one", "apart"] = "apart"
+    """As for other corpora; here namesakes are different films."""
 
     def read(self, restated_facts: Restated) -> "Corpus":
         """Read the corpus."""

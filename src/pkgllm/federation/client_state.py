@@ -87,10 +87,10 @@ class ClientStates:
             RunError: If it cannot be written; what was there is unharmed.
         """
         path = self._path(client, round_num)
-        make_folder(self._folder, private=True)
-        make_folder(path.parent, private=True)
+        make_folder(self._folder)
+        make_folder(path.parent)
         content = save({name: value.contiguous() for name, value in state.items()})
-        write_atomically(path, content, private=True)
+        write_atomically(path, content)
         for old in self.rounds(client):
             if old not in (round_num, accepted_round):
                 self._path(client, old).unlink(missing_ok=True)

@@ -37,7 +37,7 @@ def create(path: Path, owner: str, *, patience: float = PATIENCE) -> PersonalRec
         if path.exists():
             raise DataError(f"{path}: exists already; choose another name")
         record = PersonalRecord(owner)
-        write_graph(record, path, private=True)
+        write_graph(record, path)
     return record
 
 
@@ -49,7 +49,7 @@ def change(
 ) -> tuple[PersonalRecord, PersonalRecord]:
     """Edit a file atomically, while no other process edits it.
 
-    If the record does not change, nothing is written. A file of mode 0600 keeps it. Every triple
+    If the record does not change, nothing is written. The file keeps its mode. Every triple
     that is not of the edit stays. Comments and the order of lines do not: before the first edit of
     a file that we did not write, a copy is kept beside it, with ``.original`` after its name.
 
@@ -76,10 +76,9 @@ def change(
         before = document.record
         after = make(before)
         if after != before:
-            private = path.stat().st_mode & 0o077 == 0
             text = document.changed(after).exact_text(format_of(path), str(path))
             _keep_original(path, document)
-            write_atomically(path, text, private=private)
+            write_atomically(path, text)
     return before, after
 
 
@@ -93,7 +92,7 @@ def _keep_original(path: Path, document: PersonalDocument) -> None:
     text = read_text(path)
     if original.exists() or text == document.text(format_of(path)):
         return
-    write_atomically(original, text, private=True)
+    write_atomically(original, text)
 
 
 @contextmanager

@@ -59,23 +59,20 @@ def read_document(path: Path) -> PersonalDocument:
     return PersonalDocument.of(read_rdf(path), str(path))
 
 
-def write_document(document: PersonalDocument, path: Path, *, private: bool = False) -> None:
+def write_document(document: PersonalDocument, path: Path) -> None:
     """Write a document to a file atomically, in the format of its ending.
 
     Args:
         document: The document.
         path: The file.
-        private: Whether the file gets mode 0600.
 
     Raises:
         DataError: If the ending names no format, or the format cannot hold the document.
         RunError: If the file cannot be written.
     """
-    write_atomically(path, document.exact_text(format_of(path), str(path)), private=private)
+    write_atomically(path, document.exact_text(format_of(path), str(path)))
 
 
-def write_graph(
-    content: PersonalGraph | PersonalRecord, path: Path, *, private: bool = False
-) -> None:
+def write_graph(content: PersonalGraph | PersonalRecord, path: Path) -> None:
     """Write a graph or a record to a new file, as :func:`write_document` does."""
-    write_atomically(path, _document(content).text(format_of(path)), private=private)
+    write_atomically(path, _document(content).text(format_of(path)))

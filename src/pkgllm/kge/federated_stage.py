@@ -73,7 +73,7 @@ def run_stage(
     for round_num in range(1, num_rounds + 1):
         for client in sample_cohort(names, cohort_size, seed, round_num, stream):
             rounds[client].append(round_num)
-    checkpoints = stage_checkpoints(setup.folder, plan.name, setup.keep, private=False)
+    checkpoints = stage_checkpoints(setup.folder, plan.name, setup.keep)
     identity = training_identity(plan.identity, plan.name, federation, seed)
     folder = setup.folder / plan.name / "clients"
     clients = StageClients(plan, graphs, federation, seed=seed, device=setup.device, folder=folder)

@@ -37,7 +37,7 @@ def save_embeddings(
     # A copy each: some models have the same tensor under two names, which safetensors refuses.
     tensors = {name: own_copy(value) for name, value in model.state_dict().items()}
     identity = training_identity(choice, _WHOLE, seed, triples.digest())
-    write_atomically(path, save(tensors, {_IDENTITY: identity}), private=True)
+    write_atomically(path, save(tensors, {_IDENTITY: identity}))
 
 
 def load_embeddings(

@@ -136,11 +136,7 @@ def train_stage(
     """Train one stage of a model; as :func:`train_embeddings`, which calls it for each."""
     identity = training_identity(choice, stage.name, setup.seed, triples.digest())
     # They hold a row for every training client.
-    checkpoints = (
-        stage_checkpoints(setup.folder, stage.name, setup.keep, private=True)
-        if setup.folder
-        else None
-    )
+    checkpoints = stage_checkpoints(setup.folder, stage.name, setup.keep) if setup.folder else None
     size = len(triples.triples) * (2 if stage.inverse else 1)
     with (
         own_randomness(setup.device, setup.seed, f"{choice.name}/{stage.name}"),
@@ -173,7 +169,7 @@ def train_stage(
     return model.eval()
 
 
-def stage_checkpoints(folder: Path, stage: str, keep: int, *, private: bool) -> Checkpoints:
+def stage_checkpoints(folder: Path, stage: str, keep: int) -> Checkpoints:
     """Return the checkpoints of a stage, in a folder of its own below ``folder``.
 
     Raises:
@@ -184,7 +180,7 @@ def stage_checkpoints(folder: Path, stage: str, keep: int, *, private: bool) -> 
         place.mkdir(exist_ok=True)
     except OSError as error:
         raise cannot("make", place, error) from error
-    return Checkpoints(place, keep=keep, private=private)
+    return Checkpoints(place, keep=keep)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pkgllm.config import schema
 from pkgllm.corpora.catalogue import Catalogue
 from pkgllm.corpora.clients import Corpus
 from pkgllm.corpora.population import Population
+from pkgllm.corpora.sameness import with_one_entry_each
 from pkgllm.errors import ConfigError, DataError
 from pkgllm.evaluation.scorer import ClientQueries, candidate_mask
 from pkgllm.files import hidden_sibling
@@ -43,7 +44,17 @@ PARTITION = "partition.json"
 
 def read_corpus(config: schema.AnyExperiment) -> Corpus:
     """Read the corpus that a configuration names."""
-    return config.corpus.read(config.split.restated_facts)
+    return _with_same_items(config, config.corpus.read(config.split.restated_facts))
+
+
+def read_other_folder(config: schema.AnyExperiment, folder: Path) -> Corpus:
+    """Read another folder in the format of the corpus that a configuration names."""
+    corpus = config.corpus.read_folder(folder, config.split.restated_facts)
+    return _with_same_items(config, corpus)
+
+
+def _with_same_items(config: schema.AnyExperiment, corpus: Corpus) -> Corpus:
+    return with_one_entry_each(corpus) if config.corpus.same_items == "one" else corpus
 
 
 def populate(

@@ -28,6 +28,7 @@ from pkgllm.pipeline.build import (
     partition_notes,
     populate,
     read_corpus,
+    read_other_folder,
 )
 from pkgllm.pipeline.ranking import (
     language_model_notes,
@@ -332,9 +333,7 @@ def _check_evaluation_only(overrides: Sequence[str]) -> None:
 def _population(config: AnyExperiment, data: Path | None) -> Population:
     if data is None:
         return populate(config, read_corpus(config))
-    return populate(
-        config, config.corpus.read_folder(data, config.split.restated_facts), all_unseen=True
-    )
+    return populate(config, read_other_folder(config, data), all_unseen=True)
 
 
 def _next_evaluation(run: RunFolder) -> Path:

@@ -15,7 +15,7 @@ from pkgllm.corpora.clients import graph_file
 from pkgllm.corpora.population import Population
 from pkgllm.errors import DataError, PkgllmError
 from pkgllm.evaluation.scorer import ClientQueries
-from pkgllm.files import remove_unfinished
+from pkgllm.files import make_folder, remove_unfinished
 from pkgllm.graph.rdf import write_graph
 from pkgllm.kge.pykeen_extra import check_pykeen
 from pkgllm.lm.adapter import (
@@ -196,7 +196,7 @@ def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
     """
     written = RunFolder.create(output)
     population = populate(config, read_corpus(config))
-    (written.path / "graphs").mkdir()
+    make_folder(written.path / "graphs")
     with progress.track("writing graphs", len(population.splits)) as advance:
         for split in population.splits:
             write_graph(split.graph, graph_file(written.path, split.client))

@@ -5,6 +5,7 @@ will read, not the objects from which it was written.
 """
 
 import re
+import unicodedata
 from collections.abc import Collection
 
 from pkgllm.corpora.catalogue import Catalogue, bare_title
@@ -14,8 +15,14 @@ from pkgllm.prompts.prompts import Prompt
 
 
 def _plain(text: str) -> str:
-    """Return a text without case, with white space folded and JSON's escapes of quotes undone."""
+    """Return a text as one reads it: without case, forms of Unicode and marks that do not show.
+
+    White space is folded, and JSON's escapes of quotes are undone.
+    """
     unescaped = text.replace('\\"', '"').replace("\\\\", "\\")
+    if not unescaped.isascii():
+        unescaped = unicodedata.normalize("NFKC", unescaped.casefold())
+        unescaped = "".join(c for c in unescaped if unicodedata.category(c) != "Cf")
     return " ".join(unescaped.casefold().split())
 
 

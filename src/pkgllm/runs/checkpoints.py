@@ -58,18 +58,16 @@ class Checkpoints:
     Args:
         run: The run folder.
         keep: The newest so many stay, at least 1.
-        private: Whether the files are for their owner alone (mode 0600).
 
     Raises:
         ValueError: If ``keep`` is not positive.
     """
 
-    def __init__(self, run: Path, *, keep: int, private: bool = False) -> None:
+    def __init__(self, run: Path, *, keep: int) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self._run = run
         self._keep = keep
-        self._private = private
 
     def write(self, position: int, sections: Sections) -> None:
         """Write a checkpoint, whole or not at all, and delete those that are too many.
@@ -95,7 +93,7 @@ class Checkpoints:
         make_folder(folder)
         sealed = json.dumps({**about, "checksum": _checksum(about, tensors)})
         content = save(tensors, {_ABOUT: sealed})
-        write_atomically(self._path(position), content, private=self._private)
+        write_atomically(self._path(position), content)
         for old in self._newest_first()[self._keep :]:
             old.unlink(missing_ok=True)
 

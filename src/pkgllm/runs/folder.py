@@ -57,7 +57,7 @@ class RunFolder:
             RunError: If something is in it already, or it cannot be made.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             occupied = any(path.iterdir())
         except OSError as error:
             raise cannot("make the run folder", path, error) from error
@@ -292,7 +292,8 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
     line = _json(record) + b"\n"
     try:
         # Unbuffered, so that the line goes out at once and in one piece.
-        with path.open("ab+", buffering=0) as file:
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "ab+", buffering=0) as file:
             _cut_torn_line(file)
             written = file.write(line)
             if written < len(line):

@@ -57,7 +57,7 @@ class ClientFolder:
         self.config = load_config(str(path / CONFIG), overrides)
         self.graph = self._read_graph()
         self._catalogue = read_catalogue_file(path / CATALOGUE)
-        make_folder(self.private, private=True)
+        make_folder(self.private)
 
     @property
     def client(self) -> str:

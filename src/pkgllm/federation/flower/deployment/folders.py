@@ -53,16 +53,15 @@ def write_federation_keys(
 
 def _fill(folder: Path, built: Path, client: str) -> None:
     """Put a client's graph into its folder, with what is the same for all."""
-    _copy(graph_file(built, client), folder / "graph.jsonld", private=True)
+    _copy(graph_file(built, client), folder / "graph.jsonld")
     for name in (CONFIG, CATALOGUE):
         _copy(built / name, folder / name)
 
 
-def _copy(source: Path, target: Path, *, private: bool = False) -> None:
+def _copy(source: Path, target: Path) -> None:
     try:
         shutil.copyfile(source, target)
-        if private:
-            target.chmod(0o600)
+        target.chmod(0o600)
     except OSError as error:
         raise cannot("copy", Path(error.filename or target), error) from error
 

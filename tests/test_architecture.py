@@ -18,6 +18,7 @@ FLOORS = [
         "bounds",
         "errors",
         "interrupts",
+        "printable",
         "json_text",
         "progress",
         "randomness",

@@ -17,6 +17,7 @@ from rich.progress import (
     Progress as RichProgress,
 )
 
+from pkgllm.printable import printable
 from pkgllm.progress import Advance
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -50,7 +51,7 @@ class TerminalProgress:
             task = bar.add_task(description, total=total, detail="")
 
             def advance(detail: str = "") -> None:
-                bar.update(task, advance=1, detail=detail)
+                bar.update(task, advance=1, detail=printable(detail))
 
             yield advance
 
@@ -65,7 +66,7 @@ class TerminalProgress:
             now = time.monotonic()
             if done == total or now - last >= _SECONDS_BETWEEN_LINES:
                 last = now
-                beside = f", {detail}" if detail else ""
+                beside = f", {printable(detail)}" if detail else ""
                 line = f"{description}: {done}/{total}, {now - started:.0f} s{beside}"
                 self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -85,7 +86,7 @@ class WarningHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record on one line of its own."""
-        line = f"{record.levelname.lower()}: {record.getMessage()}"
+        line = printable(f"{record.levelname.lower()}: {record.getMessage()}")
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pkgllm.cli.options import example
+from pkgllm.printable import printable
 
 federation_app = typer.Typer(
     help="Train with clients on machines of their own.", no_args_is_help=True
@@ -95,6 +96,6 @@ def client(
 
 
 def _log(line: str) -> None:
-    typer.echo(line)
+    typer.echo(printable(line))
     # A service's output is a pipe, in which lines would wait for each other.
     sys.stdout.flush()

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from pkgllm.printable import printable
+
 if TYPE_CHECKING:
     from pkgllm.lm.adapter import AdapterState
     from pkgllm.privacy.local_noise import LocalNoise
@@ -60,9 +62,14 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a client sent no update."""
+    """Why a client sent no usable update."""
 
     reason: str
+    """Printable and at most 300 characters, since a client may have had a part in it."""
+
+    def __post_init__(self) -> None:
+        """Cut the reason, and take control characters out of it."""
+        object.__setattr__(self, "reason", printable(self.reason)[:300])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +94,8 @@ class Transport(Protocol):
             timeout: Seconds to wait for their answers.
 
         Raises:
-            FederationError: If a client does not say who it is, or two say that they are one.
+            FederationError: If two clients say that they are one, or one does not say who it is
+                where each is a process of the run's own.
         """
         ...
 

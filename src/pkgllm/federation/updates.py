@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from torch import Tensor
 
@@ -51,18 +51,25 @@ def update_fault(update: Update, expected: Mapping[str, Tensor]) -> str | None:
             return f"metric {name} must be one finite number, got {number}"
     if not 0 < update.weight < math.inf:
         return f"weight must be positive and finite, got {update.weight}"
-    missing = expected.keys() - update.adapter.keys()
-    foreign = update.adapter.keys() - expected.keys()
-    if missing or foreign:
-        return f"adapter has {len(missing)} keys missing and {len(foreign)} foreign"
+    if (fault := keys_fault(update.adapter.keys(), expected)) is not None:
+        return fault
     for key, tensor in expected.items():
         value = update.adapter[key]
         if value.dtype != tensor.dtype or value.shape != tensor.shape:
-            return f"{key} must be {_described(tensor)}, got {_described(value)}"
+            return f"{key} must be {described(tensor)}, got {described(value)}"
         if not value.isfinite().all():
             return f"{key} holds NaN or infinity"
     return None
 
 
-def _described(tensor: Tensor) -> str:
+def keys_fault(keys: Set[str], expected: Mapping[str, Tensor]) -> str | None:
+    """Return what is wrong with the names of an update's tensors, or None."""
+    missing, foreign = expected.keys() - keys, keys - expected.keys()
+    if missing or foreign:
+        return f"adapter has {len(missing)} keys missing and {len(foreign)} foreign"
+    return None
+
+
+def described(tensor: Tensor) -> str:
+    """Return the type and the shape of a tensor in words."""
     return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"

@@ -9,10 +9,13 @@ from socket import create_connection, create_server
 
 import pytest
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from pkgllm.errors import DataError, RunError
 from pkgllm.federation.flower.deployment.certificates import (
     read_private_key,
+    read_public_keys,
     read_roster,
     write_keys,
 )
@@ -113,11 +116,23 @@ def test_keys_are_never_replaced(keys: Path) -> None:
     assert (keys / "server" / "server.key").read_bytes() == before
 
 
-def test_a_roster_without_keys_or_with_something_else_is_refused(keys: Path) -> None:
+def test_a_roster_without_keys_is_refused(keys: Path) -> None:
     with pytest.raises(DataError, match=r"must hold one ID\.pub for each client"):
         read_roster(keys / "clients" / "a")
-    (keys / "server" / "clients" / "a.pub").write_text("no key")
-    with pytest.raises(DataError, match=r"a\.pub: must be a public key of OpenSSH"):
-        read_roster(keys / "server")
     with pytest.raises(DataError, match=r"server\.crt: must be a private key of OpenSSH"):
         read_private_key(keys / "server" / "server.crt")
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.binary(max_size=80), kept=st.integers(0, 120))
+def test_a_file_that_is_no_key_is_left_out_and_named(keys: Path, content: bytes, kept: int) -> None:
+    """Also a key that is half copied, and one that is another client's."""
+    folder = keys / "server" / "clients"
+    whole = (folder / "a.pub").read_bytes()
+    for damaged in (content, whole[:kept], whole[:kept] + content, whole):
+        (folder / "new.pub").write_bytes(damaged)
+        roster, faults = read_public_keys(keys / "server")
+        assert sorted(roster) == sorted(CLIENTS)
+        (fault,) = faults
+        assert fault.startswith(f"{folder / 'new.pub'}: must be a ")
+    (folder / "new.pub").unlink()

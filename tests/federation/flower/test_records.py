@@ -1,7 +1,10 @@
+import io
 import math
+import random
 import re
+import zipfile
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -197,7 +200,7 @@ def test_an_update_is_read_as_it_was_written() -> None:
     reply = records.update_reply(instruction(), sent)
     assert sorted(reply.content) == ["arrays", "metrics"]
     assert dict(reply.content.metric_records["metrics"]) == {"weight": 5.0, **sent.metrics}
-    read_back = records.read_update(reply)
+    read_back = records.read_update(reply, EXPECTED)
     assert isinstance(read_back, Update)
     assert same_bytes(read_back.adapter, sent.adapter)
     assert (read_back.weight, read_back.metrics) == (sent.weight, sent.metrics)
@@ -222,7 +225,7 @@ SHAPE = (2, 3)
 
 def fault_of(reply: Message) -> str:
     """Why the server leaves a reply out."""
-    _, faults = usable_updates({"p1": records.read_update(reply)}, EXPECTED)
+    _, faults = usable_updates({"p1": records.read_update(reply, EXPECTED)}, EXPECTED)
     return faults["p1"]
 
 
@@ -233,6 +236,7 @@ def fault_of(reply: Message) -> str:
         ({"layer.lora_B": np.full((3, 2), -math.inf, np.float32)}, "layer.lora_B holds NaN or inf"),
         ({"layer.lora_A": np.zeros((3, 3), np.float32)}, r"shape \(2, 3\), got .* \(3, 3\)"),
         ({"layer.lora_A": np.zeros(SHAPE)}, r"must be float32 .* got float64"),
+        ({"layer.lora_A": np.zeros(SHAPE, ">f4")}, r"must be float32 .* got >f4"),
         ({"other": np.zeros(1, np.float32)}, "0 keys missing and 1 foreign"),
     ],
 )
@@ -242,16 +246,112 @@ def test_an_adapter_that_cannot_be_averaged_is_told(
     assert re.search(reason, fault_of(update(arrays)))
 
 
-def test_an_empty_or_unreadable_adapter_is_told() -> None:
-    empty, torn = update(), update()
+def npy(header: str, values: bytes = bytes(24)) -> bytes:
+    """A file of numpy with any header."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + values
+
+
+def with_data(data: bytes, *, dtype: str = "float32", stype: str = "numpy.ndarray") -> Message:
+    """A reply with other bytes under a sound declaration."""
+    reply = update()
+    arrays = reply.content.array_records[records.ARRAYS]
+    arrays["layer.lora_A"] = Array(dtype, SHAPE, stype, data)
+    return reply
+
+
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("a.npy", b"x")
+    return file.getvalue()
+
+
+SOUND = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n"
+SHAPE_OF = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s), }\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (with_data(b""), "cannot be read"),
+        (with_data(b"\x80\x04nonsense"), "cannot be read"),
+        (with_data(zipped()), "cannot be read"),
+        (with_data(npy(SOUND)[:-4]), "must have 24 bytes of values, got 20"),
+        (with_data(npy(SOUND) + b"more"), "must have 24 bytes of values, got 28"),
+        (with_data(npy(SOUND), stype="torch"), "cannot be read"),
+        (with_data(npy(SOUND), dtype="\x1b[2J"), "got \ufffd[2J of shape (2, 3)"),
+        (with_data(npy("{'descr': '<f4', \n")), "cannot be read"),
+        (with_data(npy(SOUND.replace("<f4", ">f4"))), "cannot be read"),
+        (with_data(npy(SOUND.replace("<f4", "|O"))), "cannot be read"),
+        (with_data(npy("(" * 5000)), "cannot be read"),
+        (with_data(npy(SHAPE_OF % "1000000000000,")), "bytes have the shape 1000000000000,"),
+        (with_data(npy(SHAPE_OF % (1 << 70))), "its bytes have the shape"),
+        (with_data(npy(SHAPE_OF % ("9" * 5000))), "reply cannot be read: ValueError"),
+    ],
+)
+def test_bytes_that_are_not_what_they_are_declared_to_be_are_told(
+    reply: Message, reason: str
+) -> None:
+    assert reason in fault_of(reply)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_both_orders_of_values_are_read(order: Literal["C", "F"]) -> None:
+    values = np.arange(6, dtype=np.float32).reshape(SHAPE)
+    file = io.BytesIO()
+    np.save(file, np.asarray(values, order=order))
+    read_back = records.read_update(with_data(file.getvalue()), EXPECTED)
+    assert isinstance(read_back, Update)
+    assert np.array_equal(read_back.adapter["layer.lora_A"].numpy(), values)
+
+
+SNIPPETS = (*(b"(", b"[", b"{", b"'", b'"', b"-", b"#"), b"\n", b"\xff", b"None", b"1e9", b"9" * 8)
+
+
+def damaged_at_random(data: bytes, rng: random.Random) -> bytes:
+    """Replace, remove and insert bytes, most of them in the header."""
+    damaged = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        place = rng.randrange(min(len(damaged), 130) or 1)
+        match rng.randrange(3):
+            case 0:
+                damaged[place : place + 1] = bytes([rng.randrange(256)])
+            case 1:
+                damaged[place : place + rng.randint(1, 8)] = b""
+            case _:
+                damaged[place:place] = rng.choice(SNIPPETS)
+    return bytes(damaged)
+
+
+@given(st.randoms(use_true_random=False))
+def test_no_damage_of_a_reply_raises(rng: random.Random) -> None:
+    assert_named_or_sound(rng)
+
+
+@pytest.mark.slow
+def test_ten_thousand_damages_of_a_reply_raise_nothing() -> None:
+    rng = random.Random(0)
+    faults = sum(assert_named_or_sound(rng) for _ in range(10_000))
+    assert faults > 7_000
+
+
+def assert_named_or_sound(rng: random.Random) -> bool:
+    """Damage one array; say whether that was noticed."""
+    file = io.BytesIO()
+    np.save(file, np.zeros(SHAPE, np.float32))
+    reply = with_data(damaged_at_random(file.getvalue(), rng))
+    updates, faults = usable_updates({"p1": records.read_update(reply, EXPECTED)}, EXPECTED)
+    if updates:
+        value = updates["p1"].adapter["layer.lora_A"]
+        assert (value.dtype, tuple(value.shape)) == (torch.float32, SHAPE)
+        assert value.isfinite().all()
+    return bool(faults["p1"]) if faults else False
+
+
+def test_an_adapter_without_tensors_is_told() -> None:
+    empty = update()
     empty.content[records.ARRAYS] = ArrayRecord()
     assert fault_of(empty) == "adapter has 2 keys missing and 0 foreign"
-    whole = torn.content.array_records[records.ARRAYS]["layer.lora_A"]
-    for data in (whole.data[:-4], b"", b"\x80\x04nonsense"):
-        torn.content.array_records[records.ARRAYS]["layer.lora_A"] = Array(
-            whole.dtype, whole.shape, whole.stype, data
-        )
-        assert fault_of(torn) == "layer.lora_A cannot be read"
 
 
 @pytest.mark.parametrize(

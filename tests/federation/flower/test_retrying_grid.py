@@ -1,12 +1,13 @@
+import json
 import logging
 import time
+from collections.abc import Iterable
 
 import pytest
 import torch
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 
 from helpers.superlink_state import SuperLinkState
-from pkgllm.errors import FederationError
 from pkgllm.federation.algorithms.fedavg import FedAvg
 from pkgllm.federation.flower.transport import FlowerTransport
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
@@ -132,15 +133,54 @@ def test_a_node_whose_key_is_on_no_list_is_not_seen(link: SuperLinkState) -> Non
     assert stranger not in link.grid.get_node_ids()
 
 
-def test_a_node_may_not_say_that_it_is_another_client(link: SuperLinkState) -> None:
+def test_a_node_that_says_it_is_another_client_is_left_out(link: SuperLinkState) -> None:
     def lie() -> None:
         (message,) = link.take("2")
         link.answer("2", message, says="1")
 
     link.then()
-    link.then(lie)
-    with pytest.raises(FederationError, match=r"key of client 2 must be that client, .* is 1;"):
-        link.ask("2")
+    link.then(lie, lambda: link.serve("1"))
+    first, second = link.ask("1", "2")
+    assert first.has_content()
+    assert second.metadata.src_node_id == link.node_ids["2"]
+    assert second.error.reason == (
+        "the key is that of client 2, and the reply says client 1; give each client a key of its "
+        "own"
+    )
+
+
+def test_a_reply_that_flower_cannot_decode_fails_its_sender_alone(
+    link: SuperLinkState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull = link.flower_grid.pull_messages
+
+    def damaged(message_ids: Iterable[str]) -> Iterable[Message]:
+        replies = list(pull(message_ids))
+        if any(reply.metadata.src_node_id == link.node_ids["2"] for reply in replies):
+            raise json.JSONDecodeError("no head", "", 0)
+        return replies
+
+    monkeypatch.setattr(link.flower_grid, "pull_messages", damaged)
+    link.then()
+    link.then(lambda: link.serve("1", "2", "3"))
+    replies = link.ask("1", "2", "3")
+    assert [reply.has_content() for reply in replies] == [True, False, True]
+    assert replies[1].error.reason == "reply cannot be read: JSONDecodeError"
+
+
+def test_a_client_that_does_not_say_who_it_is_is_left_out(
+    link: SuperLinkState, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        for message in link.take("2"):
+            link.fail("2", message)
+
+    for _ in range(3):
+        link.then()
+    link.then(lambda: link.serve("1", "3"), fail)
+    transport = FlowerTransport(link.grid, others_machines=True)
+    assert set(transport.clients(5.0)) == {"1", "3"}
+    assert "a client is left out: client 2 raised ValueError" in caplog.text
 
 
 def test_a_round_names_the_client_that_stayed_away(link: SuperLinkState) -> None:

@@ -14,6 +14,7 @@ up    error    the client's id and the type of the exception, never its text
 up    config   client-id, once per run, in answer to the question which client a node is
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
@@ -23,6 +24,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from pkgllm.federation.flower.internals import app_error
 from pkgllm.federation.messages import Broadcast, Fault, Instruction, Update, failure_reason
+from pkgllm.federation.updates import described, keys_fault
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.local_noise import LocalNoise
 
@@ -161,16 +163,33 @@ def update_reply(message: Message, update: Update) -> Message:
     return Message(content, reply_to=message)
 
 
-def read_update(message: Message) -> Update | Fault:
+def read_update(message: Message, expected: AdapterState) -> Update | Fault:
     """Return what a client sent in answer to an instruction, or why it cannot be read.
 
-    Whether the update may be aggregated is another question; see
-    :func:`~pkgllm.federation.updates.update_fault`.
+    Nothing that a reply holds raises. Type, shape and number of bytes of each array are compared
+    with what is expected before any memory is taken for it. Whether the values may be aggregated is
+    another question; see :func:`~pkgllm.federation.updates.update_fault`.
+
+    Args:
+        message: The reply.
+        expected: An adapter with the keys and shapes that an update must have, float32.
     """
+    try:
+        return _read_update(message, expected)
+    except Exception as error:
+        return unreadable(error)
+
+
+def unreadable(error: Exception) -> Fault:
+    """Return the fault of a reply whose reading raised an exception."""
+    return Fault(f"reply cannot be read: {type(error).__name__}")
+
+
+def _read_update(message: Message, expected: AdapterState) -> Update | Fault:
     if message.has_error():
         return Fault(message.error.reason or f"error {message.error.code}")
     arrays, metrics = message.content.array_records, message.content.metric_records
-    if list(arrays) != [ARRAYS] or list(metrics) != [METRICS]:
+    if list(arrays) != [ARRAYS] or list(metrics) != [METRICS] or len(message.content) != 2:
         return Fault(f"sent the records {sorted(message.content)}, not {ARRAYS} and {METRICS}")
     numbers: dict[str, float] = {}
     for name, value in metrics[METRICS].items():
@@ -179,13 +198,42 @@ def read_update(message: Message) -> Update | Fault:
         numbers[name] = value
     if WEIGHT not in numbers:
         return Fault(f"metric {WEIGHT} is missing")
+    if (fault := keys_fault(arrays[ARRAYS].keys(), expected)) is not None:
+        return Fault(fault)
     adapter: AdapterState = {}
-    for key in sorted(arrays[ARRAYS]):
-        try:
-            adapter[key] = torch.from_numpy(np.array(arrays[ARRAYS][key].numpy()))
-        except (TypeError, ValueError, EOFError, OSError):
-            return Fault(f"{key} cannot be read")
+    for key in sorted(expected):
+        values = _read_array(arrays[ARRAYS][key], expected[key])
+        if isinstance(values, str):
+            return Fault(f"{key} {values}")
+        adapter[key] = values
     return Update(adapter=adapter, weight=numbers.pop(WEIGHT), metrics=numbers)
+
+
+_NPY_HEADER = re.compile(
+    rb"\{'descr': '<f4', 'fortran_order': (False|True), 'shape': \(([0-9, ]*)\), \} *\n"
+)
+"""The one form of header that numpy writes for float32."""
+
+
+def _read_array(array: Array, expected: torch.Tensor) -> torch.Tensor | str:
+    """Return an array as a tensor of its own, or what is wrong with it."""
+    shape = tuple(expected.shape)
+    if array.dtype != "float32" or array.shape != shape:
+        return f"must be {described(expected)}, got {array.dtype} of shape {array.shape}"
+    data = array.data
+    # Flower's format is that of numpy's files: a magic string with version 1.0, the length of the
+    # header in two bytes, the header, the values.
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    header = _NPY_HEADER.fullmatch(data[10:begin])
+    if array.stype != "numpy.ndarray" or data[:8] != b"\x93NUMPY\x01\x00" or header is None:
+        return "cannot be read"
+    if [int(size) for size in header[2].replace(b",", b" ").split()] != list(shape):
+        return f"must be {described(expected)}, its bytes have the shape {header[2].decode()}"
+    if len(data) - begin != expected.numel() * 4:
+        return f"must have {expected.numel() * 4} bytes of values, got {len(data) - begin}"
+    values = np.frombuffer(data, "<f4", offset=begin)
+    values = values.reshape(shape, order="F" if header[1] == b"True" else "C")
+    return torch.from_numpy(np.array(values, np.float32, order="C"))
 
 
 def failure_reply(message: Message, client: str, error: Exception) -> Message:
@@ -201,9 +249,12 @@ def client_reply(message: Message, client: str) -> Message:
     return Message(RecordDict({CONFIG: ConfigRecord({CLIENT_ID: client})}), reply_to=message)
 
 
-def read_client(message: Message) -> str:
-    """Return which client the sender of a :func:`client_reply` is."""
-    return str(message.content.config_records[CONFIG][CLIENT_ID])
+def read_client(message: Message) -> str | Fault:
+    """Return which client the sender of a :func:`client_reply` is, or why that is not known."""
+    if message.has_error():
+        return Fault(message.error.reason or f"error {message.error.code}")
+    client = claimed_client(message)
+    return Fault("a node did not say which client it is") if client is None else client
 
 
 def claimed_client(message: Message) -> str | None:
@@ -212,6 +263,11 @@ def claimed_client(message: Message) -> str | None:
         return None
     config = message.content.config_records.get(CONFIG)
     return None if config is None or CLIENT_ID not in config else str(config[CLIENT_ID])
+
+
+def refused_reply(message: Message, fault: Fault) -> Message:
+    """Return what stands for the answer to a message where the answer itself cannot be used."""
+    return Message(app_error(fault.reason), reply_to=message)
 
 
 def num_bytes(message: Message) -> int:

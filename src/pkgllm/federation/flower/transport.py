@@ -1,5 +1,6 @@
 """Flower as transport: instructions and updates as its messages, through any of our grids."""
 
+import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -7,8 +8,10 @@ from flwr.app import ArrayRecord, Message, MessageType, RecordDict
 
 from pkgllm.errors import FederationError
 from pkgllm.federation.flower import records
-from pkgllm.federation.messages import Delivery, Instruction
+from pkgllm.federation.messages import Delivery, Fault, Instruction
 from pkgllm.lm.adapter import AdapterState
+
+logger = logging.getLogger(__name__)
 
 
 class Grid(Protocol):
@@ -26,10 +29,17 @@ class Grid(Protocol):
 
 
 class FlowerTransport:
-    """Reaches clients through a grid of nodes, one for each client."""
+    """Reaches clients through a grid of nodes, one for each client.
 
-    def __init__(self, grid: Grid) -> None:
+    Args:
+        grid: Of the nodes.
+        others_machines: Whether clients are on machines of others; one that does not say who it is
+            is left out there. Where all are processes of the run's own, that is an error.
+    """
+
+    def __init__(self, grid: Grid, *, others_machines: bool = False) -> None:
         self._grid = grid
+        self._others_machines = others_machines
         self._node_by_client: dict[str, int] = {}
 
     def clients(self, timeout: float) -> Collection[str]:
@@ -39,16 +49,28 @@ class FlowerTransport:
             for node_id in self._grid.get_node_ids()
         ]
         replies = list(self._grid.send_and_receive(messages, timeout=timeout))
-        named = [reply for reply in replies if not reply.has_error()]
-        nodes = {records.read_client(reply): reply.metadata.src_node_id for reply in named}
-        if len(nodes) != len(messages):
-            errors = [reply.error.reason for reply in replies if reply.has_error()]
-            first = f"; the first error: {errors[0]}" if errors else ""
+        nodes: dict[str, int] = {}
+        faults: list[str] = []
+        num_named = 0
+        for reply in replies:
+            client = records.read_client(reply)
+            if isinstance(client, Fault):
+                faults.append(client.reason)
+                continue
+            num_named += 1
+            nodes[client] = reply.metadata.src_node_id
+        may_be_fewer = self._others_machines and len(nodes) == num_named
+        if len(nodes) != len(messages) and not may_be_fewer:
+            first = f"; the first error: {faults[0]}" if faults else ""
             raise FederationError(
                 f"every node must name one client of its own; {len(messages)} nodes are connected, "
-                f"{len(named)} answered, with {len(nodes)} different clients; set client-id in the "
+                f"{num_named} answered, with {len(nodes)} different clients; set client-id in the "
                 f"configuration of each node{first}"
             )
+        if silent := len(messages) - len(replies):
+            faults.append(f"{silent} nodes did not say within {timeout:g} s which client they are")
+        for fault in faults:
+            logger.warning("a client is left out: %s", fault)
         self._node_by_client = nodes
         return nodes.keys()
 
@@ -62,7 +84,8 @@ class FlowerTransport:
         # A message is let go as soon as its adapter is decoded.
         while received:
             reply = received.pop()
-            replies[nodes[reply.metadata.src_node_id]] = records.read_update(reply)
+            client = nodes[reply.metadata.src_node_id]
+            replies[client] = records.read_update(reply, instructions[client].adapter)
         return Delivery(
             replies=replies, bytes_down=sum(map(records.num_bytes, messages)), bytes_up=bytes_up
         )

@@ -137,7 +137,7 @@ def train_deployed(
                     advance()
                 own_grid = RetryingGrid(grid, nodes, poll_seconds=_POLL_SECONDS)
                 rounds = rounds_of(training, mode, sorted(roster), advance)
-                adapter = run_rounds(FlowerTransport(own_grid), rounds)
+                adapter = run_rounds(FlowerTransport(own_grid, others_machines=True), rounds)
             training.keep(adapter)
 
 

@@ -8,6 +8,7 @@ Private keys and the secret can be read by their owner alone (mode 0600).
 """
 
 import ipaddress
+import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pkgllm.errors import DataError, RunError
 from pkgllm.files import cannot
+
+logger = logging.getLogger(__name__)
 
 AUTHORITY_CERTIFICATE = "ca.crt"
 SERVER_CERTIFICATE = "server.crt"
@@ -89,6 +92,8 @@ def write_keys(folder: Path, *, hosts: Sequence[str], clients: Sequence[str]) ->
 def read_roster(server: Path) -> Mapping[str, bytes]:
     """Return the clients that the server lets take part, with their public keys.
 
+    A file that holds no such key is left out with a warning.
+
     Args:
         server: The folder ``server``; it holds ``clients/ID.pub``, as OpenSSH writes them.
 
@@ -96,26 +101,43 @@ def read_roster(server: Path) -> Mapping[str, bytes]:
         The keys in PEM, as Flower sends them, by client id.
 
     Raises:
-        DataError: If there is none, or one cannot be read.
+        DataError: If there is no key.
     """
-    roster: dict[str, bytes] = {}
-    for path in sorted((server / CLIENTS).glob("*.pub")):
-        try:
-            key = serialization.load_ssh_public_key(path.read_bytes())
-        except (OSError, ValueError, UnsupportedAlgorithm) as error:
-            raise DataError(f"{path}: must be a public key of OpenSSH: {error}") from error
-        if not isinstance(key, ec.EllipticCurvePublicKey):
-            raise DataError(
-                f"{path}: must be a key on a NIST curve, as ssh-keygen -t ecdsa -b 384 makes"
-            )
-        roster[unquote(path.stem)] = key.public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+    roster, faults = read_public_keys(server)
+    for fault in faults:
+        logger.warning("%s; it is left out", fault)
     if not roster:
         raise DataError(
             f"{server / CLIENTS}: must hold one ID.pub for each client that may take part, has none"
         )
     return roster
+
+
+def read_public_keys(server: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Return the keys of :func:`read_roster`, and what is wrong with other files, a line each."""
+    keys: dict[str, bytes] = {}
+    faults: list[str] = []
+    for path in sorted((server / CLIENTS).glob("*.pub")):
+        try:
+            key = serialization.load_ssh_public_key(path.read_bytes())
+        # A file that is only half copied, or is none of ours, raises more than it documents.
+        except Exception as error:
+            faults.append(f"{path}: must be a public key of OpenSSH: {error}")
+            continue
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            faults.append(
+                f"{path}: must be a key on a NIST curve, as ssh-keygen -t ecdsa -b 384 makes"
+            )
+            continue
+        pem = key.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        owner = next((client for client, other in keys.items() if other == pem), None)
+        if owner is not None:
+            faults.append(f"{path}: must be a key of its own, is that of client {owner}")
+            continue
+        keys[unquote(path.stem)] = pem
+    return keys, faults
 
 
 def read_private_key(path: Path) -> ec.EllipticCurvePrivateKey:

@@ -19,6 +19,7 @@ from pkgllm.federation.flower.deployment.certificates import (
     SERVER_CERTIFICATE,
     SERVER_KEY,
     read_private_key,
+    read_public_keys,
     read_roster,
     write_secret,
 )
@@ -45,7 +46,7 @@ def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
     Raises:
         FederationError: If it ends by itself.
     """
-    known = dict(read_roster(keys))
+    read_roster(keys)
     for name in (AUTHORITY_CERTIFICATE, SERVER_CERTIFICATE, SERVER_KEY, EXECUTOR_SECRET):
         read_bytes(keys / name)
     command = [
@@ -61,15 +62,24 @@ def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
     with _flower(command, log) as process:
         link.wait(_STARTUP_SECONDS, alive=partial(_runs, process))
         let_in: set[bytes] = set()
+        told: set[str] = set()
         while _runs(process):
-            new = {client: key for client, key in known.items() if key not in let_in}
-            for key in new.values():
-                link.register(key)
-                let_in.add(key)
-            if new:
+            # Nothing that is copied into the folder, or is refused, may end what others use.
+            keys_now, faults = read_public_keys(keys)
+            before = len(let_in)
+            for client, key in keys_now.items():
+                try:
+                    if key not in let_in:
+                        link.register(key)
+                        let_in.add(key)
+                except FederationError as error:
+                    faults.append(f"client {client}: {error}")
+            for fault in sorted(set(faults) - told):
+                log(f"warning: {fault}; it is left out")
+            told = set(faults)
+            if len(let_in) > before:
                 log(f"{host}:{port} is up; {len(let_in)} clients may connect")
             time.sleep(_POLL_SECONDS)
-            known = dict(read_roster(keys))
         raise FederationError(f"the SuperLink ended with status {process.returncode}")
 
 
@@ -111,8 +121,8 @@ def take_part(
             write_atomically(remembered, str(node_id))
 
         while time.monotonic() - in_touch_at < _PATIENCE_SECONDS:
-            if remembered.exists():
-                say_goodbye(int(remembered.read_text()), superlink, certificate, key)
+            if (node_id := _read_node(remembered)) is not None:
+                say_goodbye(node_id, superlink, certificate, key)
             port = _free_port()
             command = [
                 *("flower-supernode", "--superlink", superlink, "--root-certificates"),
@@ -139,6 +149,14 @@ def take_part(
         f"client {client}: {superlink} does not let it in; see above what its SuperNode says, "
         "and that client.pub of this folder is among the clients of the server"
     )
+
+
+def _read_node(path: Path) -> int | None:
+    """Return the node id of this client's last life; None where it is not known."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 @contextlib.contextmanager

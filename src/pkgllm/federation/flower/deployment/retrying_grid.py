@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import httpx
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from pkgllm.errors import FederationError
 from pkgllm.federation.flower.internals import GONE, Run, set_source
-from pkgllm.federation.flower.records import claimed_client
+from pkgllm.federation.flower.records import claimed_client, refused_reply, unreadable
+from pkgllm.federation.messages import Fault
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,8 @@ class RetryingGrid(Grid):
 
     A client is asked once in each life of its node, and never again after an answer, be it a
     failure of its own. Towards the server a client keeps the id of the first node that it had.
-
-    Raises:
-        FederationError: When a node claims to be another client than it is.
+    A reply that cannot be decoded, or that claims to be of another client than the key says,
+    becomes an error of its sender.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class RetryingGrid(Grid):
         )
         while True:
             self._send_due(question)
-            for reply in self._grid.pull_messages(list(question.first_id_by_message)):
-                self._take(question, reply)
+            for message_id in list(question.first_id_by_message):
+                self._pull(question, message_id)
             left = question.seconds_left()
             if len(question.replies) == len(question.asked) or left <= 0:
                 return [
@@ -132,24 +132,36 @@ class RetryingGrid(Grid):
             question.sent_to[first] = node
             question.first_id_by_message[sent[0]] = first
 
-    def _take(self, question: "_Question", reply: Message) -> None:
-        first = question.first_id_by_message.pop(reply.metadata.reply_to_message_id, None)
-        if first is None or first in question.replies:
-            return
+    def _pull(self, question: "_Question", message_id: str) -> None:
+        """Take the reply to one message; where Flower cannot decode it, its sender has failed."""
+        first = question.first_id_by_message[message_id]
+        try:
+            # One by one: what one client sent must not take the replies of others with it.
+            replies = list(self._grid.pull_messages([message_id]))
+        except httpx.HTTPError:
+            raise
+        except Exception as error:
+            logger.debug("the reply of %s:", self._client_by_first_id[first], exc_info=error)
+            replies = [refused_reply(question.asked[first], unreadable(error))]
+        for reply in replies:
+            del question.first_id_by_message[message_id]
+            if first not in question.replies:
+                self._take(question, first, reply)
+
+    def _take(self, question: "_Question", first: int, reply: Message) -> None:
         if reply.has_error() and reply.error.code in GONE:
             question.sent_to.pop(first, None)
             return
         set_source(reply, first)
-        self._check_claim(reply, first)
-        question.replies[first] = reply
-
-    def _check_claim(self, reply: Message, first: int) -> None:
         claimed, known = claimed_client(reply), self._client_by_first_id[first]
         if claimed is not None and claimed != known:
-            raise FederationError(
-                f"the node with the key of client {known} must be that client, it says that it is "
-                f"{claimed}; give each client a key of its own"
+            fault = Fault(
+                f"the key is that of client {known}, and the reply says client {claimed}; give "
+                "each client a key of its own"
             )
+            reply = refused_reply(question.asked[first], fault)
+            set_source(reply, first)
+        question.replies[first] = reply
 
 
 @dataclass(slots=True)

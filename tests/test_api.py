@@ -28,6 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_page_of_the_api_runs(place: Path) -> None:
     text = (DOCS / "api.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
@@ -57,6 +58,7 @@ def test_every_public_name_is_there() -> None:
         getattr(pkgllm, "trane")  # noqa: B009  # the name is the point
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(place: Path) -> None:
     source = DOCS / "notebooks" / "small_world.ipynb"
     shutil.copy(source, place)

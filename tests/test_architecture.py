@@ -149,6 +149,7 @@ def test_imports_point_one_way_inside_a_room(room: str) -> None:
                 )
 
 
+@pytest.mark.slow
 def test_no_cycle() -> None:
     TopologicalSorter({module: internal(module) for module in MODULES}).prepare()
 
@@ -166,12 +167,14 @@ def test_each_library_has_its_door(module: str) -> None:
 KNOW_THE_CONFIGURATION = {"api", "cli", "pipeline", "studies"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [m for m in MODULES if room_of(m) not in KNOW_THE_CONFIGURATION])
 def test_only_pipeline_studies_and_cli_know_the_configuration(module: str) -> None:
     if room_of(module) != "config":
         assert not any(name.startswith("pkgllm.config") for name in internal(module))
 
 
+@pytest.mark.slow
 def test_the_engine_needs_neither_flower_nor_rdf() -> None:
     def reached(module: str, seen: set[str]) -> set[str]:
         for name in internal(module) - seen:

@@ -102,6 +102,7 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_train_leaves_a_whole_run_and_prints_its_numbers(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -135,6 +136,7 @@ def test_train_leaves_a_whole_run_and_prints_its_numbers(
         assert [line for line in lines if line.startswith(work)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["centralized", "local"])
 def test_the_other_modes(pkgllm: RunCommand, workplace: Path, mode: str) -> None:
     done = pkgllm(
@@ -149,6 +151,7 @@ def test_the_other_modes(pkgllm: RunCommand, workplace: Path, mode: str) -> None
     assert (len(list(own.iterdir())) == 5) if mode == "local" else not own.exists()
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_named_when_nobody_names_it(pkgllm: RunCommand, workplace: Path) -> None:
     assert pkgllm("train", "-c", "small.yaml", "--set", "output=others").code == 0
     (folder,) = (workplace / "others").iterdir()
@@ -156,6 +159,7 @@ def test_a_run_folder_is_named_when_nobody_names_it(pkgllm: RunCommand, workplac
     assert (folder / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_evaluate_ranks_the_same_again_and_leaves_the_run_as_it_was(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -266,6 +270,7 @@ def test_a_failure_in_a_process_of_its_own(
     assert process.returncode == code
 
 
+@pytest.mark.slow
 def test_as_a_module_and_into_a_closed_pipe() -> None:
     with start("--version") as process:
         assert process.communicate(timeout=60) == (f"pkgllm {__version__}\n".encode(), b"")

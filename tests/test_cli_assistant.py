@@ -43,6 +43,7 @@ def answer(pkgllm: RunCommand, *arguments: str) -> dict[str, Any]:
     return shown
 
 
+@pytest.mark.slow
 def test_recommendations_as_json_and_as_a_table(pkgllm: RunCommand, me: PersonalGraph) -> None:
     asked = ("--request", "an old one", "--to-year", "1965", "--top", "4", "--why")
     shown = answer(pkgllm, *asked)
@@ -71,6 +72,7 @@ def test_a_domain_of_its_own_with_scopes_of_its_own(
     assert {one["id"] for one in shown["recommendations"]} == left - cat_lover.tails
 
 
+@pytest.mark.slow
 def test_leaving_a_bubble_shows_what_the_adapted_graph_says(
     pkgllm: RunCommand, cat_lover: PersonalGraph, workplace: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_the_rules_of_the_graph_are_followed(pkgllm: RunCommand, cat_lover: Pers
     assert "(avoid genre horror) is about nothing in this catalogue" in shown["notes"][0]
 
 
+@pytest.mark.slow
 def test_the_model_writes_titles_itself_where_there_is_no_catalogue(
     pkgllm: RunCommand, me: PersonalGraph, workplace: Path
 ) -> None:
@@ -176,6 +179,7 @@ def test_what_cannot_be_answered(
     assert all(piece in sentence for piece in pieces), sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "pieces"),
     [

@@ -105,6 +105,7 @@ def test_bad_data(workplace: Path, refuse: Refuse, fault: str, command: tuple[st
     assert not (RUN / "evaluations").exists()
 
 
+@pytest.mark.slow
 def test_the_same_command_works_once_the_data_are_repaired(
     pkgllm: RunCommand, refuse: Refuse
 ) -> None:
@@ -115,6 +116,7 @@ def test_the_same_command_works_once_the_data_are_repaired(
     assert pkgllm(*TRAIN).code == 0
 
 
+@pytest.mark.slow
 def test_a_client_without_likes_may_be_left_out(pkgllm: RunCommand, workplace: Path) -> None:
     like_nothing()
     done = pkgllm(*TRAIN, "--set", "clients.below_min_liked=leave_out")
@@ -198,6 +200,7 @@ def test_a_configuration_that_cannot_be(
     assert all(piece in sentence for piece in pieces), sentence
 
 
+@pytest.mark.slow
 def test_training_that_runs_away_keeps_the_rounds_before(refuse: Refuse, workplace: Path) -> None:
     changes = ["training.learning_rate=1e30", "mode.rounds=9", "training.schedule=constant"]
     sentence = refuse(*TRAIN, *(f"--set={change}" for change in changes), may_write=True)

@@ -77,6 +77,7 @@ def test_runs_beside_each_other(
     assert snapshot(Path("runs")) == before
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_compared_like_a_run(pkgllm: RunCommand, other: Path) -> None:
     assert pkgllm("evaluate", str(RUN)).code == 0
     done = pkgllm("compare", str(other), f"{RUN}/evaluations/001", "-o", "both.md")
@@ -89,6 +90,7 @@ def test_an_evaluation_is_compared_like_a_run(pkgllm: RunCommand, other: Path) -
     assert difference["metrics"]["mrr"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_nothing_heavy_is_loaded(other: Path) -> None:
     script = (
         "import sys\n"

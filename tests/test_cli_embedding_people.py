@@ -57,6 +57,7 @@ def tuned_ranks(folder: Path) -> dict[str, Any]:
     return {row["client"]: row["models"]["tuned"] for row in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("known", [True, False])
 def test_facts_of_a_relation_that_nobody_trained_with_are_left_out(
     pkgllm: RunCommand, workplace: Path, person: Callable[[str, str], str], known: bool

@@ -76,6 +76,7 @@ def test_noise_of_clients_elsewhere_cannot_be_fixed(deployed: None, refuse: Refu
 CLIENT = "privacy={name: client, delta: 0.01, clip_norm: 0.1, noise_multiplier: 20"
 
 
+@pytest.mark.slow
 def test_a_plan_counts_the_clients_that_the_server_knows(
     keys: None, deployed: None, pkgllm: RunCommand
 ) -> None:

@@ -16,6 +16,7 @@ PARTITIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partition", PARTITIONS)
 def test_a_partition_trains_and_is_told(
     pkgllm: RunCommand, workplace: Path, partition: str

@@ -32,6 +32,7 @@ def _section(section: dict[str, object]) -> str:
     return f"privacy={{{keys}}}"
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_unit_client(pkgllm: RunCommand, workplace: Path) -> None:
     before = snapshot(workplace)
     done = pkgllm(*PLAN, "--set", client(max_epsilon=3), "--set", "mode.rounds=4")
@@ -58,6 +59,7 @@ def test_a_plan_of_the_unit_example(pkgllm: RunCommand, workplace: Path) -> None
     assert "examples among which one is hidden 1 to 2" in text or "one is hidden 2" in text
 
 
+@pytest.mark.slow
 def test_delta_that_is_too_large_for_the_clients_is_warned_of_and_not_trained(
     pkgllm: RunCommand, refuse: Refuse
 ) -> None:
@@ -70,6 +72,7 @@ def test_delta_that_is_too_large_for_the_clients_is_warned_of_and_not_trained(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [PLAN, TRAIN], ids=["plan", "train"])
 @pytest.mark.parametrize(
     ("change", "code", "pieces"),
@@ -171,6 +174,7 @@ def test_a_plan_of_local_noise_says_what_is_promised_to_whom(
     assert snapshot(workplace) == before
 
 
+@pytest.mark.slow
 def test_an_audit_of_local_noise_looks_at_sums_and_at_shares(
     pkgllm: RunCommand, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

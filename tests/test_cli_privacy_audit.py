@@ -44,6 +44,7 @@ def test_what_means_nothing_is_refused(
 CANARIES = ("privacy", "canaries", "-c", "small.yaml", "-o", "runs/new", "--delta", "1e-3")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 def test_canaries_are_trained_on_and_measured(pkgllm: RunCommand) -> None:
     done = pkgllm(*CANARIES, "--put-in", "1:12", "--put-in", "5:12")

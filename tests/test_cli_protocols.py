@@ -25,6 +25,7 @@ EXACT = {"predictions.jsonl", "results.json", "results.md"}
 LISTS = {"lists.jsonl", "lists.json", "lists.md"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "files"),
     [
@@ -54,6 +55,7 @@ def test_what_each_protocol_leaves(
     assert max(map(len, done.out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_rates_stand_before_precision_and_every_query_counts(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_rates_stand_before_precision_and_every_query_counts(
     assert all(len(row["items"]) == row["lines"] == 3 for row in constrained)
 
 
+@pytest.mark.slow
 def test_a_key_of_evaluation_is_set_for_the_evaluation_alone(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_key_of_evaluation_is_set_for_the_evaluation_alone(
     assert yaml.safe_load((SECOND / "config.yaml").read_text())["evaluation"]["max_clients"] is None
 
 
+@pytest.mark.slow
 def test_legacy_scores_the_newest_lists_and_says_that_it_is_no_result(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -181,6 +185,7 @@ def test_what_is_refused(
     assert not (RUN / "evaluations").exists()
 
 
+@pytest.mark.slow
 def test_damaged_answers_end_in_a_sentence(
     pkgllm: RunCommand, refuse: Refuse, workplace: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_finished_run_is_reported_beside_its_files(pkgllm: RunCommand, workpla
     assert Path("again/report.md").read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_a_run_that_still_trains_is_reported_as_far_as_it_is(
     pkgllm: RunCommand, workplace: Path
 ) -> None:
@@ -77,6 +78,7 @@ def write(name: str, text: str) -> Callable[[], object]:
 ROUND = '{"round_num": 1, "cohort": ["1"], "failed": {}}\n'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "pieces"),
     [

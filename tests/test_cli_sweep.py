@@ -21,6 +21,7 @@ def write(**changes: Any) -> None:
     Path("study.yaml").write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False))
 
 
+@pytest.mark.slow
 def test_a_study_of_which_a_point_fails(pkgllm: RunCommand, workplace: Path) -> None:
     write()
     done = pkgllm("sweep", "-c", "study.yaml")

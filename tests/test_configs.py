@@ -98,6 +98,7 @@ SECTIONS = [
 
 
 # One folder for all examples is meant: each writes its file anew.
+@pytest.mark.slow
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
 )

@@ -70,6 +70,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         registry.refresh()
 
 
+@pytest.mark.slow
 def test_objective_aggregator_corpus_and_scorer_of_a_package_make_a_run(
     plugin: Path, pkgllm: RunCommand
 ) -> None:
@@ -84,6 +85,7 @@ def test_objective_aggregator_corpus_and_scorer_of_a_package_make_a_run(
     assert kept["mode"]["strategy"] == {"name": "fedsign", "server_learning_rate": 0.001}
 
 
+@pytest.mark.slow
 def test_an_embedding_of_a_package_makes_a_run(plugin: Path, pkgllm: RunCommand) -> None:
     Path("mine.yaml").write_text(yaml.safe_dump(settings("embedding.md")))
     done = pkgllm("train", "-c", "mine.yaml", "-o", "run")

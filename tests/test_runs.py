@@ -109,6 +109,7 @@ records = st.lists(
 
 
 # The metrics of the example before are removed first.
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(records, records, st.data())
 def test_a_torn_last_line_costs_that_line_only(

@@ -5,6 +5,7 @@ from pkgllm.assistant.free_titles import generated_catalogue
 from pkgllm.lm.base_model import BaseModel
 
 
+@pytest.mark.slow
 def test_written_titles_are_ranked_exactly_and_none_is_known(tiny_base: BaseModel) -> None:
     recommender = recommender_of(tiny_base)
     graph = person({"1": "liked"})

@@ -7,6 +7,7 @@ from pkgllm.lm.base_model import BaseModel
 ME = person({"1": "liked", "3": "disliked", "7": "seen", "5": "liked"})
 
 
+@pytest.mark.slow
 def test_changes_are_those_of_leaving_each_fact_out(tiny_base: BaseModel) -> None:
     recommender = recommender_of(tiny_base)
     actual = recommender.recommend(ME, "a comedy", k=3)

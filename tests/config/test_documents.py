@@ -38,6 +38,7 @@ plain_values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(plain_values)
 def test_what_is_written_reads_back_equal(value: object) -> None:
     # Lists are written; tuples read back, because the tree is immutable.
@@ -97,6 +98,7 @@ def test_aliases_that_multiply_are_refused_at_once() -> None:
     assert read_yaml("{a: &a [1, 2], b: *a}", "here")[0] == {"a": (1, 2), "b": (1, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

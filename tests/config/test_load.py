@@ -193,6 +193,7 @@ OVERRIDES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(OVERRIDES, st.text(), st.lists(st.text(), max_size=3) | st.just("all-linear"))
 def test_a_dumped_tree_loads_back_equal(
     tmp_path_factory: pytest.TempPathFactory,

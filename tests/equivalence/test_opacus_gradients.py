@@ -201,6 +201,7 @@ def assert_equal(
         assert (row - expected).abs().max() <= 1e-5 * largest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "groups", "silent"),
     [

@@ -165,6 +165,7 @@ def test_diversity_is_the_mean_over_pairs_one_by_one(lists: Sequence[Sequence[st
     assert (found >= 0).all()
 
 
+@pytest.mark.slow
 @given(some_lists, st.randoms(use_true_random=False))
 def test_neither_places_nor_order_of_clients_matter(
     lists: Sequence[Sequence[str]], random: Random

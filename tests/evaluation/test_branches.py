@@ -137,6 +137,7 @@ def any_pass(planted: Planted, chance: random.Random) -> list[Row]:
     return rows
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(prompts(), st.integers(1, 40), st.data(), st.randoms(use_true_random=False))
 @torch.inference_mode()
@@ -190,6 +191,7 @@ def test_what_prompts_begin_with_alike_is_read_once(model: PreTrainedModel) -> N
     assert rows_of_passes(one, [whole, *without]) == [20, 4, 10, 16]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.lists(prompts(), min_size=2, max_size=3), st.integers(1, 40))
 @torch.inference_mode()

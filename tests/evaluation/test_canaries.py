@@ -216,6 +216,7 @@ def uniform_negatives(groups: Sequence[Group]) -> list[str]:
     return list(dict.fromkeys(drawn))
 
 
+@pytest.mark.slow
 def test_training_cannot_see_what_is_held_out(
     config: Experiment, corpus: Corpus, tiny_base_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ def trie_of(sequences: Sequence[Sequence[int]]) -> CatalogueTrie:
     return CatalogueTrie(sequences, names=[str(column) for column in range(len(sequences))])
 
 
+@pytest.mark.slow
 @given(catalogues, st.integers(1, 6), st.data())
 def test_a_walk_allows_just_what_leads_to_an_open_title(
     sequences: list[list[int]], k: int, data: st.DataObject

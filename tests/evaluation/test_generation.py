@@ -177,6 +177,7 @@ def write(request: pytest.FixtureRequest, catalogue: list[list[int]]) -> Written
     return answers
 
 
+@pytest.mark.slow
 def test_company_changes_no_answer(model: PreTrainedModel, write: Written) -> None:
     everyone = list(range(9))
     alone = [write(decoder_of(model, 1), [place])[0] for place in everyone]
@@ -195,6 +196,7 @@ def test_the_model_decodes_in_evaluation_mode_and_is_left_as_it_was(write: Writt
     assert model.training
 
 
+@pytest.mark.slow
 def test_an_adapter_is_heard_until_it_is_disabled(write: Written) -> None:
     expected = list(write(decoder_of(tiny_model()), range(9)))
     torch.manual_seed(1)
@@ -236,6 +238,7 @@ def brute_force_list(
     return tuple(columns)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 1000), k=st.integers(1, 8), separator=st.sampled_from([[7], [7, 8, 9]]))
 def test_constrained_lists_equal_those_of_one_forward_pass_for_each_token(

@@ -84,6 +84,7 @@ def model(models: dict[str, PreTrainedModel]) -> PreTrainedModel:
     return models["plain"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KNOWN_MODELS)
 @settings(deadline=None, max_examples=15)
 @given(catalogues(), prompts_of(max_size=3), st.sampled_from([1, 2, 16, 2**14]))
@@ -141,6 +142,7 @@ def likely_titles(model: PreTrainedModel, prompt: Sequence[int]) -> list[list[in
     return titles
 
 
+@pytest.mark.slow
 def test_the_surer_the_model_the_less_is_fed(models: dict[str, PreTrainedModel]) -> None:
     prompt = [5, 6]
     everything = np.ones(VOCABULARY, dtype=bool)

@@ -56,6 +56,7 @@ def assert_same(found: Sequence[RankedClient], expected: Sequence[RankedClient])
         assert one.top.tolist() == other.top.tolist()
 
 
+@pytest.mark.slow
 def test_clients_together_are_ranked_as_each_alone(model: PreTrainedModel) -> None:
     scorer = scorer_of(model, TEN, trie_of(GRID))
     # Ten clients are more than go through at once, so the last ones follow after the first.
@@ -93,6 +94,7 @@ def test_a_budget_that_is_too_small_is_refused_at_once(model: PreTrainedModel) -
         scorer_of(model, TEN, trie_of(GRID), memory_budget=1000, longest_prompt=30)
 
 
+@pytest.mark.slow
 def test_a_client_that_fails_does_not_move_what_others_are_asked_for(
     model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_no_parsable_answer_gives_zeros() -> None:
     assert (score.precision, score.recall, score.f1, score.mrr, score.hits_at(5)) == (0,) * 5
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -150,6 +150,7 @@ def test_recall_rises_with_k(found: Clients, k: int) -> None:
     assert shorter <= micro_list_metrics(lists, gold, k=k + 1).values()[f"recall@{k + 1}"]
 
 
+@pytest.mark.slow
 @given(clients)
 def test_sums_by_client_give_intervals(found: Clients) -> None:
     lists, gold = split(found)

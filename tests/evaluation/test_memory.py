@@ -51,6 +51,7 @@ def test_a_plan_grows_with_the_budget(
     assert small.capacity <= large.capacity
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(lengths, budgets)
 @torch.inference_mode()

@@ -51,6 +51,7 @@ def rows_of(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("logits_at_once", [1, 2, 100])
 @torch.inference_mode()
 def test_what_may_follow_each_prompt(model: PreTrainedModel, logits_at_once: int) -> None:

@@ -160,6 +160,7 @@ def golds(draw: st.DrawFn, candidates: NDArray[np.bool_]) -> NDArray[np.int64]:
     return np.array(draw(st.lists(columns, max_size=4, unique=True)), dtype=np.int64)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(searches())
 def test_all_titles_get_the_sum_along_their_path(case: Case) -> None:
@@ -171,6 +172,7 @@ def test_all_titles_get_the_sum_along_their_path(case: Case) -> None:
     assert (search.num_fed >= len(case.trie.inputs)).all()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(searches(), st.data())
 def test_what_matters_ranks_and_lists_as_all_scores_do(case: Case, data: st.DataObject) -> None:
@@ -197,6 +199,7 @@ def test_what_matters_ranks_and_lists_as_all_scores_do(case: Case, data: st.Data
     assert search.scores[visited].tolist() == every[visited].tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(searches(), st.data())
 def test_where_all_slots_suffice_nothing_is_fed_twice(case: Case, data: st.DataObject) -> None:
@@ -211,6 +214,7 @@ def test_where_all_slots_suffice_nothing_is_fed_twice(case: Case, data: st.DataO
         assert (np.array(below) & candidates[client]).any()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(searches(), st.data())
 def test_all_that_reaches_a_floor_is_found(case: Case, data: st.DataObject) -> None:
@@ -223,6 +227,7 @@ def test_all_that_reaches_a_floor_is_found(case: Case, data: st.DataObject) -> N
     assert search.scores[reaching].tolist() == every[reaching].tolist()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(searches(), st.data())
 def test_a_client_whose_model_has_diverged_fails_alone(case: Case, data: st.DataObject) -> None:
@@ -264,6 +269,7 @@ def test_a_client_whose_model_has_diverged_fails_alone(case: Case, data: st.Data
 WIDE = [[*title, TERMINATOR] for title in itertools.product(range(1, 7), repeat=4)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("capacity", "rows_at_once"), [(9, 4), (100, 30), (9000, 100)])
 def test_a_small_part_of_the_catalogue_decides_good_ranks(capacity: int, rows_at_once: int) -> None:
     trie = trie_of(WIDE)

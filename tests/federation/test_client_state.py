@@ -25,6 +25,7 @@ def test_what_is_written_is_read_by_whoever_opens_the_folder(tmp_path: Path) -> 
         again.read("a", 3)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=15))
 def test_the_accepted_one_is_never_overwritten_and_no_more_than_two_stay(

@@ -244,6 +244,7 @@ def test_frozen_factors_get_neither_update_nor_noise() -> None:
     assert (adapter["layer.lora_B"] != 0).all()
 
 
+@pytest.mark.slow
 def test_adaptive_clipping_follows_the_updates_and_noises_them_more() -> None:
     settings: dict[str, Any] = {"adaptive": True, "num_rounds": 20, "cohort_size": 15}
     _, high = train(clip_norm=1e4, noise_multiplier=1e-3, **settings)

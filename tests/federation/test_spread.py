@@ -51,6 +51,7 @@ def test_the_smallest_numbers_count_like_any_others() -> None:
     assert (found.cosines.min, found.cosines.max) == pytest.approx((0.6, 0.8), rel=1e-12)
 
 
+@pytest.mark.slow
 @given(
     st.integers(2, 5).flatmap(
         lambda size: st.tuples(

@@ -121,6 +121,7 @@ def test_who_waits_too_long_is_told_and_nothing_is_lost(file: Path) -> None:
     assert names(file.parent) == ["me.jsonld"]
 
 
+@pytest.mark.slow
 def test_of_two_processes_that_write_at_once_nothing_is_lost(file: Path) -> None:
     writers = [
         subprocess.Popen(

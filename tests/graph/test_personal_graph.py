@@ -67,6 +67,7 @@ def test_a_graph_and_its_facts_cannot_be_changed() -> None:
         graph.facts[0].name = "other"  # type: ignore[misc] # as above
 
 
+@pytest.mark.slow
 @given(graphs, moments)
 def test_before_keeps_exactly_the_strictly_earlier_facts(
     graph: PersonalGraph, moment: Moment

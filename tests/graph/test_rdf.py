@@ -74,16 +74,19 @@ def test_awkward_text_is_read_back_equal_from_text_and_files(
         assert read_graph(tmp_path / name) == graph
 
 
+@pytest.mark.slow
 @given(graphs)
 def test_jsonld_is_read_back_equal(graph: PersonalGraph) -> None:
     assert from_jsonld(to_jsonld(graph), where="x") == graph
 
 
+@pytest.mark.slow
 @given(graphs)
 def test_turtle_is_read_back_equal(graph: PersonalGraph) -> None:
     assert from_turtle(to_turtle(graph), where="x") == graph
 
 
+@pytest.mark.slow
 @given(graphs)
 def test_jsonld_and_turtle_hold_the_same_triples(graph: PersonalGraph) -> None:
     by_jsonld = rdflib.Graph().parse(data=to_jsonld(graph), format="json-ld")
@@ -351,6 +354,7 @@ def test_any_other_json_is_refused_as_data_and_never_crashes(value: object) -> N
         from_jsonld(json.dumps(value), where="x")
 
 
+@pytest.mark.slow
 @given(st.integers(1, 600))
 def test_any_cut_of_a_document_is_refused(length: int) -> None:
     # The last character is a newline and may be lost without harm.

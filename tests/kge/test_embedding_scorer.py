@@ -55,6 +55,7 @@ def columns(letters: str) -> list[int]:
     return [LETTERS.index(letter) for letter in letters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_everybody_gets_a_finite_score_for_every_item(name: str, scorer_of: Scorers) -> None:
     queries = [
@@ -72,6 +73,7 @@ def test_everybody_gets_a_finite_score_for_every_item(name: str, scorer_of: Scor
     assert scorer_of(name).scores([]).shape == (0, len(LETTERS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITTED)
 def test_strangers_are_scored_by_what_they_like(name: str, scorer_of: Scorers) -> None:
     scores = scorer_of(name).scores(

@@ -12,6 +12,7 @@ relations = st.one_of(st.integers(0, 2), st.just(LARGEST[1]))
 triples = st.lists(st.tuples(entities, relations, entities), min_size=1, max_size=20)
 
 
+@pytest.mark.slow
 @given(known=triples, asked=triples)
 def test_found_are_those_that_are_there(
     known: list[tuple[int, int, int]], asked: list[tuple[int, int, int]]

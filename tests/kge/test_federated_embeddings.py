@@ -80,6 +80,7 @@ class Messages:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_no_message_has_a_person_a_list_of_rows_or_a_count(
@@ -136,6 +137,7 @@ def test_the_server_has_the_mean_of_what_its_cohort_sent(monkeypatch: pytest.Mon
             assert torch.equal(table, torch.as_tensor(mean).float())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 def test_isolation_is_training_alone(choice: Embedding, tmp_path: Path) -> None:
     together = train(choice, "isolation", settings=ALL)
@@ -196,6 +198,7 @@ def test_one_client_trains_as_pykeen_s_batches_and_adam_say(exchange: Exchange) 
     assert content(other, "ann") != content(trained, "ann")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES, ids=lambda choice: choice.name)
 def test_a_seed_gives_the_same_bytes_and_leaves_the_caller_s_stream_alone(
     choice: Embedding,
@@ -237,6 +240,7 @@ def interrupted(
         train(choice, exchange, folder=folder, on_round=on_round)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exchange", ["isolation", "fede", "fedr"])
 def test_a_run_killed_in_any_round_ends_with_the_same_bytes(
     exchange: Exchange, tmp_path: Path
@@ -274,6 +278,7 @@ def test_a_run_killed_in_any_round_ends_with_the_same_bytes(
     assert everything(loaded) == undisturbed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["transe", "attention", "decoder"])
 def test_a_stage_of_several_goes_on_from_what_clients_kept(stage: str, tmp_path: Path) -> None:
     undisturbed = everything(train(KBGAT, "fede"))
@@ -391,6 +396,7 @@ def test_every_exchange_draws_the_same_cohorts_for_a_stage(exchange: Exchange) -
     assert cohorts == [sample_cohort(names, 2, 7, round_num, purpose) for round_num in (1, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_one_client_and_a_client_without_facts_are_enough(

@@ -31,6 +31,7 @@ def by_model(trained: object, client: str | None) -> np.ndarray:
     return np.asarray(scores[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [HAKE, KBGAT], ids=lambda choice: choice.name)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 def test_everybody_gets_scores_that_do_not_depend_on_who_else_asks(
@@ -87,6 +88,7 @@ def test_in_isolation_who_never_took_part_is_fit() -> None:
     assert scores != pytest.approx(by_model(trained, None), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_clients_learn_from_each_other_what_a_stranger_likes() -> None:
     some = [*TRAINING[:2], *TRAINING[6:8]]
     choice = replace(HAKE, dim=8, schedule=replace(SCHEDULE, epochs=20, learning_rate=0.03))

@@ -50,6 +50,7 @@ def fit(model: Model, persons: list[Visible], settings: FoldIn = SETTINGS) -> li
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", WITH_A_TABLE, ids=lambda choice: choice.name)
 def test_a_fit_is_adam_on_one_row_of_the_model(
     choice: Embedding, trained: Callable[[Embedding], Model]
@@ -90,6 +91,7 @@ def test_a_fit_is_adam_on_one_row_of_the_model(
         assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", FITTED, ids=lambda choice: choice.name)
 def test_nothing_but_the_person_moves_and_others_do_not_matter(
     choice: Embedding, trained: Callable[[Embedding], Model]

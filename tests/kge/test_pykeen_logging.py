@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 IMPORT_AND_BUILD = """
 import socket, sys
 
@@ -20,6 +22,7 @@ NodePiece(dim=4).untrained(triples, 0)
 """
 
 
+@pytest.mark.slow
 def test_pykeen_leaves_nothing_in_the_home_nor_behind_and_says_nothing(tmp_path: Path) -> None:
     home, temporary = tmp_path / "home", tmp_path / "temporary"
     home.mkdir()

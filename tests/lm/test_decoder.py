@@ -104,6 +104,7 @@ def test_hidden_states_and_log_probs_equal_those_of_transformers(model: PreTrain
     assert all(torch.equal(after[key], before[key]) for key in before)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     st.lists(

@@ -9,6 +9,7 @@ from pkgllm.lm.lanes.group_attention import BlockedAttention, GroupSpan
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=120)
 @given(span_shapes, st.integers(1, 2), st.integers(1, 3), st.sampled_from([1, 2, 3, 4, 256]))
 @example([(1, (), 0)], 1, 1, 256)

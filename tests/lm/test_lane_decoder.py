@@ -174,6 +174,7 @@ def test_every_known_model_is_tried() -> None:
     assert {kind for kind, _ in SHAPES.values()} == set(KNOWN_MODELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_lanes_equal_peft_by_autograd(shape: str) -> None:
     kind, changes = SHAPES[shape]
@@ -213,6 +214,7 @@ def policy(request: pytest.FixtureRequest) -> PeftModel:
     return a_policy(request.param)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12)
 @given(
     shapes=lane_shapes,

@@ -71,6 +71,7 @@ def assert_close(actual: Tensor | None, expected: Tensor) -> None:
     torch.testing.assert_close(actual.double(), expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(layer_shapes, row_counts, st.booleans(), st.booleans(), st.booleans(), st.booleans())
 def test_results_and_gradients_equal_the_formula_by_autograd(

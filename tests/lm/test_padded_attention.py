@@ -11,6 +11,7 @@ from pkgllm.lm.lanes.padded_attention import Kernel, PaddedAttention
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(span_shapes, st.integers(1, 2), st.integers(1, 3))
 @example([(1, (), 0)], 1, 1)
@@ -46,6 +47,7 @@ def test_any_groups_by_flex_equal_dense_attention(shapes: list[SpanShape]) -> No
     assert_attends_by_the_book(attention, groups, num_rows, key_heads=2, heads_per_key=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flex_on_a_cpu")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_flex_over_several_blocks_of_its_mask() -> None:
@@ -55,6 +57,7 @@ def test_flex_over_several_blocks_of_its_mask() -> None:
     assert_attends_by_the_book(attention, groups, num_rows, key_heads=1, heads_per_key=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", ["sdpa", "flex"])
 @pytest.mark.usefixtures("flex_on_a_cpu")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -97,6 +97,7 @@ def _off(advantage: float) -> float:
     return 1 / (1 + math.exp(advantage))
 
 
+@pytest.mark.slow
 @given(batches(), st.lists(nats, min_size=1, max_size=5), st.floats(0, 1))
 def test_sent_the_batchs_own_baseline_it_is_stock_kto(
     groups: ScoredGroups, mismatched: list[float], nll_weight: float
@@ -136,6 +137,7 @@ def test_dpo_takes_every_pair_inside_a_group_and_none_across() -> None:
     assert loss.item() == pytest.approx(((within_first + within_second) / 2).item())
 
 
+@pytest.mark.slow
 @given(batches(), st.floats(0.01, 2))
 def test_matched_dpo_pairs_first_with_first(groups: ScoredGroups, beta: float) -> None:
     expected = groups.policy.sum() * 0
@@ -162,6 +164,7 @@ def test_matched_dpo_leaves_out_what_is_over() -> None:
     assert matched.loss(groups).item() == pytest.approx(pairs.mean().item() + 0.25 * 4)
 
 
+@pytest.mark.slow
 @given(batches(), st.floats(0.01, 2))
 def test_sdpo_against_one_undesirable_completion_is_dpo(groups: ScoredGroups, beta: float) -> None:
     first = [
@@ -275,6 +278,7 @@ def test_likelihood_term_is_the_mean_over_desirable_completions() -> None:
         assert apo.loss(groups).item() == pytest.approx(plain.item() + weight * 4.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective",
     [*(OBJECTIVES[name](name=name) for name in OBJECTIVES), Kto(kl_baseline="public")],

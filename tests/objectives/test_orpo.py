@@ -15,6 +15,7 @@ completions = st.tuples(st.floats(-9, -0.01), st.integers(1, 8))
 """The mean log-probability of a token, and the number of tokens."""
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(completions, completions), min_size=1, max_size=5), st.floats(0.01, 2))
 def test_loss_and_gradient_are_those_of_trl(
     pairs: list[tuple[tuple[float, int], tuple[float, int]]], weight: float

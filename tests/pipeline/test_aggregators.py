@@ -76,6 +76,7 @@ def run(
     return train_with
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_two_rounds_of_a_run(name: str, run: Callable[[str, str], Run]) -> None:
     optimizer = "sgd" if name == "scaffold" else "adamw"

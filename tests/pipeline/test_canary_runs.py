@@ -81,6 +81,7 @@ def test_what_was_put_in_often_is_found_and_what_was_not_put_in_is_not(
     assert not list(path.glob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_a_federation_carries_canaries_too(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:

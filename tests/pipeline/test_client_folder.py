@@ -65,6 +65,7 @@ def folders(config: Experiment, tmp_path: Path) -> Path:
     return tmp_path / "fed" / "clients"
 
 
+@pytest.mark.slow
 def test_groups_of_every_client_are_those_of_the_local_runtime(
     config: Experiment, folders: Path, tmp_path: Path
 ) -> None:
@@ -165,6 +166,7 @@ class Device:
         return [json.loads(line)["round_num"] for line in ledger.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_device_adds_its_share_and_keeps_a_ledger_of_its_own(folders: Path) -> None:
     device = Device(folders / "00")
     share = device.share()
@@ -185,6 +187,7 @@ def test_a_device_adds_its_share_and_keeps_a_ledger_of_its_own(folders: Path) ->
         assert path.stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.slow
 def test_a_device_stays_within_its_own_budget_whatever_the_server_asks(
     folders: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,6 +231,7 @@ def test_a_device_cannot_compute_the_noise_of_a_target_nor_go_on_for_ever(folder
     assert not (folders / "00" / "privacy_ledger.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_the_person_is_told_what_is_spent_and_for_whom(folders: Path) -> None:
     device = Device(folders / "00")
     device.answer(1)
@@ -246,6 +250,7 @@ def test_the_person_is_told_what_is_spent_and_for_whom(folders: Path) -> None:
     assert "the server has the updates as they are" in told[-1]
 
 
+@pytest.mark.slow
 def test_control_variates_survive_a_restart_of_the_client(folders: Path, tmp_path: Path) -> None:
     scaffold = ("mode.strategy={name: scaffold}", "training.optimizer=sgd")
 

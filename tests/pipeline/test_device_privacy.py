@@ -66,6 +66,7 @@ def charged(folder: Path) -> list[int]:
     return [json.loads(line)["round_num"] for line in lines]
 
 
+@pytest.mark.slow
 def test_the_budget_is_that_of_all_lives_and_all_runs(tmp_path: Path) -> None:
     opened(tmp_path).charge(1, {"ann": ONE_ROUND})
     opened(tmp_path).charge(2, {"ann": ONE_ROUND})
@@ -202,6 +203,7 @@ def rounds(folder: Path) -> list[RoundRecord]:
     return seen
 
 
+@pytest.mark.slow
 def test_a_client_charges_itself_and_what_reaches_the_server_is_the_type_of_its_refusal(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -83,6 +83,7 @@ def test_a_run_leaves_what_a_language_models_run_leaves(embedded: Embedded, name
     assert len(list((path / "stages").rglob("*.safetensors"))) == len(config.embedding.schedules)
 
 
+@pytest.mark.slow
 def test_it_is_asked_what_a_language_model_is_asked(
     embedded: Embedded, run_in: Callable[[str], Finished]
 ) -> None:
@@ -165,6 +166,7 @@ class Stopping:
         yield advance
 
 
+@pytest.mark.slow
 def test_sigterm_ends_after_the_epochs_checkpoint(embedded: Embedded, tmp_path: Path) -> None:
     config, whole, _ = embedded("hake")
     run = tmp_path / "run"
@@ -276,6 +278,7 @@ def test_an_unfinished_or_damaged_run_is_not_evaluated(copied: Path) -> None:
         evaluate_run(copied, Silent())
 
 
+@pytest.mark.slow
 def test_the_report_tells_every_stage(embedded: Embedded, tmp_path: Path) -> None:
     report, missing = write_report(embedded("kbgat")[1], tmp_path / "report")
     assert missing == ()
@@ -344,6 +347,7 @@ def test_without_pykeen_one_line_says_what_to_install(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_study_of_embeddings(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     base = tiny_embedding(data).model_dump_json()

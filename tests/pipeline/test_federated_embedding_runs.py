@@ -90,6 +90,7 @@ def test_what_the_server_has_holds_no_person(finished: Path) -> None:
     assert not any("relation_representations" in name for name in tables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hake", "kbgat"])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     name: str, finished: Path, federated: Federated, tmp_path: Path

@@ -127,6 +127,7 @@ def test_the_tuned_model_is_another_one(finished: Finished) -> None:
     assert any(row["models"]["tuned"] != row["models"]["base"] for row in seen)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
     config, path, _ = finished
     again = tmp_path / "again"
@@ -140,6 +141,7 @@ def test_the_same_seed_gives_the_same_bytes(finished: Finished, tmp_path: Path) 
     assert {name for name in ours if ours[name] != theirs[name]} <= changing
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_adapter(
     run_in: Callable[[str], Finished], tmp_path: Path
 ) -> None:
@@ -152,6 +154,7 @@ def test_another_seed_gives_another_adapter(
     assert one != other
 
 
+@pytest.mark.slow
 def test_evaluating_a_run_again_gives_its_own_numbers(finished: Finished, tmp_path: Path) -> None:
     _, path, report = finished
     before = files_below(path)
@@ -163,6 +166,7 @@ def test_evaluating_a_run_again_gives_its_own_numbers(finished: Finished, tmp_pa
         assert (tmp_path / "again" / name).read_bytes() == before[name]
 
 
+@pytest.mark.slow
 def test_the_base_model_is_asked_only_where_it_is_wanted(
     run_in: Callable[[str], Finished], tmp_path: Path
 ) -> None:
@@ -177,6 +181,7 @@ def test_the_base_model_is_asked_only_where_it_is_wanted(
     ]
 
 
+@pytest.mark.slow
 def test_evaluations_are_numbered_below_the_run(
     run_in: Callable[[str], Finished], tmp_path: Path
 ) -> None:
@@ -186,6 +191,7 @@ def test_evaluations_are_numbered_below_the_run(
     assert names == [run / "evaluations" / "001", run / "evaluations" / "002"]
 
 
+@pytest.mark.slow
 def test_the_clients_of_another_folder_are_all_unseen(
     finished: Finished, other_data: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +207,7 @@ def test_the_clients_of_another_folder_are_all_unseen(
     assert changed == (config.mode.name != "local")
 
 
+@pytest.mark.slow
 def test_changed_data_are_refused(data: Path, tiny_base_folder: Path, tmp_path: Path) -> None:
     own = tmp_path / "data"
     shutil.copytree(data, own)
@@ -291,6 +298,7 @@ def log_probabilities(policy: PeftModel, groups: Sequence[Group]) -> torch.Tenso
         return completion_log_probabilities(policy, pack_branches(branches, policy.device))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["federated", "centralized"])
 def test_peft_loads_the_adapter_and_finds_the_same_log_probabilities(
     mode: str, data: Path, tiny_base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -58,6 +58,7 @@ def answers_of(run: Path) -> Path:
     return run / "evaluations" / "001" / "lists.jsonl"
 
 
+@pytest.mark.slow
 def test_stored_answers_have_their_honest_numbers_again(own: Path) -> None:
     before = files_below(own)
     report = rescore_answers(own)
@@ -81,6 +82,7 @@ def test_stored_answers_have_their_honest_numbers_again(own: Path) -> None:
     assert report.folder == own / "evaluations" / "002"
 
 
+@pytest.mark.slow
 def test_inflated_numbers_are_said_to_be_so_wherever_they_stand(own: Path) -> None:
     report = rescore_answers(own)
     assert report.title.startswith(
@@ -260,6 +262,7 @@ def test_leaky_prompts_hold_the_answers_and_the_audit_refuses_each(
                 audit_prompt(prompt, query.held_out, catalogue, place="test prompt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["federated", "local"])
 def test_the_leak_is_asked_for_by_name_and_kept_apart(
     run_in: Callable[[str], Finished], tmp_path: Path, mode: str

@@ -122,6 +122,7 @@ def answered(small_world: Asked) -> Lists:
     return small_world.asker().ask({"greedy": 1, "constrained": 1, "sampled": 2}, Silent())
 
 
+@pytest.mark.slow
 def test_every_model_is_asked_in_every_mode(small_world: Asked, answered: Lists) -> None:
     assert list(answered) == [
         (model, mode)
@@ -135,6 +136,7 @@ def test_every_model_is_asked_in_every_mode(small_world: Asked, answered: Lists)
             assert not any(found.failed for found in sample)
 
 
+@pytest.mark.slow
 def test_the_base_model_is_asked_only_where_it_is_wanted(
     small_world: Asked, answered: Lists
 ) -> None:
@@ -144,6 +146,7 @@ def test_the_base_model_is_asked_only_where_it_is_wanted(
     assert found == {("tuned", "greedy"): answered["tuned", "greedy"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["tuned", "base"])
 def test_greedy_lists_are_those_of_the_decoder_in_any_company(
     small_world: Asked, answered: Lists, model: str
@@ -187,6 +190,7 @@ def test_constrained_lists_hold_k_candidates_under_their_own_names(
             assert [linker.link(line) for line in lines] == list(found.parsed.items)
 
 
+@pytest.mark.slow
 def test_samples_differ_and_come_again_whoever_else_is_asked(
     small_world: Asked, answered: Lists
 ) -> None:
@@ -198,6 +202,7 @@ def test_samples_differ_and_come_again_whoever_else_is_asked(
     assert [[found.text for found in sample] for sample in again] == [text[3:] for text in texts]
 
 
+@pytest.mark.slow
 def test_who_cannot_be_answered_gets_an_empty_list_and_nobody_else_does(
     small_world: Asked, answered: Lists, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +240,7 @@ def test_who_cannot_be_answered_gets_an_empty_list_and_nobody_else_does(
     assert results["queries"] == golds
 
 
+@pytest.mark.slow
 def test_progress_counts_every_list(small_world: Asked) -> None:
     class Counting(Silent):
         total = done = 0

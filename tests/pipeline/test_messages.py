@@ -84,6 +84,7 @@ def federation(data: Path, tiny_base_folder: Path, tmp_path: Path) -> Federation
     return Federation(data, tiny_base_folder, tmp_path / "groups.arrow")
 
 
+@pytest.mark.slow
 def test_no_message_of_real_training_holds_anything_private(federation: Federation) -> None:
     messages: list[Message] = []
     federation.run(messages)
@@ -98,6 +99,7 @@ def test_no_message_of_real_training_holds_anything_private(federation: Federati
     assert metrics == [{"weight": 1.0}] * 4
 
 
+@pytest.mark.slow
 def test_only_a_run_that_says_so_sends_counts_and_losses(federation: Federation) -> None:
     messages: list[Message] = []
     federation.run(messages, report_private_metrics=True)
@@ -122,6 +124,7 @@ LEAKS: Mapping[str, Callable[[Federation, Group], tuple[str, torch.Tensor]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LEAKS)
 def test_the_search_would_find_what_a_careless_client_sends(
     federation: Federation, what: str

@@ -132,6 +132,7 @@ def far_apart(one: AdapterState, other: AdapterState) -> bool:
     return max((one[key] - other[key]).abs().max().item() for key in one) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_round_with_everybody_gives_the_mean_of_their_adapters(train: Train) -> None:
     done = train({"name": "federated", "rounds": 1, "cohort_size": 10})
     trainer = done.by_hand()
@@ -145,6 +146,7 @@ def test_a_round_with_everybody_gives_the_mean_of_their_adapters(train: Train) -
     assert all(far_apart(state, mean) for state in states)
 
 
+@pytest.mark.slow
 def test_federated_training_reads_the_groups_of_those_who_are_drawn_alone(train: Train) -> None:
     done = train({"name": "federated", "rounds": 2, "cohort_size": 2})
     records = RunFolder(done.run).read_metrics()
@@ -153,6 +155,7 @@ def test_federated_training_reads_the_groups_of_those_who_are_drawn_alone(train:
     assert done.read == drawn < set(done.groups)
 
 
+@pytest.mark.slow
 def test_centralized_training_is_one_client_with_everybodys_groups(train: Train) -> None:
     done = train({"name": "centralized", "rounds": 2, "cohort_size": 3})
     pooled = tuple(group for client in sorted(done.groups) for group in done.groups[client])
@@ -165,6 +168,7 @@ def test_centralized_training_is_one_client_with_everybodys_groups(train: Train)
     assert far_apart(state, done.start)
 
 
+@pytest.mark.slow
 def test_local_training_gives_everybody_their_own_adapter_and_strangers_a_fresh_one(
     train: Train,
 ) -> None:

@@ -10,6 +10,7 @@ from pkgllm.pipeline.train import train
 from pkgllm.progress import Silent
 
 
+@pytest.mark.slow
 def test_training_and_ranking_on_this_machine_reach_for_no_other(
     tmp_path: Path,
     tiny_base_folder: Path,

@@ -53,6 +53,7 @@ def watched(
     return path
 
 
+@pytest.mark.slow
 def test_the_last_validation_is_what_an_evaluation_of_that_part_finds(
     watched: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_the_last_validation_is_what_an_evaluation_of_that_part_finds(
     assert records[0]["mrr"] != records[1]["mrr"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["lanes", "sequential"])
 def test_watching_changes_nothing_that_is_trained(
     data: Path, tiny_base_folder: Path, tmp_path: Path, engine: str
@@ -115,6 +117,7 @@ def test_a_validation_is_the_same_in_every_repetition(
     assert [r["clients"] for r in RunFolder(tmp_path / "one").read_validation()] == [3, 3]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_number_of_the_files(watched: Path) -> None:
     run, found = RunFolder(watched), scalars(watched)
     federated = mode_of(watched) == "federated"

@@ -280,6 +280,7 @@ def test_clients_that_are_left_nothing_are_counted(configure: Configure, divide:
     assert summary["undesirable"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_a_run_with_each_partition(configure: Configure, tmp_path: Path, name: str) -> None:
     config = configure(name)

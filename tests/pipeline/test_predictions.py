@@ -213,6 +213,7 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes, message: 
         read(run)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "provenance.json", "predictions.jsonl"])
 def test_a_missing_file_is_named(run: Path, name: str) -> None:
     (run / name).unlink()

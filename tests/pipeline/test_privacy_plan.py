@@ -126,6 +126,7 @@ def test_pooled_graphs_are_one_client(make: Make) -> None:
     assert planned_schedules(config, {"ann": 6, "bob": 2}) == (SamplingSchedule(0.25, 60),)
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:
     # Twelve people, two of them unseen.
     plan = plan_run(make(CLIENT, mode=federated(8, 4)))
@@ -145,6 +146,7 @@ def test_a_plan_of_the_unit_client_by_hand(make: Make) -> None:
     assert plan.noise_norm == pytest.approx(1.5 * num_parameters**0.5 / 4)
 
 
+@pytest.mark.slow
 def test_a_plan_of_the_unit_example_tells_what_a_fact_costs(make: Make) -> None:
     plan = plan_run(make({**EXAMPLE, "expected_batch_size": 1}, mode=federated(2, 10)))
     # Everybody is drawn in both rounds and makes one step in each. Of three windows the oldest
@@ -168,6 +170,7 @@ def test_the_budget_ends_the_plan_where_it_ends_the_run(make: Make) -> None:
     assert after(plan.last_round) <= 1.5 < after(plan.last_round + 1)
 
 
+@pytest.mark.slow
 def test_a_target_is_reached_at_the_end_of_the_worst_client(make: Make) -> None:
     chosen = {**EXAMPLE, "noise_multiplier": None, "target_epsilon": 4.0}
     config = make(chosen, mode=federated(6, 2))

@@ -54,6 +54,7 @@ def test_a_private_run_says_what_it_promises_and_nothing_else(
     assert again.notes == report.notes
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_share_no_noise(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -88,6 +89,7 @@ def test_fixed_noise_repeats_itself_and_marks_the_run(
         )
 
 
+@pytest.mark.slow
 def test_the_budget_ends_training_and_the_run_says_what_was_spent(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_run_with_local_noise_says_what_it_promises_to_whom(
     assert again.notes == report.notes
 
 
+@pytest.mark.slow
 def test_where_one_share_is_all_of_the_noise_the_server_has_no_better_view(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +156,7 @@ def test_where_one_share_is_all_of_the_noise_the_server_has_no_better_view(
     assert any("for everybody, the server included;" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_local_noise_takes_the_target_of_the_client_drawn_most_often(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -163,6 +167,7 @@ def test_local_noise_takes_the_target_of_the_client_drawn_most_often(
     assert len(RunFolder.open(tmp_path / "run").read_metrics()) == 4
 
 
+@pytest.mark.slow
 def test_the_budget_of_local_noise_ends_before_somebody_would_spend_too_much(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -176,6 +181,7 @@ def test_the_budget_of_local_noise_ends_before_somebody_would_spend_too_much(
     assert sum(map(len, cohorts)) == len(set().union(*cohorts))
 
 
+@pytest.mark.slow
 def test_fixed_local_noise_repeats_itself_and_marks_the_run(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +195,7 @@ def test_fixed_local_noise_repeats_itself_and_marks_the_run(
     assert made[0] == made[1] != made[2]
 
 
+@pytest.mark.slow
 def test_a_round_of_shares_that_is_done_again_is_charged_again(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -202,6 +209,7 @@ def test_a_round_of_shares_that_is_done_again_is_charged_again(
     assert promised["epsilon"] == pytest.approx(epsilon([Mechanism(1.0, 1.0, times)], delta=0.01))
 
 
+@pytest.mark.slow
 def test_scaffold_goes_with_local_noise(data: Path, tiny_base_folder: Path, tmp_path: Path) -> None:
     config = local(data, tiny_base_folder)
     mode = config.mode.model_dump() | {"strategy": {"name": "scaffold"}}
@@ -226,6 +234,7 @@ def unfinished(config: Experiment, run: Path, *, insecure_fixed_noise: bool = Fa
     (run / "checkpoints" / "000004.safetensors").unlink()
 
 
+@pytest.mark.slow
 def test_a_round_that_is_done_again_is_charged_again(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -240,6 +249,7 @@ def test_a_round_that_is_done_again_is_charged_again(
     )
 
 
+@pytest.mark.slow
 def test_a_run_with_fixed_noise_keeps_its_mark_when_it_goes_on(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:
@@ -249,6 +259,7 @@ def test_a_run_with_fixed_noise_keeps_its_mark_when_it_goes_on(
     assert any(note.startswith("Privacy: not private") for note in report.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("harm", ["missing", "edited", "cut"])
 def test_a_ledger_that_was_touched_is_refused_and_never_begun_anew(
     data: Path, tiny_base_folder: Path, tmp_path: Path, harm: str
@@ -269,6 +280,7 @@ def test_a_ledger_that_was_touched_is_refused_and_never_begun_anew(
     assert not (run / "adapter").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "spenders"),
     [
@@ -303,6 +315,7 @@ def test_a_run_of_the_unit_example_charges_who_trained(
     assert not any("loss" in record for record in RunFolder.open(run).read_metrics())
 
 
+@pytest.mark.slow
 def test_the_unit_example_ends_before_a_client_would_spend_too_much(
     data: Path, tiny_base_folder: Path, tmp_path: Path
 ) -> None:

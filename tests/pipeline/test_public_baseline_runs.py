@@ -98,6 +98,7 @@ def public(data: Path, base: Path, **sections: Any) -> Experiment:
     return tiny_experiment(data, base, **({"objective": PUBLIC} | sections))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["lanes", "sequential"])
 def test_centralized_training_takes_the_baseline_of_each_rounds_adapter(
     data: Path, tiny_base_folder: Path, tmp_path: Path, engine: str
@@ -116,6 +117,7 @@ def test_centralized_training_takes_the_baseline_of_each_rounds_adapter(
     assert min(baselines[1:]) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["lanes", "sequential"])
 def test_in_local_training_every_client_has_the_baseline_of_its_own_adapter(
     data: Path, tiny_base_folder: Path, tmp_path: Path, engine: str
@@ -134,6 +136,7 @@ def test_in_local_training_every_client_has_the_baseline_of_its_own_adapter(
     assert min(last) > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("privacy", [{"name": "none"}, CLIENT, EXAMPLE], ids=lambda p: p["name"])
 def test_a_federated_round_tells_the_baseline_of_the_adapter_that_it_started_from(
     data: Path, tiny_base_folder: Path, tmp_path: Path, privacy: dict[str, Any]
@@ -158,6 +161,7 @@ def adapter_after(run: Path, round_num: int) -> AdapterState:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["federated", "centralized"])
 def test_the_unit_example_is_charged_as_with_any_other_objective(
     data: Path, tiny_base_folder: Path, tmp_path: Path, mode: str
@@ -185,6 +189,7 @@ def test_the_unit_example_is_charged_as_with_any_other_objective(
     assert one[-1]["update_norm"] != other[-1]["update_norm"]
 
 
+@pytest.mark.slow
 def test_the_baseline_is_the_adapters_whatever_the_clients_say(
     data: Path, other_data: Path, tiny_base_folder: Path
 ) -> None:

@@ -88,6 +88,7 @@ def test_with_fixed_noise_ray_releases_and_charges_what_this_process_does(
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
 
 
+@pytest.mark.slow
 @either_runtime
 def test_the_noise_of_each_update_has_its_standard_deviation_and_no_two_clients_share_it(
     data: Path, tmp_path: Path, tiny_base_folder: Path, runtime: dict[str, Any]
@@ -108,6 +109,7 @@ def test_the_noise_of_each_update_has_its_standard_deviation_and_no_two_clients_
     assert len((run / "privacy_ledger.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_no_update_is_longer_than_the_clip_norm_allows(
     data: Path, tmp_path: Path, tiny_base_folder: Path
 ) -> None:

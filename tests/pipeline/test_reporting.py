@@ -14,6 +14,7 @@ PLOTS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_in_each_mode_is_reported(finished: Finished, tmp_path: Path) -> None:
     config, path, report = finished
     written, missing = write_report(path, tmp_path / "deep" / "report")

@@ -110,6 +110,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_same_bytes(
     assert private_or_unfinished(run) == []
 
 
+@pytest.mark.slow
 def test_the_kills_above_kill(whole: Whole, tmp_path: Path) -> None:
     config, _ = whole("federated")
     tree = config.model_dump(mode="json")
@@ -139,6 +140,7 @@ class Stopping:
         yield advance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "number"),
     [
@@ -164,6 +166,7 @@ def test_asked_to_stop_it_ends_after_a_checkpoint_and_goes_on(
     assert content(run) == content(unharmed)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_reported_and_not_touched(whole: Whole) -> None:
     _, run = whole("federated")
     before = content(run)
@@ -187,6 +190,7 @@ def stopped(whole: Whole, stopped_once: Path, tmp_path: Path) -> tuple[Experimen
     return whole("federated")[0], Path(shutil.copytree(stopped_once, tmp_path / "stopped"))
 
 
+@pytest.mark.slow
 def test_another_configuration_is_refused_with_the_keys(stopped: tuple[Experiment, Path]) -> None:
     config, run = stopped
     training = config.training.model_copy(update={"local_steps": 2})
@@ -213,6 +217,7 @@ def test_changed_data_and_base_models_are_refused(
             resume(run, Silent())
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(
     whole: Whole, stopped: tuple[Experiment, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,6 +262,7 @@ def test_two_processes_do_not_train_in_one_folder(stopped: tuple[Experiment, Pat
         resume(run, Silent())
 
 
+@pytest.mark.slow
 def test_keep_decides_how_many_checkpoints_stay(whole: Whole, tmp_path: Path) -> None:
     config, _ = whole("federated")
     train(config, tmp_path / "run", Silent(), keep=3)

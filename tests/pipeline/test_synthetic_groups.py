@@ -24,6 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict[str, tuple
     return found
 
 
+@pytest.mark.slow
 def test_synthetic_groups_come_after_the_real_ones_which_they_leave_as_they_are(
     made: dict[bool, dict[str, tuple[Group, ...]]],
 ) -> None:

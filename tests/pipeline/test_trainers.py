@@ -48,6 +48,7 @@ def build(data: Path, tiny_base_folder: Path, tmp_path: Path) -> Build:
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bound", [1, 2, 3])
 def test_no_fact_enters_more_groups_than_are_accounted_for(build: Build, bound: int) -> None:
     config, groups = build(

@@ -83,6 +83,7 @@ def test_less_noise_more_sampling_and_more_steps_cost_more(
     assert low <= high + 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "better", [Mechanism(1.2, 0.2, 10), Mechanism(1.0, 0.1, 10), Mechanism(1.0, 0.2, 5)]
 )
@@ -90,6 +91,7 @@ def test_the_numerical_accountant_tells_the_better_one_too(better: Mechanism) ->
     assert epsilon([better], delta=DELTA) < epsilon([Mechanism(1.0, 0.2, 10)], delta=DELTA)
 
 
+@pytest.mark.slow
 @given(st.lists(st.builds(Mechanism, NOISE, PROBABILITY, STEPS), min_size=1, max_size=6))
 @settings(max_examples=30, deadline=None)
 def test_the_largest_is_that_of_all_priced_one_by_one(mechanisms: list[Mechanism]) -> None:
@@ -102,6 +104,7 @@ def test_the_largest_of_nobody_is_nothing() -> None:
     assert largest_epsilon([], delta=DELTA) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "planned", "accountant"),
     [
@@ -158,6 +161,7 @@ def test_a_fact_in_one_group_is_an_example() -> None:
     assert fact_epsilon([one], max_groups=1, delta=DELTA) == epsilon([one], delta=DELTA)
 
 
+@pytest.mark.slow
 def test_opacus_does_not_configure_the_log_of_others() -> None:
     code = (
         "import logging\n"

@@ -79,6 +79,7 @@ def one_release(
     return one_release_findings(scores, included, SETTINGS, delta=DELTA)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS)
 def test_the_real_mechanism_passes(unit: str) -> None:
     release = REAL[unit](SETTINGS)
@@ -157,6 +158,7 @@ def test_a_poisson_sample_passes_at_every_probability(probability: float) -> Non
     assert not failed(sampling_findings(probability, secure()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", UNITS)
 @pytest.mark.parametrize("wrong", [noise_halved, clip_skipped])
 def test_canaries_show_less_privacy_than_was_accounted_for(unit: str, wrong: Wrong) -> None:
@@ -172,6 +174,7 @@ def test_halved_noise_needs_no_gaussian_fit_to_be_caught() -> None:
     assert "canaries, one release: epsilon, lower bound at 95 %, one run, f-DP" in found
 
 
+@pytest.mark.slow
 def test_a_whole_run_with_sampling_stays_below_the_accountant() -> None:
     from opacus.accountants import PRVAccountant
 

@@ -59,6 +59,7 @@ def test_only_its_owner_reads_it(path: Path, filled: Ledger) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_clients_spend_apart_and_the_worst_one_counts(filled: Ledger) -> None:
     spent = filled.spent(delta=1e-3)
     assert spent == epsilon(filled.history("bob"), delta=1e-3)
@@ -77,6 +78,7 @@ def test_a_round_that_is_done_again_is_charged_again(path: Path) -> None:
     assert again.history() == (Mechanism(2.0, 0.1, 15),)
 
 
+@pytest.mark.slow
 def test_a_budget_ends_before_it_is_exceeded(path: Path) -> None:
     ledger = Ledger.create(path, unit="client")
     budget, rounds = 8.0, 0
@@ -239,6 +241,7 @@ CHARGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(CHARGES, CHARGES)
 def test_any_ledger_opens_at_any_of_its_checkpoints(
     tmp_path_factory: pytest.TempPathFactory,
@@ -257,6 +260,7 @@ def test_any_ledger_opens_at_any_of_its_checkpoints(
     assert [again.history(c) for c in again.clients] == [ledger.history(c) for c in ledger.clients]
 
 
+@pytest.mark.slow
 def test_ten_thousand_clients_are_priced_as_the_few_histories_they_have(path: Path) -> None:
     clients = [f"{number:05}" for number in range(10_000)]
     ledger = Ledger.create(path, unit="example")

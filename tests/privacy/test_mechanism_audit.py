@@ -40,6 +40,7 @@ LOCAL = replace(
 )
 
 
+@pytest.mark.slow
 def test_local_noise_passes_as_sums_and_as_single_shares() -> None:
     findings = audit_mechanism(LOCAL, fixed(1), Silent(), num_canaries=300)
     # There is no sampling to look at.
@@ -48,6 +49,7 @@ def test_local_noise_passes_as_sums_and_as_single_shares() -> None:
     assert sum(finding.case.startswith("one share") for finding in findings) == 9
 
 
+@pytest.mark.slow
 def test_a_share_that_promises_as_much_as_a_sum_is_caught() -> None:
     findings = audit_mechanism(
         replace(LOCAL, share_epsilon=0.5), fixed(1), Silent(), num_canaries=300

@@ -49,6 +49,7 @@ def p_value_written_out(guesses: Guesses, accuracy: Fraction, delta: Fraction) -
     return min(f(v) + 2 * guesses.num_canaries * delta * alpha, Fraction(1))
 
 
+@pytest.mark.slow
 @given(some_guesses(), st.integers(1, 99), st.sampled_from([0, 1, 10, 1000]))
 def test_the_p_value_is_that_of_the_theorem(guesses: Guesses, odds: int, delta: int) -> None:
     accuracy, of = Fraction(odds, odds + 1), Fraction(delta, 100_000)

@@ -55,6 +55,7 @@ def forgotten(
     return after
 
 
+@pytest.mark.slow
 def test_real_shares_pass() -> None:
     findings = share_findings(SETTINGS, secure())
     assert len(findings) == 4
@@ -73,6 +74,7 @@ def test_noise_of_another_scale_is_caught_both_ways(factor: float) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_share_that_is_divided_for_too_many_is_caught() -> None:
     share = changed(lambda s: replace(s, min_shares=4 * s.min_shares))
     assert "one share: noise, scale over what it must be" in failed(
@@ -102,5 +104,6 @@ def test_shared_noise_is_caught(place: int, of: str) -> None:
     assert found == {f"one share: correlation between {of}"}
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_too_low_is_caught() -> None:
     assert failed(canaries(claimed=0.01))

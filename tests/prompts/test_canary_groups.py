@@ -33,6 +33,7 @@ def test_canaries_are_those_that_were_asked_for() -> None:
     assert all(re.fullmatch(r"[A-Z][a-z]{5} [A-Z][a-z]{5} \(\d{4}\)", title) for title in titles)
 
 
+@pytest.mark.slow
 def test_a_coin_is_flipped_for_each_canary_by_itself() -> None:
     heads = [[c.included for c in draw_canaries(CLIENTS, COUNTS, seed=seed)] for seed in range(40)]
     # Of 11 200 coins, six standard deviations are 317.

@@ -180,6 +180,7 @@ def traced(action: Callable[[], object]) -> tuple[int, int]:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_only_ids_and_numbers_of_groups_stay_in_memory(large: GroupStore) -> None:
     assert large.path.stat().st_size > NUM_CLIENTS * TEXT_BYTES
     left, peak = traced(lambda: GroupStore.open(large.path))
@@ -200,6 +201,7 @@ def test_reading_a_client_costs_what_the_client_has(large: GroupStore) -> None:
     assert pool.max_memory() < TEXT_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux for the peak")
 def test_pages_of_the_file_do_not_add_up(large: GroupStore) -> None:
     def kilobytes(name: str) -> int:
@@ -216,6 +218,7 @@ def test_pages_of_the_file_do_not_add_up(large: GroupStore) -> None:
     assert large.path.stat().st_size > 40e6
 
 
+@pytest.mark.slow
 def test_writing_holds_one_client_at_a_time(path: Path) -> None:
     def write_all() -> bool:
         with GroupWriter.create(path) as writer:
@@ -362,6 +365,7 @@ def test_every_beginning_of_a_file_is_refused(path: Path) -> None:
         refusal(path)
 
 
+@pytest.mark.slow
 def test_a_changed_byte_is_told_or_changes_nothing(path: Path) -> None:
     expected = three_clients()
     write(path, expected)

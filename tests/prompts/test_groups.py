@@ -37,6 +37,7 @@ def items(group: Group, *sources: str) -> list[str]:
     return [c.item for c in group.completions if c.source in sources]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(graph=graphs, wanted=sizes, negatives=counts)
 def test_what_every_group_promises(
@@ -125,6 +126,7 @@ def test_the_draw_is_the_same_whatever_the_person_likes_later(build: Build) -> N
     assert tests_drawn > 0
 
 
+@pytest.mark.slow
 def test_uniform_negatives_are_uniform(build: Build) -> None:
     # 2 of 22 films, 1000 times: each is drawn 1000 * 2 / 22 = 91 times, with a standard deviation
     # of sqrt(1000 * 2 / 22 * 20 / 22) = 9.

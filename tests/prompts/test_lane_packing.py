@@ -26,6 +26,7 @@ lanes_of_groups = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(lanes_of_groups, st.booleans())
 def test_every_token_has_its_place(lanes: list[list[Branches]], equal: bool) -> None:
@@ -81,6 +82,7 @@ def sources_of(packed: PackedLanes, lane: int) -> list[int]:
     return [source - packed.bounds[lane] for source in own]
 
 
+@pytest.mark.slow
 @settings(max_examples=100)
 @given(lanes_of_groups)
 def test_equal_lanes_are_as_long_as_the_longest(lanes: list[list[Branches]]) -> None:
@@ -120,6 +122,7 @@ def policy() -> PeftModel:
     return with_random_adapter(tiny_decoder())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equal", [False, True])
 @settings(max_examples=20, deadline=None)
 @given(shapes=lane_shapes, seed=st.integers(0, 2**32 - 1))

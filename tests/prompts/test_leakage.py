@@ -79,6 +79,7 @@ def test_an_honest_prompt_passes(
     audit_prompt(prompt, held_out, CATALOGUE, place="test prompt")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     split=splits,

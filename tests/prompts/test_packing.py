@@ -45,6 +45,7 @@ def one_at_a_time(policy: PeftModel, batch: Sequence[Branches]) -> list[float]:
     return scores
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(batch=batches)
 @torch.no_grad()

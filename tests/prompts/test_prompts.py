@@ -89,6 +89,7 @@ def by_relation(facts: Sequence[Fact]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graph=personal_graphs(), form=st.sampled_from(FORMS))
 def test_a_prompt_holds_exactly_the_facts_in_order_of_time(
@@ -119,6 +120,7 @@ def test_an_empty_graph_leaves_the_request(
     assert (prompt.facts_text, prompt.tails, prompt.facts_left_out) == ("", frozenset(), 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graph=personal_graphs(), form=st.sampled_from(FORMS), data=st.data())
 def test_the_budget_holds_and_the_policy_says_what_goes(
@@ -173,6 +175,7 @@ def test_a_budget_below_the_request_names_client_and_key(
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graph=personal_graphs(), form=st.sampled_from(FORMS), name=names)
 def test_a_completion_does_not_depend_on_the_prompt(

@@ -48,6 +48,7 @@ class Watched(Mapping[str, tuple[Group, ...]]):
         return len(self._groups)
 
 
+@pytest.mark.slow
 @given(populations, st.integers(0, 2**32), st.integers(1, 12))
 def test_every_example_goes_to_one_client_and_all_get_as_many(
     population: Mapping[str, Labels], seed: int, at_once: int
@@ -65,6 +66,7 @@ def test_every_example_goes_to_one_client_and_all_get_as_many(
         assert_mismatched_are_the_next(groups)
 
 
+@pytest.mark.slow
 @given(populations, st.integers(0, 2**32), st.integers(1, 12))
 def test_the_deal_depends_on_the_seed_alone(
     population: Mapping[str, Labels], seed: int, at_once: int

@@ -43,6 +43,7 @@ def items(group: Group, *sources: str) -> set[str]:
     return {c.item for c in group.completions if c.source in sources}
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(graph=graphs, max_hidden=st.integers(1, 10), max_context=st.none() | st.integers(1, 5))
 def test_what_every_edit_promises(

@@ -87,6 +87,7 @@ def facts_of(
     return [(*context.facts, *hidden) for context, hidden in found]
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(graphs, sizes, st.integers(1, 4), st.none() | st.integers(1, 6))
 def test_no_fact_enters_more_windows_than_it_may(

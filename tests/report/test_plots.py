@@ -45,6 +45,7 @@ def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
     assert draw_plots(summary(planned=9)) != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -79,6 +80,7 @@ def test_what_a_run_does_not_tell_is_not_drawn(
     assert set(draw_plots(summary(**changes))) == set(expected)
 
 
+@pytest.mark.slow
 def test_without_a_loss_the_length_of_the_step_is_drawn() -> None:
     private = summary(rounds=tuple(round_record(n) for n in range(1, 5)))
     assert captions(private)["training"] == "Length of each round's step"

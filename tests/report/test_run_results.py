@@ -61,6 +61,7 @@ def test_every_form_holds_the_same_numbers(run: RunSummary, values: dict[str, An
     assert all(tags.count(tag) % 2 == 0 for tag in set(tags))
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_ended_has_rounds_and_no_results() -> None:
     results = RunResults(summary())
     for ask in (results.table, results.to_frame, results.to_latex):

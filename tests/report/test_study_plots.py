@@ -33,6 +33,7 @@ def lines(**changes: Any) -> StudyLines:
     return StudyLines(**given)
 
 
+@pytest.mark.slow
 def test_it_is_an_image_in_both_formats() -> None:
     forms = draw_study(lines())
     assert set(forms) == set(FORMATS)
@@ -43,6 +44,7 @@ def test_it_is_an_image_in_both_formats() -> None:
     assert b"<dc:date>" not in forms["svg"]
 
 
+@pytest.mark.slow
 def test_the_same_numbers_give_the_same_bytes_whatever_a_user_prefers() -> None:
     first = draw_study(lines())
     with matplotlib.rc_context({"lines.linewidth": 9.0, "svg.hashsalt": "mine", "font.size": 30}):

@@ -26,6 +26,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_it_prints_both_ratios(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
     script.main(["--json", "--rounds", "1"])
     measured = json.loads(capsys.readouterr().out)

@@ -57,6 +57,7 @@ def workload(part: Callable[[str], Any], preset: Any) -> Any:
     return part("training_bench.workload").make_workload(preset, 2)
 
 
+@pytest.mark.slow
 def test_groups_are_text_of_their_tokens(workload: Any) -> None:
     tokenizer = workload.base.tokenizer
     for group in (group for groups in workload.groups.values() for group in groups):
@@ -203,6 +204,7 @@ def test_a_bare_machine_without_a_gpu_measures_what_it_can() -> None:
     assert measured["max_loss_difference"] < 1e-5
 
 
+@pytest.mark.slow
 def test_examples_alone_are_printed_as_a_table(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,6 +237,7 @@ def test_a_setting_is_json_or_text(script: ModuleType) -> None:
     assert script.trl_setting("optim=adamw_torch") == ("optim", "adamw_torch")
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_watched_block(part: Callable[[str], Any]) -> None:
     measure = part("training_bench.measure")
     memory, later = measure.Memory(torch.device("cpu")), measure.Memory(torch.device("cpu"))
@@ -247,6 +250,7 @@ def test_memory_is_that_of_the_watched_block(part: Callable[[str], Any]) -> None
     assert 0.01e9 < later.above_bytes < 0.1e9
 
 
+@pytest.mark.slow
 def test_the_gpu_preset_has_the_shape_of_qwen3(part: Callable[[str], Any]) -> None:
     base = part("training_bench.gpu").random_qwen3("meta")
     num_values = {name: p.numel() for name, p in base.model.named_parameters()}

@@ -155,6 +155,7 @@ def counted_in_lanes(policy: PeftModel, work: Any, *, memory_bytes: int = ROOM) 
     return counted(rounds)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_torch_counts_the_same_operations_in_the_lane_engine(
@@ -175,6 +176,7 @@ def test_torch_counts_the_same_operations_in_the_lane_engine(
     assert not found["activations_computed_again"]
 
 
+@pytest.mark.slow
 def test_torch_counts_what_is_computed_again_where_memory_is_short(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +241,7 @@ def test_torch_counts_the_same_operations_in_a_usual_trainer(script: ModuleType,
     assert found["total"] == trained + found["kl_passes"] + found["reference"]
 
 
+@pytest.mark.slow
 def test_the_parts_of_qwen3_by_hand(script: ModuleType) -> None:
     decoder, frozen_bytes = script.without_values(
         script.read_shape("Qwen/Qwen3-0.6B"), Adapter(), "bfloat16"
@@ -354,6 +357,7 @@ def test_the_configuration_says_what_a_group_is(
     assert work(*settings, "training.local_steps=7") == usual | sft
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -32,6 +32,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_every_setting_is_ranked_on_validation_only(
     script: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:

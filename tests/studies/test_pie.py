@@ -60,6 +60,7 @@ def test_measures_by_hand(tiny_base: BaseModel) -> None:
     assert results["novelty"] > 0
 
 
+@pytest.mark.slow
 def test_shares_add_up_and_the_same_question_gives_the_same_numbers(tiny_base: BaseModel) -> None:
     case = videos_case(tiny_base, read_domain("cat_videos"))
     settings = {"seed": 1, "resamples": 50, "permutations": 100}
@@ -135,6 +136,7 @@ def test_the_whole_command_with_a_run_and_again(pkgllm: RunCommand, workplace: P
     assert first == {name: (workplace / "out" / name).read_bytes() for name in names}
 
 
+@pytest.mark.slow
 def test_a_scale_without_a_run_is_trained_and_gone_on_with(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ def content(output: Path) -> dict[str, bytes]:
     return {**files, "plot.svg": (output / "plot.svg").read_bytes()}
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_as_training_it_alone(whole: Whole, tmp_path: Path) -> None:
     assert [run.place for run in whole.plan.runs] == NAMES
     assert whole.lines == [f"run {number}/4: {name}" for number, name in enumerate(NAMES, start=1)]
@@ -84,6 +85,7 @@ def test_a_run_is_the_same_as_training_it_alone(whole: Whole, tmp_path: Path) ->
             assert there[name] == here[name], name
 
 
+@pytest.mark.slow
 def test_the_summary_holds_what_the_results_say(whole: Whole) -> None:
     output = whole.output
     summary = read_json(output / "summary.json")
@@ -132,6 +134,7 @@ def test_the_summary_holds_what_the_results_say(whole: Whole) -> None:
     assert "![tiny](plot.png)" in text
 
 
+@pytest.mark.slow
 def test_a_model_that_only_some_points_rank_is_shown_once(
     whole: Whole, make_plan: MakePlan, tmp_path: Path
 ) -> None:
@@ -147,6 +150,7 @@ def test_a_model_that_only_some_points_rank_is_shown_once(
     assert "base, popularity: the same wherever ranked" in (tmp_path / "out/summary.md").read_text()
 
 
+@pytest.mark.slow
 def test_finished_runs_stay_as_they_are(whole: Whole, copy: Path) -> None:
     before, lines = files_below(copy), list[str]()
     again = sweep(whole.plan, copy, log=lines.append)
@@ -174,6 +178,7 @@ class Stopping:
         yield advance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("progress", "finished", "unfinished"),
     [
@@ -221,6 +226,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_in_the_same_bytes(
     assert not list(killed.glob(".*"))
 
 
+@pytest.mark.slow
 def test_a_point_that_fails_is_recorded_and_tried_again(
     make_plan: MakePlan, data: Path, tmp_path: Path
 ) -> None:
@@ -260,6 +266,7 @@ def test_a_point_that_fails_is_recorded_and_tried_again(
     assert mended.summary["differences"]["points"][0]["metrics"]["mrr"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_privacy_is_stated_for_a_point_as_a_whole(whole: Whole, copy: Path) -> None:
     for seed, epsilon in ((7, 7.5), (8, 7.75)):
         path = copy / f"dpo-seed{seed}" / "results.json"

@@ -54,6 +54,7 @@ def make_plan(tmp_path: Path, data: Path, tiny_base_folder: Path) -> MakePlan:
     return make
 
 
+@pytest.mark.slow
 def test_a_table_is_stopped_gone_on_with_and_finished(
     make_plan: MakePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tools.small_world import generate_small_world
 from tools.small_world_text import write_public_text
 
@@ -29,6 +31,7 @@ def test_the_command_writes_what_the_functions_write(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_bad_numbers_are_one_sentence(tmp_path: Path) -> None:
     done = _run("--output", str(tmp_path / "a"), "--num-people", "1")
     assert done.returncode == 1

@@ -80,6 +80,7 @@ def test_another_seed_gives_another_model(tmp_path: Path) -> None:
     assert _weights(tmp_path / "a") != _weights(tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_loss(tmp_path: Path) -> None:
     losses: list[float] = []
     options = replace(SMALL, steps=60, checkpoint_every=10)

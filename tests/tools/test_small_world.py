@@ -54,6 +54,7 @@ def _bytes_by_name(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_another_world(world: Path, tmp_path: Path) -> None:
     generate_small_world(tmp_path / "again", seed=0)
     generate_small_world(tmp_path / "other", seed=1)
@@ -74,6 +75,7 @@ def test_shipped_files_are_what_the_generator_writes(world: Path) -> None:
         assert (shipped / name).read_bytes() == content, name
 
 
+@pytest.mark.slow
 def test_shipped_base_answers_with_films_of_the_world() -> None:
     base = load_base_model(str(small_world_folder() / "base-tiny"), device="cpu")
     corpus = read_redial(small_world_folder() / "redial", movie_facts=None)
@@ -186,6 +188,7 @@ def test_the_loader_reads_every_person_with_enough_likes(world: Path) -> None:
     assert set(corpus.catalogue.items[5].facts) == {"genre", "director", "writer", "star"}
 
 
+@pytest.mark.slow
 def test_later_likes_can_be_foreseen_from_earlier_ones_better_than_by_popularity(
     world: Path,
 ) -> None:
@@ -270,6 +273,7 @@ def test_impossible_worlds_are_refused(
     assert not (tmp_path / "world").exists()
 
 
+@pytest.mark.slow
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match=r"cannot make .*file/world/redial"):
@@ -295,6 +299,7 @@ def test_chat_is_what_the_chat_template_writes() -> None:
     )
 
 
+@pytest.mark.slow
 def test_public_text_tells_all_films_and_few_tastes() -> None:
     documents = list(public_documents(0, num_documents=3000, personal_share=0.1))
     assert documents == list(public_documents(0, num_documents=3000, personal_share=0.1))
@@ -311,6 +316,7 @@ def test_public_text_tells_all_films_and_few_tastes() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_answer_is_not_in_its_own_taste_document() -> None:
     for document in public_documents(0, num_documents=200, personal_share=1):
         *before, answer = document.split("<|im_start|>assistant\n")
@@ -318,6 +324,7 @@ def test_an_answer_is_not_in_its_own_taste_document() -> None:
             assert answer.removesuffix("<|im_end|>\n") not in "".join(before)
 
 
+@pytest.mark.slow
 def test_no_taste_document_is_a_clients_history(dialogues: list[dict[str, Any]]) -> None:
     """Two people share a few films by chance, but nobody's list is a client's."""
     liked_by_client: dict[int, set[str]] = {}

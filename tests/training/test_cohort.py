@@ -57,6 +57,7 @@ def moved(before: Mapping[str, AdapterState], after: Mapping[str, TrainedClient]
 
 
 # SGD tells the length of a gradient, which AdamW hides.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "optimizer", "learning_rate", "local_steps"),
     [
@@ -86,6 +87,7 @@ def test_lanes_are_clients_that_train_one_after_the_other(
     assert moved(adapters, expected) > 5e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["kto with likelihood", "sdpo"])
 @pytest.mark.usefixtures("batched")
 def test_lanes_that_are_filled_up_and_batched_are_as_well(
@@ -98,6 +100,7 @@ def test_lanes_that_are_filled_up_and_batched_are_as_well(
     assert trainer.count.padding > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "learning_rate"), OPTIMIZERS)
 def test_lanes_take_the_baseline_that_the_server_sends(
     policy: PeftModel,
@@ -127,6 +130,7 @@ def test_server_and_clients_with_different_objectives_train_nobody(
             make(policy, objective)(adapters, round_num=1, learning_rate=0.1, kl_baseline=sent)
 
 
+@pytest.mark.slow
 def test_the_objectives_are_told_apart(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -151,6 +155,7 @@ ADAPTERS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "optimizer", "learning_rate"),
     [*((changes, "sgd", 0.5) for changes in ADAPTERS), (ADAPTERS[2], "adamw", 1e-3)],
@@ -182,6 +187,7 @@ def test_any_adapter_is_trained_as_peft_trains_it(
             assert stays == ("lora_A" in key and "freeze_a" in changes)
 
 
+@pytest.mark.slow
 def test_a_fresh_adapter_leaves_its_start_as_peft_does(tiny_base: BaseModel) -> None:
     policy = attach_adapter(
         tiny_base.model, lora_rank=2, lora_alpha=4, target_modules="all-linear", seed=0
@@ -194,6 +200,7 @@ def test_a_fresh_adapter_leaves_its_start_as_peft_does(tiny_base: BaseModel) -> 
         assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_the_call_decides_and_nothing_that_was_trained_before(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -208,6 +215,7 @@ def test_the_call_decides_and_nothing_that_was_trained_before(
     assert all(other_round[client].loss != again[client].loss for client in adapters)
 
 
+@pytest.mark.slow
 def test_what_is_given_and_the_policy_are_left_as_they_were(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     before = {name: parameter.clone() for name, parameter in policy.named_parameters()}
@@ -227,6 +235,7 @@ def test_what_is_given_and_the_policy_are_left_as_they_were(tiny_base: BaseModel
     assert not any(value.requires_grad for value in values)
 
 
+@pytest.mark.slow
 def test_what_the_policy_carries_does_not_count(tiny_base: BaseModel) -> None:
     policy = a_policy(tiny_base)
     trainer = lane_trainer(policy, OBJECTIVES["kto"])
@@ -236,6 +245,7 @@ def test_what_the_policy_carries_does_not_count(tiny_base: BaseModel) -> None:
     assert_same_bits(train(trainer, adapters), first)
 
 
+@pytest.mark.slow
 def test_one_adapter_for_all_is_the_same_as_a_copy_for_each(policy: PeftModel) -> None:
     state = adapter_state(policy)
     copies = {c: {k: v.clone() for k, v in state.items()} for c in sorted(UNEQUAL)}
@@ -271,6 +281,7 @@ def test_the_reference_is_computed_once_and_is_the_sequential_one(
     assert len(tally.asked) == len(pairs)
 
 
+@pytest.mark.slow
 def test_without_a_reference_none_is_asked_for(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -333,6 +344,7 @@ def together(policy: PeftModel, adapters: Mapping[str, AdapterState]) -> dict[st
     return train(lane_trainer(policy, OBJECTIVES["kto"], steps=STEPS), adapters)
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.floats(0, 1))
 def test_any_memory_gives_the_same(
@@ -349,6 +361,7 @@ def test_any_memory_gives_the_same(
     assert_close(train(trainer, adapters), together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
 def test_training_keeps_to_its_memory(
     policy: PeftModel, adapters: Mapping[str, AdapterState], room: tuple[int, int], share: float
@@ -381,6 +394,7 @@ def test_activations_are_computed_again_only_where_a_step_does_not_fit_otherwise
     assert taken[enough - 1] < 0.6 * taken[enough]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.999])
 def test_too_little_memory_is_an_error_whose_number_is_enough(
     policy: PeftModel,
@@ -400,6 +414,7 @@ def test_too_little_memory_is_an_error_whose_number_is_enough(
     assert_close(train(trainer, adapters), together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("all_at_once", [True, False])
 @pytest.mark.parametrize(("optimizer", "learning_rate"), OPTIMIZERS)
 def test_lanes_have_steps_rates_and_longest_gradients_of_their_own(
@@ -444,6 +459,7 @@ def test_lanes_have_steps_rates_and_longest_gradients_of_their_own(
         assert largest_gap(adapters[lane.name], alone.adapter) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_the_numbers_on_its_way_fails_alone(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -464,6 +480,7 @@ def test_a_client_that_leaves_the_numbers_on_its_way_fails_alone(
         torch.testing.assert_close(lane.values, alone.values, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_tokens_are_counted(policy: PeftModel, adapters: Mapping[str, AdapterState]) -> None:
     trainer = lane_trainer(policy, OBJECTIVES["kto"], steps=STEPS)
     train(trainer, adapters)
@@ -480,6 +497,7 @@ def test_tokens_are_counted(policy: PeftModel, adapters: Mapping[str, AdapterSta
     assert trainer.count.tokens == 2 * tokens
 
 
+@pytest.mark.slow
 def test_many_small_clients_beside_a_large_one(policy: PeftModel) -> None:
     groups = {"large": some_groups(9, seed=1)} | {
         f"small{seed}": some_groups(1, seed=10 + seed) for seed in range(6)

@@ -56,6 +56,7 @@ def assert_only_these_failed(
     assert_close(trained, healthy, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("objective", ["kto", "sft"])
 def test_a_client_whose_loss_is_not_finite_fails_alone(
@@ -74,6 +75,7 @@ def test_a_client_whose_loss_is_not_finite_fails_alone(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batched")
 def test_a_client_whose_loss_is_not_finite_fails_alone_where_lanes_are_batched(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
@@ -85,6 +87,7 @@ def test_a_client_whose_loss_is_not_finite_fails_alone_where_lanes_are_batched(
     assert_only_these_failed(found, expected, healthy, ["p3"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_lonely", [1, 3])
 def test_a_client_whose_objective_raises_fails_alone(
     policy: PeftModel, adapters: Mapping[str, AdapterState], num_lonely: int
@@ -103,6 +106,7 @@ def test_a_client_whose_objective_raises_fails_alone(
     assert "at least one mismatched pair" in str(found["p3"])
 
 
+@pytest.mark.slow
 def test_a_client_without_groups_or_with_a_foreign_adapter_fails_alone(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -122,6 +126,7 @@ def test_a_client_without_groups_or_with_a_foreign_adapter_fails_alone(
     )
 
 
+@pytest.mark.slow
 def test_nobody_is_left_where_all_fail(
     policy: PeftModel, adapters: Mapping[str, AdapterState]
 ) -> None:

@@ -119,6 +119,7 @@ def assert_rows_close(found: Tensor, expected: Tensor) -> None:
     assert (gap <= 1e-5 * largest).all(), (gap / largest).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_equal_one_example_at_a_time(setting: Setting, name: str) -> None:
     objective = OBJECTIVES[name]
@@ -206,6 +207,7 @@ def test_neither_order_nor_neighbours_nor_memory_change_an_example(
     assert_rows_close(others, found[kept])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [1, 2, 5])
 def test_as_many_at_once_as_fit_into_the_memory(setting: Setting, together: int) -> None:
     objective = OBJECTIVES["apo_zero"]

@@ -63,6 +63,7 @@ def values(losses: Sequence[float | Exception]) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 @settings(deadline=None, max_examples=50)
 @given(

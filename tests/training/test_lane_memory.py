@@ -139,6 +139,7 @@ def a_decoder(model_type: str, lora_rank: int, **changes: Any) -> tuple[PeftMode
     return policy, LaneDecoder(policy, rows_of_logits=32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint", [False, True])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_pass_takes_what_it_was_said_to_take(model: str, checkpoint: bool) -> None:

@@ -68,6 +68,7 @@ def one_by_one(
     return found
 
 
+@pytest.mark.slow
 @given(courses())
 def test_adamw_is_that_of_torch_in_every_lane(course: Course) -> None:
     found = all_lanes(LaneAdamW(weight_decay=course.weight_decay), course)
@@ -77,6 +78,7 @@ def test_adamw_is_that_of_torch_in_every_lane(course: Course) -> None:
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(courses(), st.floats(0, 0.95), st.floats(0.5, 0.999), st.sampled_from([1e-8, 1e-3]))
 def test_adamw_takes_other_betas_and_another_epsilon(
     course: Course, beta1: float, beta2: float, epsilon: float
@@ -94,6 +96,7 @@ def test_adamw_takes_other_betas_and_another_epsilon(
     torch.testing.assert_close(found, torch.stack(expected), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(courses())
 def test_sgd_is_that_of_torch_in_every_lane(course: Course) -> None:
     found = all_lanes(LaneSgd(weight_decay=course.weight_decay), course)
@@ -132,6 +135,7 @@ def test_gradients_and_finished_lanes_are_left_alone(make: Callable[..., LaneOpt
     assert torch.equal(gradients, torch.full((3, 2), 2.0))
 
 
+@pytest.mark.slow
 @given(courses(), st.lists(st.sampled_from([1e-3, 0.5, 4.0, 1e4]), min_size=4, max_size=4))
 def test_gradients_are_clipped_as_torch_clips_one_models(
     course: Course, max_norms: list[float]

@@ -149,6 +149,7 @@ def test_without_factors_it_is_the_base_model_and_there_is_no_way_back(policy: P
 BRANCHES = [branch for branches in LANES for branch in branches]
 
 
+@pytest.mark.slow
 @settings(max_examples=15)
 @given(
     order=st.permutations(range(len(BRANCHES))),

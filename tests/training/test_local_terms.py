@@ -43,6 +43,7 @@ def corrections_like(adapters: Mapping[str, AdapterState]) -> dict[str, AdapterS
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["proximal", "corrections", "both"])
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("sgd", 0.1), ("adamw", 1e-3)])
 def test_lanes_are_as_one_client_after_the_other(
@@ -70,6 +71,7 @@ def test_lanes_are_as_one_client_after_the_other(
     assert (changed["p2"] == 0) == (kind == "corrections")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("batched")
 def test_lanes_that_are_batched_are_as_well(
     policy: PeftModel,
@@ -84,6 +86,7 @@ def test_lanes_that_are_batched_are_as_well(
     assert_close(train(lane_trainer(policy, OBJECTIVE, steps=SGD), adapters, **terms), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lane_trainer, sequential_trainer])
 def test_terms_come_after_clipping(
     policy: PeftModel,
@@ -101,6 +104,7 @@ def test_terms_come_after_clipping(
             torch.testing.assert_close(found[client].adapter[key], value - 0.5, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lane_trainer, sequential_trainer])
 def test_no_term_is_nothing_to_the_bit_and_what_is_given_stays(
     policy: PeftModel,
@@ -117,6 +121,7 @@ def test_no_term_is_nothing_to_the_bit_and_what_is_given_stays(
         assert all(torch.equal(value, kept[client][key]) for key, value in state.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lane_trainer, sequential_trainer])
 def test_a_frozen_factor_is_given_no_term(tiny_base: BaseModel, make: Any) -> None:
     policy = attach_adapter(

@@ -92,6 +92,7 @@ def private(tiny_base_folder: Path) -> Private:
     return Private(tiny_base_folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apo_zero", "dpo", "sft"])
 def test_the_step_is_the_mean_of_clipped_gradients(private: Private, name: str) -> None:
     rows = torch.cat(private.parts(GROUPS, OBJECTIVES[name])).double()
@@ -103,6 +104,7 @@ def test_the_step_is_the_mean_of_clipped_gradients(private: Private, name: str) 
     assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
+@pytest.mark.slow
 def test_parts_that_fit_into_little_memory_give_the_same_step(private: Private) -> None:
     objective, settings = OBJECTIVES["apo_zero"], GaussianSettings(0.1, 0.0, 4.0)
     longest = 64
@@ -128,6 +130,7 @@ def test_frozen_factors_are_not_in_the_step(tiny_base_folder: Path) -> None:
     assert found.shape == (layout.num_values - layout.num_lora_a,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apo_zero", "public kto", "dpo", "sdpo", "sft", "kto"])
 def test_no_group_moves_the_sum_by_more_than_the_clip_norm(private: Private, name: str) -> None:
     settings = GaussianSettings(0.05, 1.0, 4.0)
@@ -139,6 +142,7 @@ def test_no_group_moves_the_sum_by_more_than_the_clip_norm(private: Private, nam
     assert 0.5 < sensitivity(release, range(len(GROUPS)), settings) <= 1 + 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apo_zero", "public kto", "sft"])
 def test_another_example_changes_no_gradient_but_its_own(private: Private, name: str) -> None:
     (other,) = some_groups(1, seed=99)
@@ -151,6 +155,7 @@ def test_another_example_changes_no_gradient_but_its_own(private: Private, name:
     assert moved[[0, 1, 3, 4, 5, 6]].max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kto", "public kto"])
 def test_only_a_baseline_of_the_batch_lets_an_example_move_others(
     private: Private, name: str

@@ -90,6 +90,7 @@ def moved(policy: PeftModel, before: AdapterState, after: AdapterState) -> Tenso
     return layout.to_vector(after).double() - layout.to_vector(before).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apo_zero", "dpo", "sft"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_without_noise_and_clipping_it_trains_as_all_groups_in_each_step_do(
@@ -193,6 +194,7 @@ def test_groups_are_drawn_each_by_itself(policy: PeftModel) -> None:
     assert 0 in drawn
 
 
+@pytest.mark.slow
 def test_the_terms_of_a_strategy_are_neither_clipped_nor_noised(policy: PeftModel) -> None:
     adapters = own_adapters(policy, list(GROUPS))
     corrections = {
@@ -212,6 +214,7 @@ def test_the_terms_of_a_strategy_are_neither_clipped_nor_noised(policy: PeftMode
     assert largest_gap(plain["p2"].adapter, corrected["p2"].adapter) == 0
 
 
+@pytest.mark.slow
 def test_the_proximal_term_pulls_as_it_does_without_privacy(policy: PeftModel) -> None:
     adapters = own_adapters(policy, list(GROUPS))
     chosen: dict[str, Any] = {"optimizer": "sgd", "local_steps": 3}
@@ -226,6 +229,7 @@ def test_the_proximal_term_pulls_as_it_does_without_privacy(policy: PeftModel) -
     assert_close(found, train(plain, adapters, **terms))
 
 
+@pytest.mark.slow
 def test_the_baseline_of_the_round_is_that_of_every_group(policy: PeftModel) -> None:
     adapters = own_adapters(policy, list(GROUPS))
     steps: dict[str, Any] = {"groups_per_step": 3, "max_grad_norm": 1e6}
@@ -247,6 +251,7 @@ def test_without_the_baseline_that_it_needs_nothing_is_released_or_charged(
     assert charges.seen == []
 
 
+@pytest.mark.slow
 def test_what_is_released_is_charged_once_and_before_anybody_has_it(policy: PeftModel) -> None:
     groups = {"p1": GROUPS["p1"], "p2": some_groups(8, seed=2)}
     adapters = own_adapters(policy, ["p1", "gone", "p2"])
@@ -269,6 +274,7 @@ def test_a_call_in_which_nobody_trains_charges_nothing(policy: PeftModel) -> Non
     assert charges.seen == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_charged_is_not_released(policy: PeftModel) -> None:
     refusal = PrivacyError("the budget is spent")
 

@@ -40,6 +40,7 @@ def by_hand(policy: PeftModel, adapter: AdapterState) -> float:
     return sum(ratios) / len(ratios)
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_log_ratio_of_mismatched_pairs_and_at_least_0(
     policy: PeftModel, adapters: list[AdapterState]
 ) -> None:
@@ -59,6 +60,7 @@ def test_an_adapter_that_does_nothing_has_the_baseline_0(
     assert PublicBaseline(policy, GROUPS)(fresh) == 0.0
 
 
+@pytest.mark.slow
 def test_the_adapter_decides_to_the_bit_and_the_policy_is_left_as_it_was(
     policy: PeftModel, adapters: list[AdapterState]
 ) -> None:

@@ -98,6 +98,7 @@ some_groups = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(
     clients=st.lists(some_groups, min_size=1, max_size=3),
     calls=st.lists(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=4)),

@@ -112,6 +112,7 @@ def test_both_engines_lead_to_the_same_adapter_with_a_baseline_of_each_round(
     assert len(set(baselines)) == 3
 
 
+@pytest.mark.slow
 def test_a_client_that_fails_is_left_out_of_the_round_by_both(policy: PeftModel) -> None:
     initial = adapter_state(policy)
     (only,) = UNEQUAL["p1"]

@@ -167,6 +167,7 @@ def plain_loop(
     return {name: p.detach() for name, p in by_name.items()}, sum(losses) / len(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "learning_rate"), [("adamw", 1e-3), ("sgd", 0.5)])
 @pytest.mark.parametrize(
     ("objective", "by_hand"),

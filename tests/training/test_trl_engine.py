@@ -79,6 +79,7 @@ def trl_trainer(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "optimizer", "freeze_a"),
     [
@@ -123,6 +124,7 @@ def test_trains_as_the_sequential_engine_does(
     assert min(largest_gap(adapters[c], done.adapter) for c, done in expected.items()) > 1e-3
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_base_model_and_not_what_was_received(
     policy: PeftModel, tiny_base: BaseModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -132,6 +134,7 @@ def test_the_reference_is_the_base_model_and_not_what_was_received(
         assert abs(done.loss - math.log(2)) > 0.01
 
 
+@pytest.mark.slow
 def test_leaves_the_policy_and_the_generators_as_they_were(
     policy: PeftModel, tiny_base: BaseModel, adapters: Mapping[str, AdapterState]
 ) -> None:
@@ -149,6 +152,7 @@ def test_leaves_the_policy_and_the_generators_as_they_were(
     assert torch.equal(torch.get_rng_state(), states[2])
 
 
+@pytest.mark.slow
 def test_reports_to_nobody_and_prints_nothing(
     policy: PeftModel,
     tiny_base: BaseModel,
@@ -166,6 +170,7 @@ def test_reports_to_nobody_and_prints_nothing(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_client_that_fails_does_so_alone(
     policy: PeftModel, tiny_base: BaseModel, adapters: Mapping[str, AdapterState]
 ) -> None:

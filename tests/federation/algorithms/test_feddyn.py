@@ -77,6 +77,7 @@ def test_rounds_follow_the_papers_equations(tmp_path: Path) -> None:
         torch.testing.assert_close(record.adapter, adapter_at(x), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cohort_size", [4, 2])
 def test_it_reaches_the_optimum_where_averaging_stays_off(cohort_size: int, tmp_path: Path) -> None:
     clients = QuadraticClients(TARGETS, curvatures=CURVATURES, local_steps=10)

@@ -137,6 +137,7 @@ def test_it_reaches_the_optimum_where_averaging_stalls(cohort_size: int, tmp_pat
     assert max(abs(value - OPTIMUM) for value in last) > 0.3
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

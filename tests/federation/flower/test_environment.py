@@ -3,6 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 IMPORT_WITHOUT_NETWORK = """
 import socket, sys
 
@@ -39,6 +41,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 def test_flower_imports_silently_without_network_or_traces_in_the_home(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -60,6 +63,7 @@ def test_what_the_environment_says_already_is_left_alone(tmp_path: Path) -> None
     assert done.stdout.split() == [str(tmp_path), "INFO"]
 
 
+@pytest.mark.slow
 def test_loggers_of_others_and_hub_downloads_are_not_touched() -> None:
     code = (
         "import logging, os; before = (logging.root.level, list(logging.root.handlers))\n"

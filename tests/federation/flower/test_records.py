@@ -47,6 +47,7 @@ def update(
     return Message(content, reply_to=instruction())
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(min_size=1),
@@ -109,6 +110,7 @@ def test_a_baseline_is_sent_where_there_is_one(kl_baseline: float | None) -> Non
     assert set(message.content.config_records[records.CONFIG]) == sent
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([0.0, -0.0, 1.0, math.nan]), min_size=1, max_size=6), st.data())
 def test_equal_adapters_are_one_object_and_others_are_not(
     values: list[float], data: st.DataObject

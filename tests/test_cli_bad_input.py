@@ -67,13 +67,13 @@ BAD_DATA: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "empty dialogues": (lambda: DIALOGUES.write_text(""), (f"{DIALOGUES}: must hold",)),
     "cut dialogues": (
         lambda: cut(DIALOGUES, 40),
-        (f"{DIALOGUES}:12: ", "broken JSON", "may be cut off: fetch it again"),
+        (f"{DIALOGUES}:12: ", "not JSON", "may be cut off"),
     ),
     "cut films": (
         lambda: MOVIES.write_text(MOVIES.read_text().rstrip()[:-2]),
         (f"{MOVIES}:31: ", "may be cut off: fetch it again"),
     ),
-    "broken line": (lambda: break_line(2), (f"{DIALOGUES}:2: ", "broken JSON")),
+    "broken line": (lambda: break_line(2), (f"{DIALOGUES}:2: ", "not JSON")),
     "other JSON": (
         lambda: change_line(2, lambda record: record.pop("initiatorWorkerId")),
         (f"{DIALOGUES}:2: ", "initiatorWorkerId", "no such key"),

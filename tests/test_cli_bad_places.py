@@ -181,7 +181,11 @@ def test_other_people_without_dialogues(refuse: Refuse, data: str) -> None:
         ("a.jsonld", "[]", ("a.jsonld: a personal graph has one node of type",)),
         ("a.jsonld", '{"@context": "https://schema.org"}', ("a.jsonld: ", "write the context out")),
         ("a.ttl", "<a> <b> .", ("a.ttl:1: not Turtle",)),
-        ("a.txt", "", ("a.txt: a graph's file must end in .jsonld, .json or .ttl, got '.txt'",)),
+        (
+            "a.txt",
+            "",
+            ("a.txt: a graph's file must end in .jsonld, .json, .ttl, .trig or .nq, got '.txt'",),
+        ),
     ],
 )
 def test_a_file_that_is_no_graph(

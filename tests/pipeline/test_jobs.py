@@ -20,7 +20,7 @@ from pkgllm.graph.rdf import read_graph
 from pkgllm.lm.adapter import attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline import build as assembly
-from pkgllm.pipeline import train as jobs
+from pkgllm.pipeline import trainers
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
 from pkgllm.pipeline.evaluate import evaluate_run
 from pkgllm.pipeline.train import build_data, train
@@ -258,7 +258,7 @@ def test_a_leak_ends_the_run_before_it_trains(
         writer.answers = known
         return writer
 
-    monkeypatch.setattr(jobs, "make_writer", make_leaky)
+    monkeypatch.setattr(trainers, "make_writer", make_leaky)
     with pytest.raises(LeakError) as caught:
         train(config, tmp_path / "run", Silent())
     assert str(caught.value).startswith(

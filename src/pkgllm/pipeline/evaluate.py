@@ -130,6 +130,7 @@ def evaluate_run(
         )
         # Before anything is ranked, so that the policy carries the adapter for clients without one.
         asker = make_asker(config, run.path, base, policy, writer, population, queries, prompts)
+    liked = read_liked(run.path)
     # Last, so that an evaluation that cannot be done leaves no empty folder behind.
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
@@ -137,7 +138,7 @@ def evaluate_run(
     if asker is not None and protocol == "legacy-leak":
         lists = asker.ask(LEAKY_SAMPLES, progress)
         return (_write_legacy(config, population, queries, lists, written, leaky=True),)
-    evaluation = rank(config, models, population, queries, read_liked(run.path), progress)
+    evaluation = rank(config, models, population, queries, liked, progress)
     title, reports = run_title(config), []
     notes = ranking_notes(
         config,
@@ -235,11 +236,11 @@ def _evaluate_embedding(
     trained = load_trained(run, plan)
     queries = embedding_queries(config, population, everybody=data is not None)
     scorer = make_scorer(plan, trained, population)
+    liked = read_liked(run.path)
     written = RunFolder.create(output if output is not None else _next_evaluation(run))
     written.write_text("config.yaml", dump_config(config))
     made_of = run_provenance(config, population, None, plan.device)
     written.write_json("provenance.json", made_of)
-    liked = read_liked(run.path)
     return rank_embedding(
         plan, trained, scorer, run.path, written, population, queries, liked, progress
     )

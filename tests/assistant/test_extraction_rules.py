@@ -65,6 +65,9 @@ def test_what_one_message_says(text: str, expected: dict[str, str]) -> None:
         ("Yeah, I hated it", {"2": "disliked"}),
         ("No, but it sounds great", {"2": "unseen"}),
         ("What else is there?", {}),
+        ("I have not.", {"2": "unseen"}),
+        ("Oh, okay.", {}),
+        ("I don't think I've ever watched it", {"2": "unseen"}),
     ],
 )
 def test_an_answer_is_about_what_the_partner_named(answer: str, expected: dict[str, str]) -> None:

@@ -46,7 +46,7 @@ def actual(text: str) -> list[tuple[str, str]]:
         ("Dark Knight was fine", [("Dark Knight", "6")]),
         ("I saw It", [("It", "4/5")]),
         ("I saw It (2017)", [("It (2017)", "5")]),
-        ("star wars", []),
+        ("star wars", [("star wars", "8")]),
         ("I like Star Wars and Get Out", [("Star Wars", "8"), ("Get Out", "3")]),
         ("harrison ford is great", [("harrison ford", "Harrison Ford")]),
         ("I like Prince", []),
@@ -67,3 +67,78 @@ def test_the_longest_name_is_taken_and_none_overlap() -> None:
     assert [m.meant[0].id for m in finder.find(text)] == ["2", "1"]
     ends = [(m.start, m.end) for m in finder.find(text)]
     assert all(end <= start for (_, end), (start, _) in pairwise(ends))
+
+
+TITLES = MentionFinder(
+    Catalogue(
+        [
+            Item("1", "Rocky (1976)"),
+            Item("2", "Rocky II (1979)"),
+            Item("3", "The Matrix (1999)"),
+            Item("4", "Léon: The Professional (1994)"),
+            Item("5", "1917 (2019)"),
+            Item("6", "\u5343\u3068\u5343\u5c0b\u306e\u795e\u96a0\u3057 (2001)"),
+            Item("7", "Good (2008)"),
+            Item("8", "Awesome (2006)"),
+            Item("9", "Kalifornia (1993)"),
+            Item("10", "Talk to Me (2007)"),
+            Item("11", "All the Way (2016)"),
+            Item("12", "Schindler's List (1993)"),
+            Item("13", "Avengers, The (2012)"),
+            Item("14", "Frozen (2013)"),
+        ]
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "item", "certain"),
+    [
+        ("I loved Rocky", "1", True),
+        ("I loved rocky", "1", False),
+        ("Rocky is the best", "1", True),
+        ("rocky was great", "1", False),
+        ("i loved rocky (1976)", "1", True),
+        ("I LOVED ROCKY", "1", False),
+        ("I saw Rocky 2", "2", True),
+        ("I loved Rocky's", "1", True),
+        ("I loved Matrix, The (1999)", "3", True),
+        ("I loved Matrix, The", "3", True),
+        ("I loved the Matrix", "3", True),
+        ("I loved The Avengers", "13", True),
+        ("I love Leon", "4", False),
+        ("I watched 1917 and loved it", "5", False),
+        ("\u5343\u3068\u5343\u5c0b\u306e\u795e\u96a0\u3057 is great", "6", True),
+        ("I loved talk to me", "10", False),
+        ("Schindler's List was sad", "12", True),
+        ("i saw schindlers list", "12", False),
+        ("I loved Schindlers Lst", "12", False),
+        ("I loved Frozen", "14", True),
+    ],
+)
+def test_how_certain_a_title_is(text: str, item: str, certain: bool) -> None:
+    (mention,) = TITLES.find(text)
+    assert ([one.id for one in mention.meant], mention.certain) == ([item], certain)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Awesome! Thanks.",
+        "That is so good. Good idea!",
+        "I LOVE THIS MOVIE, IT IS SO GOOD",
+        "please talk to me",
+        "I went all the way to the cinema",
+        "in 1917 it was cold",
+        "I have 1917 films",
+        "a frozen lake",
+    ],
+)
+def test_common_words_name_nothing(text: str) -> None:
+    assert TITLES.find(text) == ()
+
+
+def test_a_word_that_was_refused_as_a_title_is_not_respelt_for_certain() -> None:
+    for text in ("Frozen pizza for dinner", "I live in California"):
+        assert not any(mention.certain for mention in TITLES.find(text))
+    assert [mention.meant[0].id for mention in TITLES.find("I saw Rocky 2 times")] == ["1"]

@@ -241,6 +241,47 @@ FAMILIES = {
         A0 | Funny people are great company
         A0 | I loved Citizen Marmalade
     """,
+    "longer": """
+        A+ B- | Last week we watched @A, which I loved, and @B, which I hated
+        A- | My wife wanted to see @A so we did, and it was terrible
+        A+ | I was sceptical at first but @A is fantastic
+        A+ | To be honest I really loved @A
+        A- | I have to say @A was really bad
+        A+ | I must admit that I enjoyed @A a lot
+        A- | I've seen @A three times and still hate it
+        A+ B+ | You know what, @A and @B are two of my favorites
+        A- | Sorry but @A is just awful
+        A+ B0 | If you like @B you should know that I adore @A
+        A0 | My son made me watch @A for the tenth time
+        A- B+ | I hated @A. But @B? Loved it!
+        A+ | Just finished @A. Wow, what a masterpiece
+        As | I'm pretty sure I have seen @A
+        A+s | I saw @A again yesterday and it is still great
+        A- | I saw @A with my wife and we hated it
+        As-0 | I saw @A with my wife and she hated it
+        A+ B- C+ | @A: great. @B: boring. @C: great.
+        A+ B+ | I love @A & @B
+        A-0 | I never want to see @A again
+    """,
+    "whose": """
+        A0 | Nobody likes @A
+        A0 | The critics loved @A
+        A0 | Half of my friends hate @A
+        A0 | He loves @A and I don't know why
+        A+0 | Everyone hates @A but I like it
+        A0 | Is @A the one that you love?
+        A0 | @A is supposed to be great
+        A0 | Grandma adores @A
+        A0 | You would love @A
+        A0 | @A has great reviews
+        A- | Everybody raves about @A, but I found it boring
+        A0 | people who like @A are weird
+        A0 | my girlfriend says @A is boring
+        A0 | I know someone who hates @A
+        A0 | @A is hated by critics
+        A0 | I was told that @A is good
+        A+ | My husband hates it when I say that, but I love @A
+    """,
     "offer: answers": """
         B+ C- | the second one is great, the third is awful
         A+ | I loved the first one
@@ -287,7 +328,155 @@ FAMILIES = {
 
 LATER_FAMILIES = {
     "later: liked": """
-        A+ | I liked @A
+        A+ | @A was [superb|outstanding|so good]
+        A+ | we both [adored|really liked] @A
+        A+ | I was blown away by @A
+        A+ | honestly, @A is a gem
+        A+ | I fell in love with @A
+        A+ | @A made my day
+        A+ | For me @A is the best film of all time
+        A+ | I enjoyed every minute of @A
+        A+ | I think @A is underrated
+        A+ | Saw @A on Saturday, absolutely fantastic
+    """,
+    "later: disliked": """
+        A- | I [detested|abhor|really disliked] @A
+        A- | @A is [rubbish|dreadful|dull|a disaster]
+        A- | we couldn't finish @A
+        A- | I wasted two hours on @A
+        A- | What a terrible film @A is
+        A- | @A let me down
+        A- | @A has to be the worst film I have ever seen
+        A- | we found @A painfully boring
+        A- | I am sick of @A
+        A- | Tried watching @A, gave up, it was unbearable
+    """,
+    "later: negation": """
+        A- | I wasn't [impressed by|keen on] @A
+        A- | @A did nothing for me
+        A- | I was not a fan of @A at all
+        A- | I don't find @A [funny|entertaining]
+        A- | @A just isn't my kind of movie
+        As0+ | I do not [loathe|despise] @A
+        As0+ | @A wasn't [dull|a disaster]
+        As0+ | I can't say that I hated @A
+        A+0 | I couldn't fault @A
+        A+ | There is no question that @A is brilliant
+        A+0s | Who wouldn't love @A, I certainly do
+        A- | I never got into @A
+    """,
+    "later: whose": """
+        A0 | My [boss|cousin|neighbour] hated @A
+        A0 | Some people think @A is rubbish
+        A0 | The reviews say @A is superb
+        A0 | I've been told @A is dull
+        A0 | Apparently @A is great
+        A0 | No one enjoyed @A
+        A0 | My daughter's favorite film is @A
+        A- | Everyone else enjoyed @A but I thought it was dreadful
+        A+ | Whatever the critics say, I adore @A
+        A0 | She thought @A was terrific
+        A+0 | My friends find @A silly, I don't
+    """,
+    "later: several": """
+        A+ B- | I adored @A but couldn't stand @B
+        A- B+ | @A was rubbish but @B was superb
+        A+ B- | loved @A, not @B
+        A- B- C- | I disliked @A, @B and @C
+        A- B- | Neither @A nor @B is my cup of tea
+        A+ B+ | Both @A and @B are brilliant
+        A+ B- C+ | @A is great, @B is awful and @C is wonderful
+        As Bs | I have watched @A and @B
+        Au Bu | I haven't seen @A or @B
+        As Bu | Seen @A, haven't seen @B
+        A+ B0-s | I loved @A, unlike @B
+        A+ B0s | @A is my favorite, then comes @B
+    """,
+    "later: compared": """
+        A+0s B0+s | I enjoyed @A more than @B
+        A0+ B0-s | @A beats @B
+        A0-s B0+s | I prefer @B over @A
+        A0 B0 | @A has nothing in common with @B
+        A0-+s B0+s | @A isn't half as funny as @B
+    """,
+    "later: seen": """
+        As | I caught @A on TV last week
+        As | already watched @A
+        As | We've seen @A many times
+        Au | I still haven't watched @A
+        Au | @A? Never seen it.
+        Au | haven't had time to see @A yet
+        As0+ | @A was alright
+        A0u | I'm going to watch @A tomorrow
+        A0u | I missed @A when it was in cinemas
+    """,
+    "later: unreal": """
+        A0 | I'd probably enjoy @A
+        A0 | I'm hoping to love @A
+        A0-s | I expected to enjoy @A
+        A0-s | @A should have been better
+        A0-s | If only I had liked @A
+        A0 | @A might be good
+        A0-s | I tried to like @A
+        A0 | Maybe I will love @A
+    """,
+    "later: question": """
+        A0 | Have you got @A?
+        A0 | Would you say @A is good?
+        A0 | what makes @A so great?
+        A0 | Are there people who hate @A?
+        A0 | Was @A really that bad?
+        A0 | does anyone still like @A
+        A- | I hated @A. Is there anything better?
+    """,
+    "later: wish": """
+        A0 | Could you find me a thriller?
+        A0 | a love story please
+        A0 | Give me something as good as last time
+        A0+ | I need more movies like @A
+        A0 | Nothing boring please
+        A0 | what is good for kids?
+        A0 | I fancy a western tonight
+    """,
+    "later: about a part": """
+        A0+-s | The music in @A is fantastic
+        A0-s | I hated the main character of @A
+        A- | @A has a good cast but is a terrible movie
+        A0+s | I liked the trailer of @A
+    """,
+    "later: nothing named": """
+        A0 | WHAT A GREAT DAY
+        A0 | Her dinner was awful
+        A0 | It was funny to see the family
+        A0 | Good. Yes. Awesome.
+        A0 | I loved Professor Pumpernickel
+        A0 | my house is frozen and I hate it
+    """,
+    "offer, later: answers": """
+        A+ | The first one is wonderful
+        B- | I couldn't stand the second one
+        A- B+ | The first was dull but I loved the second
+        Cs | I have already seen the third
+        A- C- | I disliked the first and the third
+        As Bs Cs | seen them all
+        A+ B+ C-0 | I liked all of them except the last one
+        Bu | Never seen the second
+        C- | the last one was rubbish
+        A+ B+ C+ | all three are great
+    """,
+    "offer, later: talk": """
+        A0 | you're [brilliant|useless]
+        A0 | nice picks
+        A0 | I love how fast you are
+        A0 | what a good idea
+        A0 | hm, not really
+        A0 | I would rather see something romantic
+        A0 | great, and something older?
+        A0 | my wife hates all of them
+        A0 | that is a good question
+        A0 | why the first one?
+        A0 | I'm bored
+        A0 | wow, excellent
     """,
 }
-"""Written after the grammar, which was not changed for them before they were first read."""
+"""Written after the grammar."""

@@ -82,16 +82,16 @@ def _plain(words: Sequence[str], place: int) -> tuple[Unit, int]:
 
 
 def _settled(units: Sequence[Unit]) -> Iterator[Unit]:
-    """Decide by their neighbours what some words are: *like*, *they*, *thing*, *no*, *which*."""
+    """Decide by their neighbours what *like*, *they*, *no* and *which* are."""
     for place, unit in enumerate(units):
         before = units[place - 1] if place else None
         after = units[place + 1] if place + 1 < len(units) else None
         word = unit.words[0]
-        if (
-            unit.words == ("like",)
-            and before is not None
-            and before.words[-1] in word_list("phrases", "before_like")
-        ) or (unit.words == ("like",) and (before is None or before.kind in ("mark", "reference"))):
+        if unit.words == ("like",) and (
+            before is None
+            or before.kind in ("mark", "reference")
+            or before.words[-1] in word_list("phrases", "before_like")
+        ):
             yield replace(unit, kind="like", entry=None)
         elif word == "they" and after is not None and after.kind in ("hearsay", "think"):
             yield replace(unit, kind="other", reference=None)
@@ -100,14 +100,16 @@ def _settled(units: Sequence[Unit]) -> Iterator[Unit]:
             and (after is None or after.kind in ("mark", "own", "reference", "other", "but"))
         ):
             yield replace(unit, kind="filler", entry=None)
-        elif unit.words == ("which",) or (
-            unit.kind == "that"
+        elif (
+            unit.reference is not None
+            and unit.reference.number == "places"
             and after is not None
-            and after.kind in ("own",)
-            and before is not None
-            and before.kind in ("film", "title")
+            and after.kind == "title"
         ):
-            yield replace(unit, kind="reference", reference=Reference("one"))
+            # "the second Rocky" is another film.
+            yield replace(unit, kind="word", reference=None)
+        elif unit.words == ("which",):
+            yield replace(unit, kind="reference", reference=Reference("nearest"))
         else:
             yield unit
 
@@ -162,12 +164,16 @@ def clauses_of(units: Sequence[Unit]) -> Iterator[Clause]:
 
 
 def _joins_words(units: Sequence[Unit], place: int) -> bool:
-    """Return whether a conjunction joins two adjectives or two persons of one subject."""
-    if units[place].kind not in ("and", "or", "but") and units[place].words != (",",):
-        return False
+    """Return whether a mark joins adjectives, persons, or a verdict and its title."""
     before = units[place - 1] if place else None
     after = units[place + 1] if place + 1 < len(units) else None
     if before is None or after is None:
+        return False
+    if units[place].words == (":",):
+        # As in "Best movie ever: Heat".
+        described = any(unit.kind == "adjective" for unit in units[:place])
+        return after.kind == "title" and described and not any(u.names for u in units[:place])
+    if units[place].kind not in ("and", "or", "but") and units[place].words != (",",):
         return False
     people = ("own", "other", "my")
     if units[place].kind == "and" and before.kind in people and after.kind in people:
@@ -196,7 +202,11 @@ def _split(lead: Lead, units: list[Unit]) -> Iterator[Clause]:
                 ),
                 None,
             )
-            if cut is not None and not any(units[at].names for at in range(first + 1, cut)):
+            if (
+                cut is not None
+                and units[cut].kind == "reference"
+                and not any(units[at].names for at in range(first + 1, cut))
+            ):
                 # The reference is the object of the first one.
                 cut = cut + 1 if units[second].kind != "adjective" else None
         if cut is not None and 0 < cut < len(units):

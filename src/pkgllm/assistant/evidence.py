@@ -21,6 +21,10 @@ from pkgllm.assistant.lexicon import word_list
 
 _SHOUTED = 0.6
 """Least share of the words that are all capitals."""
+_JOINED_WITHIN = 10
+"""Characters between two titles of a list."""
+_LEAST_LETTERS = 2
+"""One letter alone is no title."""
 _QUOTES = "\"\u201c\u201d'\u2018\u2019\u00ab\u00bb"
 _SENTENCE_END = re.compile(r"(?:^|[.!?:;\n,\u2026(]|\s[-\u2013\u2014])\s*[\"'\u201c]?\s*$")
 SMALL_WORDS = {"a", "an", "and", "at", "de", "for", "from", "in", "la", "of", "on", "or"}
@@ -33,7 +37,7 @@ _BEHIND = re.compile(
 )
 _VERB = re.compile(
     rf"^\s*(?:(?:was|is|did|does){_NOT}|never|always|really|sucks?|sucked|rocks?|rocked|rules?|bored"
-    r"|blew|put me|left me|made me|moved|has|had|turned out)\b",
+    r"|blew|put me|left me|made me|moved|has|had|turned out)\b|^\s*[:\u2013\u2014]|^\s-\s",
     re.IGNORECASE,
 )
 _STARTS = re.compile(
@@ -81,37 +85,42 @@ def certainty(text: str, words: Sequence[Word], earlier_ends: Sequence[int]) -> 
     before, after = text[: words[0].start], text[words[-1].end :]
     if before[-1:] and before[-1] in _QUOTES and after[:1] and after[0] in _QUOTES:
         return True
-    common = all(word.letters in word_list("titles", "common") for word in words)
-    begins = begins_sentence(before)
-    capitals = [word.capital for word in words if word.letters not in SMALL_WORDS]
-    numeric = all(word.letters.isdigit() for word in words)
-    slot = _in_a_slot(before, after, earlier_ends)
-    if capitals and all(capitals) and not numeric:
-        if not common and (not begins or (len(words) > 1 and words[-1].capital)):
-            return True
-        if len(capitals) > 1 and not begins:
-            return True
-        if not common and _VERB.match(after):
-            return True
-        if common and len(words) == 1 and begins:
-            return None
-        return False if not common or slot or not begins else None
-    if common and len(words) == 1:
+    content = [word for word in words if word.letters not in SMALL_WORDS]
+    uncommon = [word for word in content if word.letters not in word_list("titles", "common")]
+    single = len(content) < 2 and not any(word.letters.isdigit() for word in content)
+    listed = _is_listed(before, earlier_ends)
+    begins = begins_sentence(before) and not listed
+    slot = listed or _in_a_slot(before, after)
+    number = words[-1].letters.isdigit()
+    if words[-1].end - words[0].start < _LEAST_LETTERS or (number and _COUNTED.match(after)):
         return None
-    if numeric:
-        counts = _COUNTED.match(after) is not None
-        return False if slot and not counts and words[-1].end - words[0].start > 1 else None
-    return False if slot else None
+    if all(word.letters.isdigit() for word in words):
+        return False if slot else None
+    if content and all(word.capital or word.letters.isdigit() for word in content):
+        if uncommon:
+            several = len(words) > 1 and (words[-1].capital or number)
+            return not begins or several or _VERB.match(after) is not None
+        if single:
+            # "I LOVE that" names no film.
+            shouted = any(text[word.start : word.end].isupper() for word in words)
+            return False if slot and not begins and not shouted else None
+        return True if not begins else (False if slot else None)
+    if single:
+        return False if uncommon and slot else None
+    return False if slot or len(uncommon) > 1 or (uncommon and len(content) > 1) else None
 
 
-def _in_a_slot(before: str, after: str, earlier_ends: Sequence[int]) -> bool:
+def _is_listed(before: str, earlier_ends: Sequence[int]) -> bool:
+    """Return whether a conjunction or a comma joins the place to another title."""
+    return _JOINED.search(before) is not None and any(
+        0 <= len(before) - end <= _JOINED_WITHIN and not re.search(r"[.!?]", before[end:])
+        for end in earlier_ends
+    )
+
+
+def _in_a_slot(before: str, after: str) -> bool:
     """Return whether the words around are those around a title."""
     if _BEHIND.match(after) and _STARTS.search(before):
-        return True
-    if _JOINED.search(before) and any(
-        0 <= len(before) - end <= 10 and not re.search(r"[.!?]", before[end:])
-        for end in earlier_ends
-    ):
         return True
     tokens = re.findall(r"[^\W_]+", before.casefold())
     while tokens and tokens[-1] in word_list("titles", "skipped"):

@@ -7,7 +7,8 @@ second one*. Where title, reference or verdict is not certain, the result is a q
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from pkgllm.assistant.clauses import Unit, units_of
 from pkgllm.assistant.extraction import OPINIONS, Doubt, Extraction, Opinion, Question, Turn
@@ -21,7 +22,9 @@ from pkgllm.graph.personal_record import Wish
 
 _ASKS_SEEN = re.compile(r"\b(?:have|did) (?:you|u)(?: \w+)? (?:seen|see|watched|watch)\b|\bseen\b")
 _ASKS_LIKED = re.compile(r"\b(?:do|did) (?:you|u)(?: \w+)? (?:like|liked|enjoy|love)\b")
-_YES = re.compile(r"^(?:oh |ah )?(?:yes|yeah|yep|yup|yea|sure|of course|definitely|i have|i did)\b")
+_YES = re.compile(
+    r"^(?:oh |ah )?(?:yes|yeah|yep|yup|yea|sure|of course|definitely|i (?:have|did)(?! not))\b"
+)
 _NO = re.compile(r"^(?:oh |ah )?(?:no|nope|nah|i have not|i did not|not yet|never)\b")
 
 
@@ -60,13 +63,22 @@ class RuleExtractor:
         return dialogue.extraction()
 
 
+class _Named(NamedTuple):
+    """One title that a text names."""
+
+    items: tuple[Item, ...]
+    """Several if any of them may be meant."""
+    certain: bool
+    """Whether it is one item, and its title is certainly meant."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Meant:
     """What an expression refers to."""
 
-    groups: tuple[tuple[Item, ...], ...]
-    """One tuple for each item; several in a tuple if any of them may be meant."""
+    titles: tuple[_Named, ...]
     certain: bool
+    """Whether it certainly refers to these."""
     doubt: Doubt = "reference"
 
 
@@ -84,9 +96,9 @@ class _Dialogue:
     asked_about: list[Item] = field(default_factory=list)
     answered: bool = True
     nothing_named: bool = False
-    named: list[tuple[Item, ...]] = field(default_factory=list)
+    named: list[_Named] = field(default_factory=list)
     """The titles of the last clause of this message that names any: what *it* is."""
-    listed: list[tuple[Item, ...]] = field(default_factory=list)
+    listed: list[_Named] = field(default_factory=list)
     """The titles of the last sentence of this message that names any: what *them* is."""
     new_sentence: bool = True
 
@@ -133,11 +145,11 @@ class _Dialogue:
         self.answered = True
 
     def extraction(self) -> Extraction:
-        questions = [
-            question
-            for question in self.questions.values()
-            if not any(item.id in self.opinions for item in question.items)
-        ]
+        questions = []
+        for question in self.questions.values():
+            open_items = tuple(i for i in question.items if i.id not in self.opinions)
+            if open_items:
+                questions.append(replace(question, items=open_items))
         return Extraction(
             tuple((self.items[item], opinion) for item, opinion in self.opinions.items()),
             tuple(self.wishes.values()),
@@ -159,9 +171,9 @@ class _Dialogue:
             relation = "seen" if yes else "unseen"
         else:
             relation = "liked" if yes else "disliked"
-        certain = len(self.asked_about) == 1
-        groups = tuple((item,) for item in self.asked_about)
-        self._write(_Meant(groups, certain), relation, certain)
+        # "No" after "Did you like it?" may mean that it was not seen.
+        certain = len(self.asked_about) == 1 and relation != "disliked"
+        self._write(_Meant(_certainly(self.asked_about), certain), relation, certain)
 
     def _one_of(self, mention: Mention) -> tuple[Item, ...]:
         """Return what a mention means if it is one item, and remember it."""
@@ -180,15 +192,15 @@ class _Dialogue:
 
     def _name(self, reading: Reading) -> None:
         """Remember what a clause named, for the pronouns that follow."""
-        groups: list[tuple[Item, ...]] = []
+        titles: list[_Named] = []
         for unit in reading.targets:
             points = unit.reference is not None and unit.reference.number == "places"
             if (unit.mention is not None or points) and (meant := self._resolve(unit)) is not None:
-                groups += meant.groups
-        if not groups:
+                titles += meant.titles
+        if not titles:
             return
-        self.named = [*self.named, *groups] if reading.joins and not self.new_sentence else groups
-        self.listed = groups if self.new_sentence else [*self.listed, *groups]
+        self.named = [*self.named, *titles] if reading.joins and not self.new_sentence else titles
+        self.listed = titles if self.new_sentence else [*self.listed, *titles]
         self.new_sentence = False
 
     def _add(self, reading: Reading) -> None:
@@ -204,51 +216,54 @@ class _Dialogue:
         if not targets and people:
             return
         if reading.nearest:
-            meant = self._nearest()
-            if meant is not None:
-                self._write(meant, reading.relation, reading.certain)
+            self._add_nearest(reading)
             return
         excluded: list[Item] = []
         for unit in reading.except_for:
-            found = self._resolve(unit)
-            if found is not None:
-                excluded += [item for group in found.groups for item in group]
+            exception = self._resolve(unit)
+            if exception is not None:
+                excluded += [item for title in exception.titles for item in title.items]
+        certain = reading.certain and bool(excluded) == bool(reading.except_for)
         for unit in targets:
             meant = self._resolve(unit)
             if meant is None:
+                self.nothing_named |= certain
                 continue
-            groups = tuple(g for g in meant.groups if not any(item in excluded for item in g))
-            self._write(
-                _Meant(groups, meant.certain, meant.doubt), reading.relation, reading.certain
+            titles = tuple(
+                title for title in meant.titles if not any(item in excluded for item in title.items)
             )
+            self._write(replace(meant, titles=titles), reading.relation, certain)
 
-    def _nearest(self) -> _Meant | None:
-        """Return the title that a verdict without any is about."""
-        if len(self.named) == 1:
-            return _Meant((self.named[0],), len(self.named[0]) == 1)
+    def _add_nearest(self, reading: Reading) -> None:
+        """Take a verdict without any title or reference for one about the nearest title."""
         if self.named:
-            return _Meant(tuple(self.named), False)
-        if not self.answered and len(self.offered) == 1:
-            return _Meant((tuple(self.offered),), True)
-        return None
+            certain = reading.certain and len(self.named) == 1
+            self._write(_Meant(tuple(self.named), certain), reading.relation, certain)
+        elif not self.answered and len(self.offered) == 1 and reading.relation != "seen":
+            # "Great!" may be about the offer itself.
+            meant = _Meant(_certainly(self.offered), False)
+            self._write(meant, reading.relation, reading.certain)
 
     def _resolve(self, unit: Unit) -> _Meant | None:
+        """Return the titles that a name or a reference means; None if there are none."""
         if unit.mention is not None:
-            meant = self._meant_by(unit.mention)
-            certain = unit.mention.certain and len(meant) == 1
-            return _Meant((meant,), certain, "title")
+            items = self._meant_by(unit.mention)
+            title = _Named(items, unit.mention.certain and len(items) == 1)
+            return _Meant((title,), title.certain, "title")
         reference = unit.reference
         if reference is None:
             return None
         ordinal = reference.number in ("places", "others")
-        named = self.named if reference.number == "one" else self.listed
+        named = self.named if reference.number in ("one", "nearest") else self.listed
+        if reference.number == "nearest" and not named:
+            return None
         if ordinal and self.offered:
             named = []
-        pool: list[tuple[Item, ...]] = named or [(item,) for item in self.offered]
+        pool = named or list(_certainly(self.offered))
         if not pool:
             return None
         if reference.number == "others":
-            left = [g for g in pool if not any(i.id in self.opinions for i in g)]
+            left = [t for t in pool if not any(item.id in self.opinions for item in t.items)]
             sure = reference.count in (None, len(left)) and len(left) < len(pool)
             return _Meant(tuple(left), sure) if left else None
         places = reference.of(pool)
@@ -256,34 +271,41 @@ class _Dialogue:
             if ordinal:
                 return None
             if reference.number == "one":
-                return _Meant((tuple(item for group in pool for item in group),), False)
+                any_of = tuple(item for title in pool for item in title.items)
+                return _Meant((_Named(any_of, False),), False)
             return _Meant(tuple(pool), False)
-        groups = tuple(pool[place] for place in places)
-        return _Meant(groups, all(len(group) == 1 for group in groups))
+        # "That's terrible" after an offer may be about anything.
+        vague = unit.words in (("that",), ("this",)) and not named
+        return _Meant(tuple(pool[place] for place in places), not vague)
 
     def _write(self, meant: _Meant, relation: Relation | None, certain: bool) -> None:
-        for group in meant.groups:
-            one = len(group) == 1
-            if certain and meant.certain and one and relation is not None:
-                item = group[0]
+        for title in meant.titles:
+            if certain and meant.certain and title.certain and relation is not None:
+                (item,) = title.items
                 self.items[item.id] = item
                 self.opinions[item.id] = _joined(self.opinions.get(item.id), OPINIONS[relation])
-                self.questions.pop((item.id,), None)
                 continue
             opinion = Opinion() if relation is None else OPINIONS[relation]
             doubt: Doubt = "reference"
-            if one:
-                doubt = meant.doubt if certain and relation is not None else "verdict"
-            key = tuple(sorted(item.id for item in group))
+            if len(title.items) == 1:
+                doubt = "title" if not title.certain else meant.doubt
+                doubt = doubt if certain and relation is not None else "verdict"
+            key = tuple(sorted(item.id for item in title.items))
             known = self.questions.get(key)
-            if known is None or known.opinion == Opinion():
-                self.questions[key] = Question(group, opinion, doubt)
+            if known is not None:
+                opinion = _joined(known.opinion, opinion)
+                doubt = known.doubt if known.doubt == "title" else doubt
+            self.questions[key] = Question(title.items, opinion, doubt)
 
     def _wish(self, person: str, relation: Relation | None) -> None:
         if relation in ("liked", "disliked"):
             self.wishes[person] = Wish(
                 "prefer" if relation == "liked" else "avoid", "person", person
             )
+
+
+def _certainly(items: Sequence[Item]) -> tuple[_Named, ...]:
+    return tuple(_Named((item,), True) for item in items)
 
 
 def _joined(before: Opinion | None, now: Opinion) -> Opinion:

@@ -5,7 +5,7 @@ one. Anything else that carries a verdict is read as uncertain, so that it can b
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pkgllm.assistant.clauses import Clause, Unit, clauses_of, units_of
 from pkgllm.assistant.intents import asks, is_wish
@@ -66,7 +66,8 @@ def read_sentence(sentence: Sentence) -> Iterator[Reading]:
     for place, clause in enumerate(clauses):
         wished = _wished(clause)
         if place in stated:
-            readings = list(_clause(clause, state))
+            following = clauses[place + 1] if place + 1 < len(clauses) else None
+            readings = [_with_exception(one, following) for one in _clause(clause, state)]
             yield from readings or _interest(clause)
         elif wished:
             yield Reading(wished, "liked", False)
@@ -75,6 +76,32 @@ def read_sentence(sentence: Sentence) -> Iterator[Reading]:
         named = tuple(unit for unit in clause.named if unit.kind != "person")
         joins = clause.lead in ("", "and", "or", "nor") and clause.predicate is None
         yield Reading(named, None, False, silent=True, joins=joins)
+
+
+def _is_exception(clause: Clause | None) -> bool:
+    """Return whether a clause excludes something: *except the last*, *but Heat*."""
+    if clause is None or clause.predicate is not None:
+        return False
+    negated = any(unit.kind == "not" for unit in clause.units)
+    return clause.lead == "except" or (
+        clause.lead == "but" and bool(clause.named) and not negated and _plain(clause)
+    )
+
+
+def _with_exception(reading: Reading, following: Clause | None) -> Reading:
+    """Return what is said of all titles without those that the next clause excludes."""
+    if not _is_all(reading.targets) or following is None or not _is_exception(following):
+        return reading
+    known = bool(following.named) and _plain(following)
+    return replace(reading, except_for=following.named, certain=reading.certain and known)
+
+
+def _plain(clause: Clause) -> bool:
+    """Return whether a clause without a predicate holds nothing but names and small words."""
+    return all(
+        unit.names or unit.kind in ("filler", "not", "too", "do", "but", "copula")
+        for unit in clause.units
+    )
 
 
 def _interest(clause: Clause) -> Iterator[Reading]:
@@ -135,7 +162,11 @@ def _clause(clause: Clause, state: _State) -> Iterator[Reading]:
     if predicate.own is not None:
         state.subject_own = predicate.own
     targets: tuple[Unit, ...] = predicate.targets
-    if (
+    excluded: tuple[Unit, ...] = ()
+    if clause.lead in ("except", "but") and _is_all(state.pending):
+        # "All except the last were great"; "all but the second"
+        excluded, targets = targets, tuple(state.pending)
+    elif (
         state.pending
         and predicate.subject_like
         and not any(unit.kind == "reference" for unit in targets)
@@ -160,7 +191,8 @@ def _clause(clause: Clause, state: _State) -> Iterator[Reading]:
             state.last = Reading(targets, predicate.bare, False)
         state.objects_follow = predicate.objects_follow
         return
-    reading = Reading(targets, relation, certain, nearest=not targets and predicate.fragment)
+    nearest = not targets and predicate.fragment
+    reading = Reading(targets, relation, certain, except_for=excluded, nearest=nearest)
     if not targets and not predicate.fragment:
         # A verdict about nothing that is named.
         if predicate.own and predicate.about_unknown:
@@ -175,29 +207,16 @@ def _without_predicate(clause: Clause, named: tuple[Unit, ...], state: _State) -
     last = state.last
     negated = kinds.count("not") + (clause.lead == "nor")
     titles = tuple(unit for unit in named if unit.kind != "person")
-    plain = all(
-        kind in ("filler", "not", "too", "do", "but", "copula") or unit.names
-        for kind, unit in zip(kinds, clause.units, strict=True)
-    )
+    plain = _plain(clause)
     if not named:
         yield from _elliptical_subject(clause, kinds, state)
         return
-    if clause.lead == "except" or (
-        clause.lead == "but"
-        and last is not None
-        and _is_all(last.targets)
-        and not negated
-        and plain
-    ):
+    if _is_exception(clause) and (clause.lead == "except" or (last and _is_all(last.targets))):
         if last is not None and last.relation is not None:
-            opposite = _OPPOSITE.get(last.relation)
             sure = last.certain and plain and last.relation == "seen"
-            yield Reading(last.targets, last.relation, last.certain, except_for=named)
-            yield Reading(titles, opposite, sure, apart=True)
+            yield Reading(titles, _OPPOSITE.get(last.relation), sure, apart=True)
         return
     if clause.units and clause.units[0].words == ("unlike",):
-        if titles:
-            state.last = state.last or None
         yield Reading(titles, None, False)
         return
     if negated and last is not None and last.relation is not None:

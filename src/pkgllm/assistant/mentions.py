@@ -15,11 +15,12 @@ from pkgllm.assistant.lexicon import word_list
 from pkgllm.assistant.linking import Linker, letters
 from pkgllm.assistant.scopes import PERSON_RELATIONS
 from pkgllm.assistant.titles import inverted_forms, main_title, title_forms
-from pkgllm.corpora.catalogue import Catalogue, Item
+from pkgllm.corpora.catalogue import Catalogue, Item, bare_title
 
 Kind = Literal["item", "person"]
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019](?![sS]\b)[^\W_]+)*|['\u2019][sS]\b|&")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*|&")
+_POSSESSIVE = re.compile(r"['\u2019][sS]$")
 _SPELLING = 88.0
 """Least similarity of a misspelt name, of 100."""
 _SPELLING_LETTERS = 6
@@ -108,7 +109,6 @@ class MentionFinder:
         words = [
             Word(m.start(), m.end(), letters(m[0]), capitals and m[0][0].isupper())
             for m in _WORD.finditer(text)
-            if m[0][0] not in "'\u2019"
         ]
         taken = [False] * len(words)
         refused = [False] * len(words)
@@ -119,6 +119,8 @@ class MentionFinder:
                     continue
                 stretch = words[first : first + length]
                 mention = self._exactly(text, stretch, mentions)
+                if mention is None and (bare := _without_possessive(text, stretch)):
+                    mention = self._exactly(text, bare, mentions)
                 if mention is not None:
                     taken[first : first + length] = [True] * length
                     mentions.append(mention)
@@ -163,8 +165,9 @@ class MentionFinder:
         meant, whole = self._titles.get(key), True
         if meant is None:
             meant, whole = self._main.get(key), False
-        if meant is None:
+        if meant is None or (len(key) == 1 and not key.isalpha()):
             return None
+        meant = [item for item in meant if letters(bare_title(item.name)) == key] or meant
         certain = certainty(text, words, [mention.end for mention in earlier])
         if certain is None:
             return None
@@ -182,6 +185,16 @@ class MentionFinder:
                 for item in linker.close(called, least=_SPELLING)[:1]:
                     return Mention(words[0].start, words[-1].end, kind, (item,), False)
         return None
+
+
+def _without_possessive(text: str, words: Sequence[Word]) -> list[Word]:
+    """Return the words of *Heat's* without its ending; none if there is no such ending."""
+    *others, last = words
+    written = text[last.start : last.end]
+    plain = _POSSESSIVE.sub("", written)
+    if plain == written or not plain:
+        return []
+    return [*others, Word(last.start, last.start + len(plain), letters(plain), last.capital)]
 
 
 def _add(by_key: dict[str, list[Item]], key: str, item: Item) -> None:

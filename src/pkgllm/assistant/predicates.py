@@ -146,6 +146,11 @@ def _verb(
         clean = all(unit.kind in _STEPS for unit in between) and _open(after)
         targets, subject_like = _joined_left(before[: subject.place]), True
     certain = subject.sure and clean and agreed and entry.sure
+    if entry.kind == "saw" and (
+        # "I think I saw it", "I saw it on a shelf"
+        (subject.negations == 0 and _think(before)) or any(unit.kind == "word" for unit in after)
+    ):
+        certain = False
     negations = subject.negations
     relation, decided = _negated(entry, negations, units)
     if any(unit.kind == "not" for unit in after) and _not_before_object(after):
@@ -177,6 +182,10 @@ def _verb(
         about_unknown=not targets and any(unit.kind == "word" for unit in after),
         entry=entry,
     )
+
+
+def _think(units: Sequence[Unit]) -> bool:
+    return any(unit.words == ("think",) for unit in units)
 
 
 def _not_before_object(after: Sequence[Unit]) -> bool:
@@ -225,7 +234,7 @@ def _open(following: Sequence[Unit]) -> bool:
     if not following:
         return True
     first = following[0]
-    if first.kind in ("word", "aspect", "other") or first.words in (("'s",),):
+    if first.kind in ("word", "aspect", "other", "copula") or first.words == ("as",):
         return False
     return not any(unit.kind in ("unreal", "hearsay", "interest") for unit in following[:2])
 
@@ -268,6 +277,9 @@ def _adjective(clause: Clause, at: int, entry: Entry, *, agreed: bool) -> Predic
     certain &= all(kind in _STEPS or kind in ("adjective", "own", "saw") for kind in kinds)
     # "my favorite", but "my wife's favorite"
     others = any(kind in ("other", "hearsay") for kind in kinds)
+    if any(unit.words[0] in ("has", "have", "had") for unit in between) and "copula" not in kinds:
+        # "It has a great cast"
+        certain = False
     silent = others or any(kind in ("unreal", "interest", "request") for kind in kinds)
     outer_kinds = [unit.kind for unit in outer]
     if "think" in outer_kinds or "not" in outer_kinds:
@@ -285,12 +297,12 @@ def _adjective(clause: Clause, at: int, entry: Entry, *, agreed: bool) -> Predic
         if place is not None:
             lead = [unit.kind for unit in after[:place]]
             certain &= all(kind in ("filler", "film", "copula", "mark") for kind in lead) and (
-                "copula" in lead or all(kind == "film" for kind in lead)
+                "copula" in lead or "mark" in lead or all(kind == "film" for kind in lead)
             )
             targets, following, objects_follow = (after[place],), after[:place], True
             certain &= _open(after[place + 1 :])
             negations += sum(unit.kind == "not" for unit in following)
-    certain &= _ends_well(following, described=bool(targets) and not objects_follow)
+    certain &= _ends_well(following)
     if any(unit.kind == "by" for unit in after):
         certain = False
     if any(unit.kind == "talk" for unit in following) and all(
@@ -313,7 +325,7 @@ def _adjective(clause: Clause, at: int, entry: Entry, *, agreed: bool) -> Predic
         silent=silent,
         fragment=not targets
         and all(
-            unit.kind in ("filler", "film", "copula", "not", "adjective", "my")
+            unit.kind in ("filler", "film", "copula", "not", "adjective", "my", "question")
             for unit in (*before, *after)
         ),
         has_negation=negations > 0,
@@ -322,12 +334,12 @@ def _adjective(clause: Clause, at: int, entry: Entry, *, agreed: bool) -> Predic
     )
 
 
-def _ends_well(following: Sequence[Unit], *, described: bool) -> bool:
+def _ends_well(following: Sequence[Unit]) -> bool:
     """Return whether an adjective ends its phrase, or a word for a film follows it."""
     for unit in following:
         if unit.kind in ("film", "adjective"):
             continue
-        if unit.words[0] in _NOT_OPEN:
-            return False
-        return unit.kind not in ("word", "aspect", "other", "talk", "own", "verb", "unreal")
+        return unit.kind in ("filler", "too", "mark", "copula", "not", "and", "by") and (
+            unit.words[0] not in _NOT_OPEN
+        )
     return True

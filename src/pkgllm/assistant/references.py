@@ -10,7 +10,7 @@ from typing import Literal
 
 from pkgllm.assistant.lexicon import entry_at
 
-Number = Literal["one", "all", "places", "others"]
+Number = Literal["one", "all", "places", "others", "nearest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Reference:
 
     number: Number
     """``one`` is *it*; ``all`` is *both*, *them*; ``places`` is *the first two*; ``others`` is *the
-    rest*."""
+    rest*; ``nearest`` is *which*."""
     places: tuple[int, ...] = ()
     """From 0; negative ones count from the end."""
     count: int | None = None
@@ -36,6 +36,8 @@ class Reference:
         size = len(titles)
         if self.number == "one":
             return (0,) if size == 1 else None
+        if self.number == "nearest":
+            return (size - 1,) if size else None
         if self.number == "all":
             right = size > 0 and (self.count is None or self.count == size)
             return tuple(range(size)) if right else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pkgllm.assistant.mentions import Mention
 
 _PIECE = re.compile(
-    r"#?\d+(?:st|nd|rd|th)?\b|[^\W_]+(?:['\u2019\u02bc`][^\W_]+)*|\.\.+|[.!?;:,()\n\u2026\u3002]"
+    r"#?\d+(?:st|nd|rd|th)?\b|[^\W_]+(?:['\u2019\u02bc`][^\W_]+)*|\.\.+|[.!?;:,()&\n\u2026\u3002]"
     r"|[\u2013\u2014]|(?<=\s)-+(?=\s)|['\u2019]s\b"
 )
 _SENTENCE_ENDS = frozenset(".!?;\n\u3002")
@@ -38,6 +38,7 @@ _WITHOUT_APOSTROPHE = {
     "youre": "you are",
     "youve": "you have",
     "theyre": "they are",
+    "&": "and",
     "gonna": "going to",
     "wanna": "want to",
     "gotta": "have to",

@@ -239,12 +239,19 @@ def written_facts(extractor: Extractor, dialogues: Sequence[Answered]) -> dict[s
     """Return how many facts would be written without asking, and how many are right.
 
     A fact is right or wrong by the seeker's form; one that the form leaves open counts as wrong in
-    ``strict`` and not at all in ``precision``.
+    ``strict`` and not at all in ``precision``. ``reached`` is the share of the films of the form
+    of which anything is written or asked about.
     """
     counts: Counter[str] = Counter()
     started = time.perf_counter()
     for dialogue in dialogues:
-        for verdict in extractor.extract(dialogue.turns).verdicts:
+        extraction = extractor.extract(dialogue.turns)
+        reached = {verdict.tail for verdict in extraction.verdicts}
+        reached |= {item.id for question in extraction.questions for item in question.items}
+        stated = {film for film, _ in dialogue.answers}
+        counts["stated"] += len(stated)
+        counts["reached"] += len(stated & reached)
+        for verdict in extraction.verdicts:
             kind = "liked" if verdict.relation in ("liked", "disliked") else "seen"
             answer = dialogue.forms.get(verdict.tail, {}).get(kind)
             if answer is None:
@@ -254,11 +261,13 @@ def written_facts(extractor: Extractor, dialogues: Sequence[Answered]) -> dict[s
     seconds = time.perf_counter() - started
     messages = sum(len(dialogue.turns) for dialogue in dialogues)
     decided = counts["right"] + counts["wrong"]
+    facts = decided + counts["open"]
     return {
-        "facts": counts.total(),
+        "facts": facts,
         "open": counts["open"],
         "precision": counts["right"] / max(1, decided),
-        "strict": counts["right"] / max(1, counts.total()),
+        "strict": counts["right"] / max(1, facts),
+        "reached": counts["reached"] / max(1, counts["stated"]),
         "ms_per_message": 1000 * seconds / messages,
     }
 
@@ -330,15 +339,17 @@ def markdown(scores: Mapping[str, Any]) -> str:
     """Return the scores as tables."""
     lines = [
         "| how the title is written | precision | recall | with namesakes asked about "
-        "| facts written | left open by the form | precision of the others | precision of all |",
-        "|---|" + "---|" * 7,
+        "| facts written | left open by the form | precision of the others | precision of all "
+        "| films of the form written or asked about |",
+        "|---|" + "---|" * 8,
     ]
     for form, row in scores["forms"].items():
         found, facts = row["titles"], row["facts"]
         cells = [found["precision"], found["recall"], found["asked"]]
         lines.append(
             f"| {form} | {' | '.join(f'{cell:.3f}' for cell in cells)} | {facts['facts']} "
-            f"| {facts['open']} | {facts['precision']:.3f} | {facts['strict']:.3f} |"
+            f"| {facts['open']} | {facts['precision']:.3f} | {facts['strict']:.3f} "
+            f"| {facts['reached']:.3f} |"
         )
     lines += [
         "",

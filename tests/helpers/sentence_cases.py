@@ -81,7 +81,8 @@ def score(extractor: Extractor, sentences: Iterable[Case]) -> SentenceScore:
         missed += [
             f"{case.text!r}: {relation} {name}"
             for name, relation in case.said.items()
-            if name not in asked and written.get(name) not in case.expected[name]
+            if name not in asked
+            and (name not in written or written[name] not in case.expected[name])
         ]
     return SentenceScore(
         len(listed), num_said, num_written, tuple(wrong), tuple(opposite), tuple(missed)

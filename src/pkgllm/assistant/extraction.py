@@ -73,7 +73,7 @@ class Extraction:
     wishes: tuple[Wish, ...] = ()
     """The certain ones."""
     questions: tuple[Question, ...] = ()
-    """What has to be asked; never about an item that has a certain opinion."""
+    """What has to be asked; about an item with a certain opinion only what would add to it."""
     nothing_named: bool = False
     """Whether a verdict in the last message names no item that is known."""
 

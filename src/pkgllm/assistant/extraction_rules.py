@@ -136,18 +136,22 @@ class _Dialogue:
             if place == 0 and intent != "question":
                 self._answer(" ".join(word for unit in units for word in unit.words), units)
             self.new_sentence = True
-            if intent not in ("help", "why", "remark"):
-                for reading in read_sentence(sentence):
-                    if reading.silent:
-                        self._name(reading)
-                    else:
-                        self._add(reading)
+            if intent in ("help", "why") or (intent == "remark" and not self.named):
+                continue
+            for reading in read_sentence(sentence):
+                if reading.silent:
+                    self._name(reading)
+                elif intent != "remark":
+                    self._add(reading)
+                elif reading.nearest and not any(unit.kind == "talk" for unit in units):
+                    # "I saw Heat. Amazing!" may be about the film.
+                    self._add(replace(reading, certain=False))
         self.answered = True
 
     def extraction(self) -> Extraction:
         questions = []
         for question in self.questions.values():
-            open_items = tuple(i for i in question.items if i.id not in self.opinions)
+            open_items = tuple(i for i in question.items if self._is_open(i, question.opinion))
             if open_items:
                 questions.append(replace(question, items=open_items))
         return Extraction(
@@ -156,6 +160,11 @@ class _Dialogue:
             tuple(questions),
             self.nothing_named,
         )
+
+    def _is_open(self, item: Item, opinion: Opinion) -> bool:
+        """Return whether an answer may add to what is certain of an item."""
+        known = self.opinions.get(item.id)
+        return known is None or (known.liked is None and opinion.liked is not None)
 
     def _answer(self, words: str, units: Sequence[Unit]) -> None:
         """Read *yes* and *no* after a question about one title, or about all of them."""

@@ -177,7 +177,7 @@ def _verb(
         objects_follow=not subject_like,
         silent=silent or not subject.own,
         fragment=not targets
-        and all(unit.kind in ("filler", "own", "too", "film", "do") for unit in (*before, *after)),
+        and all(unit.kind in ("filler", "own", "too", "do") for unit in (*before, *after)),
         has_negation=negations > 0,
         about_unknown=not targets and any(unit.kind == "word" for unit in after),
         entry=entry,

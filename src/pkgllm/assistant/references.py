@@ -39,7 +39,8 @@ class Reference:
         if self.number == "nearest":
             return (size - 1,) if size else None
         if self.number == "all":
-            right = size > 0 and (self.count is None or self.count == size)
+            # "I don't like those" after one title is about a kind of film.
+            right = size > 1 if self.count is None else size == self.count
             return tuple(range(size)) if right else None
         places = [place + size if place < 0 else place for place in self.places]
         if not places or any(not 0 <= place < size for place in places):

@@ -29,7 +29,7 @@ def chat(
         str | None, typer.Option("--message", "-m", help="Say this and end, instead of a dialogue.")
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Write what was understood without asking.")
+        bool, typer.Option("--yes", "-y", help="Write what is certain without asking.")
     ] = False,
     top: Annotated[int, typer.Option(min=1, help="Recommendations to each message.")] = 5,
     extractor: Annotated[

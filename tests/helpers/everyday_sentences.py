@@ -282,6 +282,28 @@ FAMILIES = {
         A0 | I was told that @A is good
         A+ | My husband hates it when I say that, but I love @A
     """,
+    "marks": """
+        A+ B- | @A: loved it, @B: hated it
+        A+ B- | Loved @A - hated @B
+        A-0 | Never, ever liked @A
+        A+0 B0-+ | I liked @A, @B less
+        A+s0 B0 | I liked @A less than @B
+        A- B- | Worst movies ever: @A, @B
+        A+ | (@A was great)
+    """,
+    "me too and not me": """
+        A- | My wife didn't like @A and neither did I
+        A- | My wife hated @A and so did I
+        A+ | My wife didn't like @A but I did
+        A- B- | My wife loves @A and @B but I don't
+        Au | My wife has seen @A but I haven't
+        As | My wife hasn't seen @A but I have
+        Au | I haven't seen @A but my wife has
+        A+ | I loved @A, my wife didn't
+        A0 B0 | My wife loves @A but not @B
+        A0 B- | My wife loves @A but I hate @B
+        A0+ | My wife loves @A, me too
+    """,
     "offer: answers": """
         B+ C- | the second one is great, the third is awful
         A+ | I loved the first one
@@ -299,6 +321,8 @@ FAMILIES = {
         B+ | #2 is my favorite
         A0 B0 C0 | I liked the first half of the book
         A- | the first movie sucked
+        A+ B+ C+ | I liked the first, the second and the third
+        A+ B+ C-0 | the first and second were good, the third not
     """,
     "offer: talk": """
         A0 | thanks, you are [great|awesome|funny]

@@ -169,6 +169,9 @@ def _joins_words(units: Sequence[Unit], place: int) -> bool:
     after = units[place + 1] if place + 1 < len(units) else None
     if before is None or after is None:
         return False
+    if units[place].words == (",",) and before.words == ("never",):
+        # "Never, ever liked it"
+        return after.kind in ("filler", "verb", "saw")
     if units[place].words == (":",):
         # As in "Best movie ever: Heat".
         described = any(unit.kind == "adjective" for unit in units[:place])

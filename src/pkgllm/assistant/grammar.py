@@ -13,6 +13,8 @@ from pkgllm.assistant.predicates import predicate_of
 from pkgllm.assistant.tokens import Sentence
 from pkgllm.graph.personal_graph import Relation
 
+_ELLIPTICAL = frozenset(("own", "not", "do", "copula", "filler", "too", "clause"))
+"""Kinds of words in *but I didn't*."""
 _OPPOSITE: dict[Relation, Relation] = {"liked": "disliked", "seen": "unseen"}
 
 
@@ -74,8 +76,18 @@ def read_sentence(sentence: Sentence) -> Iterator[Reading]:
         elif sentence.ends_with != "?":
             yield from _interest(clause)
         named = tuple(unit for unit in clause.named if unit.kind != "person")
-        joins = clause.lead in ("", "and", "or", "nor") and clause.predicate is None
+        joins = (
+            clause.lead in ("", "and", "or", "nor")
+            and clause.predicate is None
+            and not (place and _are_pronouns(clauses[place - 1].named))
+        )
         yield Reading(named, None, False, silent=True, joins=joins)
+
+
+def _are_pronouns(units: Sequence[Unit]) -> bool:
+    """Return whether units are only *it* or *them*."""
+    numbers = {unit.reference.number if unit.reference else None for unit in units}
+    return bool(numbers) and numbers <= {"one", "all"}
 
 
 def _is_exception(clause: Clause | None) -> bool:
@@ -149,7 +161,9 @@ def _stated(sentence: Sentence, clauses: Sequence[Clause]) -> Iterator[tuple[int
 
 
 def _clause_asks(clause: Clause) -> bool:
-    return asks(clause.units) or is_wish(clause.units)
+    # "so did I", "neither have I"
+    answers = clause.lead in ("nor", "clause") and {u.kind for u in clause.units} <= _ELLIPTICAL
+    return not answers and (asks(clause.units) or is_wish(clause.units))
 
 
 def _clause(clause: Clause, state: _State) -> Iterator[Reading]:
@@ -166,11 +180,7 @@ def _clause(clause: Clause, state: _State) -> Iterator[Reading]:
     if clause.lead in ("except", "but") and _is_all(state.pending):
         # "All except the last were great"; "all but the second"
         excluded, targets = targets, tuple(state.pending)
-    elif (
-        state.pending
-        and predicate.subject_like
-        and not any(unit.kind == "reference" for unit in targets)
-    ):
+    elif state.pending and predicate.subject_like and not _are_pronouns(targets):
         # "Rocky, Alien and Heat were great"; "Neither Rocky nor Alien was good"
         together = clause.lead in ("and", "or", "nor", "") and bool(targets)
         if together and clause.lead in ("and", "or", "nor"):
@@ -186,9 +196,10 @@ def _clause(clause: Clause, state: _State) -> Iterator[Reading]:
     state.pending, state.pending_nor = [], False
     relation, certain = predicate.relation, predicate.certain
     if predicate.silent:
-        # It is somebody else's opinion, unreal or hearsay.
+        # It is somebody else's opinion, unreal or hearsay; "but I did" may still follow.
         if targets or state.last is None:
-            state.last = Reading(targets, predicate.bare, False)
+            bare: Relation = "seen" if predicate.bare == "unseen" else predicate.bare
+            state.last = Reading(targets, bare, False, silent=True)
         state.objects_follow = predicate.objects_follow
         return
     nearest = not targets and predicate.fragment
@@ -216,6 +227,10 @@ def _without_predicate(clause: Clause, named: tuple[Unit, ...], state: _State) -
             sure = last.certain and plain and last.relation == "seen"
             yield Reading(titles, _OPPOSITE.get(last.relation), sure, apart=True)
         return
+    if last is not None and last.silent:
+        # "My wife loves Rocky and Alien"
+        state.last = replace(last, targets=(*last.targets, *titles))
+        return
     if clause.units and clause.units[0].words == ("unlike",):
         yield Reading(titles, None, False)
         return
@@ -231,20 +246,16 @@ def _without_predicate(clause: Clause, named: tuple[Unit, ...], state: _State) -
     if negated and clause.units and clause.units[0].kind == "not":
         state.pending, state.pending_nor = list(titles), True
         return
-    joined = clause.lead in ("", "and", "or") and plain
+    # "loved it, Alien: hated it" is no list.
+    pronouns = last is not None and _are_pronouns(last.targets)
+    joined = clause.lead in ("", "and", "or") and plain and not (pronouns and not clause.lead)
     if last is not None and joined and (state.objects_follow or "too" in kinds):
         reading = Reading(titles, last.relation, last.certain)
         state.last = Reading((*last.targets, *titles), last.relation, last.certain)
-        if last.relation is not None and not _silent(last):
+        if last.relation is not None:
             yield reading
         return
     state.pending.extend(titles)
-    if last is None and not plain:
-        return
-
-
-def _silent(reading: Reading) -> bool:
-    return not reading.certain and reading.relation is None
 
 
 def _elliptical_subject(clause: Clause, kinds: Sequence[str], state: _State) -> Iterator[Reading]:
@@ -253,11 +264,9 @@ def _elliptical_subject(clause: Clause, kinds: Sequence[str], state: _State) -> 
     if last is None or last.relation is None or not last.targets:
         return
     first = next((kind for kind in kinds if kind not in ("filler", "not", "do")), "")
-    if first != "own" or not all(
-        kind in ("own", "not", "do", "copula", "filler", "too", "clause") for kind in kinds
-    ):
+    if first != "own" or not set(kinds) <= _ELLIPTICAL:
         return
-    negated = kinds.count("not")
+    negated = kinds.count("not") + (clause.lead == "nor")
     relation: Relation | None
     if clause.lead == "except":
         relation, sure = _OPPOSITE.get(last.relation), False

@@ -146,6 +146,7 @@ def _verb(
         clean = all(unit.kind in _STEPS for unit in between) and _open(after)
         targets, subject_like = _joined_left(before[: subject.place]), True
     certain = subject.sure and clean and agreed and entry.sure
+    certain &= not any(unit.words[-1] in ("less", "least") for unit in after)
     if entry.kind == "saw" and (
         # "I think I saw it", "I saw it on a shelf"
         (subject.negations == 0 and _think(before)) or any(unit.kind == "word" for unit in after)

@@ -144,7 +144,12 @@ def _ordinal(words: Sequence[str], place: int) -> tuple[Reference | None, int]:
         entry is not None and entry.kind not in ("aspect", "film", "filler", "other")
     )
     # "the first was great", "the first."; but "the first time", "the last scene".
-    if article and (ends or following in ("a", "really", "just", "of", "though", "too", "already")):
+    after_another = (
+        _at(words, place - 1) in ("and", "or", ",") and _at(words, place - 2) in _ORDINALS
+    )
+    if (article or after_another) and (
+        ends or following in ("a", "really", "just", "of", "though", "too", "already")
+    ):
         if following == "of":
             return None, 0
         return Reference("places", (first,)), at - place

@@ -184,14 +184,14 @@ def test_a_dialogue_that_mentions_none_of_its_films_is_counted(
     corpus = read(
         make_dialogue(1, 1, {"1": "liked"}, text="a film"), make_dialogue(2, 1, {"2": "liked"})
     )
-    assert [note[:40] for note in corpus.notes] == ["1 of 2 dialogues mention none of their f"]
+    assert [note[:40] for note in corpus.notes] == ["Order: 1 of 2 dialogues mention none of "]
 
 
 def test_a_dialogue_that_stands_twice_counts_once(read: Read, make_dialogue: Make) -> None:
     one, two = make_dialogue(1, 1, {"1": "liked"}), make_dialogue(2, 1, {"2": "liked"})
     corpus = read(one, two, one)
     assert graph_of(corpus) == graph_of(read(one, two))
-    assert corpus.notes == ("1 of 3 dialogues are copies of others and count once",)
+    assert corpus.notes == ("Copies: 1 of 3 dialogues are copies of others and count once.",)
 
 
 def test_a_copy_that_says_something_else_is_refused_with_both_lines(

@@ -113,5 +113,5 @@ def test_a_corpus_with_one_entry_each() -> None:
         replace(graph.facts[0], tail="2", name="Ran (1985)"),
         graph.facts[2],
     )
-    assert one.notes[0].startswith("1 entries of the catalogue name an item that another one names")
+    assert one.notes[0].startswith("Same items: 1 of 3 entries of the catalogue count as another")
     assert with_one_entry_each(one) is one

@@ -303,8 +303,10 @@ def data_build(
 
     from pkgllm.pipeline import train as jobs
 
-    count = jobs.build_data(tree, output, progress)
-    typer.echo(f"{count} graphs and the split are in {output}")
+    population = jobs.build_data(tree, output, progress)
+    typer.echo(f"{len(population.splits)} graphs and the split are in {output}")
+    for note in population.corpus.notes:
+        typer.echo(f"- {note}")
 
 
 def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":

@@ -191,11 +191,11 @@ def _without_copies(dialogues: Sequence[Dialogue]) -> Sequence[Dialogue]:
 
 def _notes(num_read: int, unique: Sequence[Dialogue]) -> Iterator[str]:
     if copies := num_read - len(unique):
-        yield f"{copies} of {num_read} dialogues are copies of others and count once"
+        yield f"Copies: {copies} of {num_read} dialogues are copies of others and count once."
     if lost := sum(not dialogue.mentioned for dialogue in unique):
         yield (
-            f"{lost} of {len(unique)} dialogues mention none of their films as @id, so their films "
-            "are in the order of movieMentions"
+            f"Order: {lost} of {len(unique)} dialogues mention none of their films as @id; these "
+            "are in the order of movieMentions."
         )
 
 

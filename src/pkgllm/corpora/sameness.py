@@ -113,13 +113,7 @@ class SameItems:
 
     def first(self, item_id: str) -> str:
         """Return the entry that stands for an item: one with a year, then the first by id."""
-        return min(
-            self.twins(item_id),
-            key=lambda each: (
-                each in self._items and year_of(self._items[each].name) is None,
-                each,
-            ),
-        )
+        return min(self.twins(item_id), key=lambda each: (self._lacks_a_year(each), each))
 
     def _lacks_a_year(self, item_id: str) -> bool:
         return item_id in self._items and year_of(self._items[item_id].name) is None
@@ -178,8 +172,8 @@ def with_one_entry_each(corpus: Corpus) -> Corpus:
     ]
     catalogue = Catalogue(items)
     note = (
-        f"{len(gone)} entries of the catalogue name an item that another one names, and count as "
-        "that one; corpus.same_items: apart keeps them apart"
+        f"Same items: {len(gone)} of {len(corpus.catalogue)} entries of the catalogue count as "
+        "another entry of their item; corpus.same_items: apart keeps them apart."
     )
     graphs = tuple(_one_fact_each(graph, same, catalogue) for graph in corpus.graphs)
     return replace(corpus, catalogue=catalogue, graphs=graphs, notes=(*corpus.notes, note))

@@ -189,8 +189,8 @@ def resume(
     return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
 
 
-def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
-    """Write every client's graph as JSON-LD, and the split; return the number of clients.
+def build_data(config: AnyExperiment, output: Path, progress: Progress) -> Population:
+    """Write every client's graph as JSON-LD, and the split; return who was written.
 
     Configuration and catalogue lie beside: with a graph, all that a client needs to train alone.
     """
@@ -204,7 +204,7 @@ def build_data(config: AnyExperiment, output: Path, progress: Progress) -> int:
     written.write_json("split.json", population.split_record())
     write_catalogue_file(population.corpus.catalogue, written.path / CATALOGUE)
     written.write_text("config.yaml", dump_config(config))
-    return len(population.splits)
+    return population
 
 
 def _load(config: Experiment, run: RunFolder) -> _Job:

@@ -135,7 +135,7 @@ def data_notes(population: Population) -> tuple[str, ...]:
             f"Left out: {len(left_out.clients)} clients with fewer than {left_out.min_liked} liked "
             "facts."
         )
-    return tuple(notes)
+    return (*notes, *corpus.notes)
 
 
 def task_note(part: str, population: Population, queries: Sequence[ClientQueries]) -> str:

@@ -70,7 +70,7 @@ def new_event_file(folder: Path, steps: Iterable[Step] = ()) -> EventFile | None
         )
         return None
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         for path in folder.glob("events.out.tfevents.*"):
             path.unlink()
         events = EventFile(folder, SummaryWriter(folder))

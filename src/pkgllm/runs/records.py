@@ -3,13 +3,13 @@
 A damaged file ends in a sentence that names the file, the line and the key.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from pkgllm import json_text
 from pkgllm.errors import RunError
 from pkgllm.files import cannot
 
@@ -297,6 +297,6 @@ def _text(path: Path, advice: str) -> str:
 
 def _parse(text: str | bytes, place: str, advice: str) -> Any:
     try:
-        return json.loads(text)
+        return json_text.loads(text if isinstance(text, str) else text.decode())
     except ValueError as error:
         raise RunError(f"{place}: must be JSON, but {error}; {advice}") from error

@@ -25,8 +25,8 @@ from pkgllm.config.load import load_config
 from pkgllm.config.schema import Adapter, Experiment
 from pkgllm.errors import ModelError, PkgllmError
 from pkgllm.lm.adapter import attach_adapter
-from pkgllm.lm.base_model import find_base_model
 from pkgllm.lm.lanes.decoder import LaneDecoder
+from pkgllm.lm.model_files import find_base_model
 from pkgllm.training.lane_memory import PassCost, share_out
 from pkgllm.training.lane_passes import is_batched
 

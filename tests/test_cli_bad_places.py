@@ -7,9 +7,11 @@ import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from helpers.command_line import RUN, TRAIN, Refuse, change_line, cut
 from helpers.tiny_base import write_tiny_base
@@ -118,6 +120,23 @@ def other_base(**different: int) -> None:
     (RUN / "config.yaml").write_text(yaml.safe_dump(config))
 
 
+def edit_config(before: str, after: str) -> None:
+    path = RUN / "config.yaml"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after))
+
+
+def edit_json(name: str, edit: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads((RUN / name).read_text())
+    edit(content)
+    (RUN / name).write_text(json.dumps(content))
+
+
+def negate_adapter() -> None:
+    path = RUN / "adapter" / "adapter_model.safetensors"
+    save_file({key: -value for key, value in load_file(path).items()}, path)
+
+
 BAD_RUN: dict[str, tuple[Callable[[], object], int, tuple[str, ...]]] = {
     "no folder": (lambda: shutil.rmtree(RUN), 1, ("run folder runs/earlier: no such folder",)),
     "no adapter": (forget("adapter"), 1, ("not a finished run", "adapter is missing")),
@@ -143,18 +162,39 @@ BAD_RUN: dict[str, tuple[Callable[[], object], int, tuple[str, ...]]] = {
     "cut adapter": (
         lambda: cut(RUN / "adapter" / "adapter_model.safetensors", 9),
         1,
-        ("runs/earlier/adapter", "does not load"),
+        ("runs/earlier/adapter: the adapter is not the one that the run trained",),
     ),
     "changed data": (change_data, 1, ("the data have changed since the run was trained", "--data")),
     "retrained base": (
         lambda: other_base(seed=1),
         1,
-        (
-            "trained on base model",
-            "with digest",
-        ),
+        ("is not the one the run was trained on", "the weights differ"),
     ),
-    "larger base": (lambda: other_base(hidden_size=64), 1, ("trained on base model",)),
+    "larger base": (
+        lambda: other_base(hidden_size=64),
+        1,
+        ("is not the one the run was trained on", "the weights, config.json differ"),
+    ),
+    "edited config": (
+        lambda: edit_config("seed: 0", "seed: 1"),
+        2,
+        ("config.yaml: was changed since the run began: seed: 0 there, 1 given;",),
+    ),
+    "edited split": (
+        lambda: edit_json("split.json", lambda split: split.update(left_out=["nobody"])),
+        1,
+        ("split.json: was changed since the run began (left_out)",),
+    ),
+    "edited likes": (
+        lambda: edit_json("liked_in_training.json", lambda likes: likes.update(clients=[])),
+        1,
+        ("liked_in_training.json: was changed since the run began (clients)",),
+    ),
+    "other adapter": (
+        negate_adapter,
+        1,
+        ("adapter: the adapter is not the one that the run trained",),
+    ),
 }
 
 

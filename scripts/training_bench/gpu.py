@@ -54,7 +54,7 @@ def random_qwen3(device: str) -> BaseModel:
         )
     model.requires_grad_(False).train(False)
     tokenizer = number_tokenizer(config.vocab_size)
-    return BaseModel("Qwen3-0.6B, random", model, tokenizer, ChatTemplate(tokenizer), "random")
+    return BaseModel("Qwen3-0.6B, random", model, tokenizer, ChatTemplate(tokenizer), {})
 
 
 def number_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

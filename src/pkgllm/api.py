@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pkgllm.config.load import load_any_config
 from pkgllm.config.schema import AnyExperiment
 from pkgllm.corpora.catalogue import Catalogue
+from pkgllm.files import expanded
 from pkgllm.progress import Progress, Silent
 from pkgllm.report.comparison import comparison_document
 from pkgllm.report.document import Document
@@ -178,7 +179,7 @@ def train(
     else:
         name, tree = "run", config
     if output is None:
-        output = Path(tree.output) / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        output = expanded(tree.output) / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     train_run(tree, Path(output), progress or Silent())
     return Run(Path(output))
 

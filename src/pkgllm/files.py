@@ -48,6 +48,17 @@ def _advice(error: OSError) -> str:
             return "choose another place"
 
 
+def expanded(text: str) -> Path:
+    """Return the path that a key of a configuration or an environment variable names.
+
+    A leading ``~`` is the home folder, everywhere; a home that is not known leaves it as it is.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 def make_folder(path: Path, *, parents: bool = False) -> None:
     """Make a folder of mode 0700 where there is none.
 

@@ -277,6 +277,10 @@ def test_a_leak_ends_an_evaluation_too(run_in: Callable[[str], Finished], tmp_pa
     (run / "config.yaml").write_text(
         text.replace("Recommend movies to me.", f"Something like {title}"), encoding="utf-8"
     )
+    # Otherwise the edited configuration is refused first.
+    made = read_json(run / "provenance.json")
+    del made["configuration"]
+    (run / "provenance.json").write_text(json.dumps(made), encoding="utf-8")
     with pytest.raises(LeakError, match=rf"holds the held-out item '{title} \("):
         evaluate_run(run, Silent(), output=tmp_path / "again")
     assert not (tmp_path / "again").exists()

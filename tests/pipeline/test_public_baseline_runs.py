@@ -69,7 +69,7 @@ class ByHand:
         self.baseline: KlBaseline = make_kl_baseline(
             config, self.policy, writer, population.corpus.catalogue
         )
-        self._config, self._digest = config, base.digest
+        self._config, self._digests = config, base.digests
 
     def train(self, who: str, groups: Any, local_steps: int) -> tuple[AdapterState, list[float]]:
         """Return what one client comes to in two rounds, and the baseline of each."""

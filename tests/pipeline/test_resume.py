@@ -217,6 +217,37 @@ def test_changed_data_and_base_models_are_refused(
             resume(run, Silent())
 
 
+def test_an_edited_configuration_or_split_is_refused_with_what_changed(
+    stopped: tuple[Experiment, Path],
+) -> None:
+    _, run = stopped
+    path, split = run / "config.yaml", run / "split.json"
+    before, held_out = path.read_text(), json.loads(split.read_text())
+    path.write_text(before.replace("local_steps: 1", "local_steps: 3"))
+    with pytest.raises(ConfigError, match=r"config\.yaml: was changed since .* 1 there, 3 given"):
+        resume(run, Silent())
+    path.write_text(before)
+    client = next(iter(held_out["clients"]))
+    del held_out["clients"][client]
+    split.write_text(json.dumps(held_out))
+    with pytest.raises(DataError, match=rf"split\.json: was changed .*\(clients {client}\)"):
+        resume(run, Silent())
+
+
+@pytest.mark.slow
+def test_a_run_of_an_earlier_version_goes_on_and_says_what_is_not_checked(
+    stopped: tuple[Experiment, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, run = stopped
+    made = json.loads((run / "provenance.json").read_text())
+    del made["configuration"]
+    made["digests"] = {k: v for k, v in made["digests"].items() if "base_model/" not in k}
+    (run / "provenance.json").write_text(json.dumps(made))
+    assert resume(run, Silent())
+    assert "kept no copy of the configuration" in caplog.text
+    assert "kept no digest of base model's configuration" in caplog.text
+
+
 @pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(
     whole: Whole, stopped: tuple[Experiment, Path], caplog: pytest.LogCaptureFixture

@@ -19,6 +19,7 @@ from pkgllm.cli.privacy import privacy_app
 from pkgllm.cli.reproduce import reproduce_app
 from pkgllm.cli.sweep import sweep
 from pkgllm.errors import PkgllmError
+from pkgllm.files import expanded
 from pkgllm.interrupts import keep_interrupts
 from pkgllm.threads import wait_briefly
 
@@ -114,7 +115,7 @@ def train(
     else:
         assert tree is not None
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-        path = output or Path(tree.output) / f"{Path(str(config)).stem}-{stamp}"
+        path = output or expanded(tree.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
     typer.echo(f"run folder: {path}", err=True)
     if isinstance(tree, Experiment) and is_deployed(tree):

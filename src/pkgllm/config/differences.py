@@ -16,12 +16,18 @@ def differences(one: AnyExperiment, other: AnyExperiment) -> list[str]:
         >>> differences(one, other)[:2]
         ['seed: 0 there, 1 given', "objective.name: 'kto' there, 'dpo' given"]
     """
-    there, given = (dict(_leaves((), tree.model_dump(mode="json"))) for tree in (one, other))
-    return [
-        f"{key}: {_shown(there, key)} there, {_shown(given, key)} given"
+    lines = tree_differences(one.model_dump(mode="json"), other.model_dump(mode="json"))
+    return [line for key, line in lines.items() if key != "output"]
+
+
+def tree_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line for each key of two trees of plain values that differs, by key."""
+    there, given = (dict(_leaves((), tree)) for tree in (one, other))
+    return {
+        key: f"{key}: {_shown(there, key)} there, {_shown(given, key)} given"
         for key in dict.fromkeys((*there, *given))
-        if key != "output" and _shown(there, key) != _shown(given, key)
-    ]
+        if _shown(there, key) != _shown(given, key)
+    }
 
 
 def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, Any]]:

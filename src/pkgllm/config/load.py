@@ -12,6 +12,7 @@ from pkgllm.config.overrides import Override, apply_overrides, parse_override
 from pkgllm.config.problems import Problem, problems_of, shown
 from pkgllm.config.schema import AnyExperiment, EmbeddingExperiment, Experiment, kind_of
 from pkgllm.errors import ConfigError
+from pkgllm.lm.model_files import resolved_name
 from pkgllm.registry import did_you_mean
 from pkgllm.shipped import presets_folder
 
@@ -96,7 +97,18 @@ def load_any_config(name_or_path: str, overrides: Sequence[str] = ()) -> AnyExpe
         problems += problems_of(error, changed, kind)
     if experiment is None or problems:
         raise ConfigError("\n".join(_line(problem, str(path), changes) for problem in problems))
-    return experiment
+    return _with_absolute_base(experiment)
+
+
+def _with_absolute_base(experiment: AnyExperiment) -> AnyExperiment:
+    """Return a configuration that means the same folder of a base model from any folder."""
+    if isinstance(experiment, EmbeddingExperiment):
+        return experiment
+    choice = experiment.base_model
+    if (name := resolved_name(choice.name)) == choice.name:
+        return experiment
+    elsewhere = choice.model_copy(update={"name": name})
+    return experiment.model_copy(update={"base_model": elsewhere})
 
 
 def read_tree(path: Path) -> tuple[dict[str, Any], list[Problem]]:

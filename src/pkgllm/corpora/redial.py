@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pkgllm.corpora.reader import CorpusReader
 from pkgllm.corpora.settings import Restated
+from pkgllm.files import expanded
 
 if TYPE_CHECKING:
     from pkgllm.corpora.clients import Corpus
@@ -34,7 +35,7 @@ class RedialCorpus(CorpusReader):
         from pkgllm.corpora.hub import read_hub
         from pkgllm.corpora.redial_files import find_redial, read_redial
 
-        facts = Path(self.movie_facts) if self.movie_facts else None
+        facts = expanded(self.movie_facts) if self.movie_facts else None
         if self.hub is not None:
             return read_hub(self.hub, movie_facts=facts, restated_facts=restated_facts)
         folder = find_redial(self.folder)

@@ -37,6 +37,7 @@ from pkgllm.corpora.movie_facts import read_movie_facts
 from pkgllm.corpora.sameness import STRENGTH
 from pkgllm.corpora.settings import Restated
 from pkgllm.errors import DataError
+from pkgllm.files import expanded
 from pkgllm.graph.personal_graph import Fact, Moment, PersonalGraph, Provenance, Relation, Source
 
 TRAIN_FILE = "train_data.jsonl"
@@ -79,10 +80,10 @@ def find_redial(configured: str | None) -> Path:
         DataError: If there is no such folder; the message says where it was looked for.
     """
     if configured is not None:
-        places = [Path(configured).expanduser()]
+        places = [expanded(configured)]
     else:
         root = os.environ.get("PKGLLM_DATA")
-        places = [Path(root, "redial")] if root else []
+        places = [expanded(root) / "redial"] if root else []
         places.append(Path("data", "redial"))
     for place in places:
         if place.is_dir():

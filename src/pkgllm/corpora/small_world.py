@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pkgllm.corpora.reader import CorpusReader
 from pkgllm.corpora.settings import Restated
+from pkgllm.files import expanded
 from pkgllm.shipped import small_world_folder
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class SmallWorldCorpus(CorpusReader):
         """Read the corpus."""
         from pkgllm.corpora.redial_files import read_redial
 
-        folder = Path(self.folder) if self.folder else small_world_folder() / "redial"
+        folder = expanded(self.folder) if self.folder else small_world_folder() / "redial"
         corpus = read_redial(folder, movie_facts=None, restated_facts=restated_facts)
         return replace(corpus, name="small world")
 

@@ -269,7 +269,7 @@ def _notes(runs: Sequence[Predictions]) -> list[str]:
 
 def _readers(runs: Sequence[Predictions], name: str) -> list[Predictions]:
     """Return the runs that could have read something: an embedding has no base model to read."""
-    return [run for run in runs if name != "base_model" or name in run.digests]
+    return [run for run in runs if name in run.digests or not name.startswith("base_model")]
 
 
 def privacy_notes(runs: Iterable[tuple[str, Predictions]]) -> list[str]:

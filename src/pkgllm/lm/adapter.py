@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pkgllm.errors import ModelError
-from pkgllm.lm.base_model import find_base_model
+from pkgllm.lm.model_files import find_base_model
 
 AdapterState = dict[str, Tensor]
 """LoRA factors by PEFT's key names, sorted; float32, on the CPU."""
@@ -153,7 +153,9 @@ def num_trained_parameters(
     """
     place = find_base_model(name)
     try:
-        config = AutoConfig.from_pretrained(place, local_files_only=Path(place).is_dir())
+        config = AutoConfig.from_pretrained(
+            place, local_files_only=Path(place).is_dir(), trust_remote_code=False
+        )
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:

@@ -1,11 +1,11 @@
 """Find and load the frozen base model and its tokenizer."""
 
-import hashlib
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -18,9 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from pkgllm.errors import ModelError
 from pkgllm.lm.chat_template import ChatTemplate
-from pkgllm.shipped import small_world_folder
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from pkgllm.lm.model_files import WEIGHTS, check_files, find_base_model, folder_digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +29,8 @@ class BaseModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     template: ChatTemplate
-    digest: str
-    """SHA-256 of the parameters' files, or the hub's commit."""
+    digests: Mapping[str, str]
+    """Of everything that decides tokens and logits: SHA-256 by file, or the hub's commit."""
 
     @property
     def device(self) -> torch.device:
@@ -48,42 +46,6 @@ class BaseModel:
     def terminator_id(self) -> int:
         """Token that ends a completion: the end of the assistant's turn."""
         return self.template.terminator
-
-
-def model_places() -> Iterator[Path]:
-    """Yield the folders in which a base model's name is looked up, in order."""
-    if configured := os.environ.get("PKGLLM_MODELS"):
-        yield Path(configured)
-    yield Path("data/models")
-    yield small_world_folder()
-
-
-def find_base_model(name: str) -> str:
-    """Return the folder of a base model, or its hub id.
-
-    Args:
-        name: A folder, the name of a folder below one of :func:`model_places`, or a hub id of the
-            form ``organisation/model``.
-
-    Raises:
-        ModelError: If it is none of these, or the folder holds no model.
-    """
-    tried = [Path(name), *(place / name for place in model_places())]
-    for folder in tried:
-        if not folder.is_dir():
-            continue
-        if not (folder / "config.json").is_file():
-            raise ModelError(
-                f"base_model.name: {folder} is not a base model, because config.json is missing"
-            )
-        return str(folder)
-    if _HUB_ID.fullmatch(name):
-        return name
-    raise ModelError(
-        f"base_model.name: no base model {name!r}; looked for "
-        f"{', '.join(str(folder) for folder in tried)}; give a folder, set PKGLLM_MODELS to the "
-        "folder that holds it, or name a hub id such as Qwen/Qwen3-0.6B"
-    )
 
 
 def find_device(name: str, *, key: str = "base_model.device") -> torch.device:
@@ -120,29 +82,83 @@ def load_base_model(name: str, *, device: str = "auto", dtype: str = "float32") 
     """
     place, target = find_base_model(name), find_device(device)
     local = Path(place).is_dir()
+    if local:
+        check_files(Path(place))
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=local)
-        model = AutoModelForCausalLM.from_pretrained(
-            place, dtype=getattr(torch, dtype), local_files_only=local, attn_implementation="sdpa"
+        tokenizer = AutoTokenizer.from_pretrained(
+            place, local_files_only=local, trust_remote_code=False
         )
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place,
+                dtype=getattr(torch, dtype),
+                local_files_only=local,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # damaged files raise errors of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
             f"base_model.name: cannot load {place} as a base model: {reason}"
         ) from error
+    # The stub of transformers does not know that the report of loading comes with the model.
+    model, loading = loaded
+    _check_parameters(place, model, loading)
     template = ChatTemplate(tokenizer, name=place)
-    model.to(target)  # type: ignore[arg-type]  # the stub knows no device
+    model.to(target)
     model.requires_grad_(False).train(False)
-    return BaseModel(name, model, tokenizer, template, _digest(place, model))
+    digests = folder_digests(Path(place)) if local else {WEIGHTS: _commit(place, model)}
+    return BaseModel(name, model, tokenizer, template, digests)
 
 
-def _digest(place: str, model: PreTrainedModel) -> str:
-    if not Path(place).is_dir():
-        return str(getattr(model.config, "_commit_hash", None) or place)
-    digest = hashlib.sha256()
-    for file in sorted(Path(place).glob("*.safetensors")):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+def _check_parameters(place: str, model: PreTrainedModel, loading: Mapping[str, Any]) -> None:
+    """Fail where the weights are not those of the model that the configuration describes.
+
+    Raises:
+        ModelError: If a parameter has no value or one of another shape, or a value no parameter.
+    """
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    shapes = {
+        key: f"{key} of shape {tuple(stored)} where {tuple(expected)} is expected"
+        for key, stored, expected in loading["mismatched_keys"]
+    }
+    faults = {
+        "has no value for": sorted(set(loading["missing_keys"]) - tied - shapes.keys()),
+        "has values of no parameter,": sorted(set(loading["unexpected_keys"]) - tied),
+        "has values of another shape,": sorted(shapes.values()),
+    }
+    told = [
+        f"{fault} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
+        for fault, keys in faults.items()
+        if keys
+    ]
+    if told:
+        raise ModelError(
+            f"base_model.name: {place}: the base model {'; it '.join(told)}; restore its "
+            "safetensors files and config.json"
+        )
+
+
+def _commit(name: str, model: PreTrainedModel) -> str:
+    commit = getattr(model.config, "_commit_hash", None)
+    if commit is None:
+        raise ModelError(
+            f"base_model.name: the hub named no commit of {name}, so that runs could not be told "
+            "apart; download it, and give its folder"
+        )
+    return str(commit)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' report of loading from the terminal: its faults are raised here."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)

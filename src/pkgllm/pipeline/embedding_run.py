@@ -56,7 +56,7 @@ def resume(run: RunFolder, config: EmbeddingExperiment, progress: Progress, *, k
     plan = plan_embedding(config, population)
     queries = embedding_queries(config, population)
     if run.provenance.exists():
-        check_same_data(run, population, None)
+        check_same_data(run, population)
     return _go_on(run, plan, population, queries, progress, keep)
 
 

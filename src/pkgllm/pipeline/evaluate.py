@@ -42,6 +42,8 @@ from pkgllm.pipeline.ranking import (
 from pkgllm.pipeline.run_record import (
     LIKED,
     check_same_base,
+    check_same_configuration,
+    check_same_data,
     check_same_split,
     load_base,
     read_liked,
@@ -108,9 +110,11 @@ def evaluate_run(
     if isinstance(config, EmbeddingExperiment):
         return (_evaluate_embedding(path, config, progress, data, output, protocol),)
     run = RunFolder.open(path, needed=(*_TRAINED, "adapter"))
+    check_same_configuration(run, config, may_differ=("evaluation.",))
     population = _population(config, data)
     if data is None:
         check_same_split(run, population)
+        check_same_data(run, population)
     base = load_base(config)
     check_same_base(run, base)
     policy: PeftModel = load_adapter(base.model, run.adapter)
@@ -229,8 +233,10 @@ def _evaluate_embedding(
     from pkgllm.runs.journal import EMBEDDING
 
     run = RunFolder.open(path, needed=(*_TRAINED, EMBEDDING))
+    check_same_configuration(run, config, may_differ=("evaluation.",))
     trained_on = _population(config, None)
     check_same_split(run, trained_on)
+    check_same_data(run, trained_on)
     population = trained_on if data is None else _population(config, data)
     plan = plan_embedding(config, trained_on)
     trained = load_trained(run, plan)

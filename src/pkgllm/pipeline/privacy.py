@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pkgllm.config import schema
 from pkgllm.errors import ConfigError
+from pkgllm.files import expanded
 from pkgllm.lm.adapter import num_trained_parameters
 from pkgllm.pipeline.build import populate, read_corpus
 from pkgllm.privacy.local_noise import LocalNoise
@@ -200,7 +201,7 @@ def _num_groups(config: schema.Experiment, unit: NoisyUnit) -> Mapping[str, int]
         from pkgllm.federation.flower.deployment.certificates import read_roster
 
         # Nobody but a client can count its groups; here only the number of clients matters.
-        return dict.fromkeys(read_roster(Path(runtime.keys)), 1)
+        return dict.fromkeys(read_roster(expanded(runtime.keys)), 1)
     splits = populate(config, read_corpus(config)).in_training
     num_groups = {
         split.client: sum(

@@ -19,7 +19,7 @@ from pkgllm.graph.rdf import read_record
 from pkgllm.lm.adapter import load_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import check_room, make_writer, read_corpus
-from pkgllm.pipeline.run_record import check_same_base, load_base
+from pkgllm.pipeline.run_record import check_same_base, check_same_configuration, load_base
 from pkgllm.runs.folder import RunFolder
 
 ExtractorName = Literal["rules", "model"]
@@ -52,6 +52,7 @@ def open_recommender(
     """
     run = RunFolder.open(path, needed=("config.yaml", "provenance.json", "adapter"))
     config = load_config(str(run.config))
+    check_same_configuration(run, config, may_differ=("evaluation.",))
     if base_model is not None:
         elsewhere = config.base_model.model_copy(update={"name": base_model})
         config = config.model_copy(update={"base_model": elsewhere})

@@ -1,17 +1,26 @@
 """What a run folder says about its run: written when it begins, checked when it is used again."""
 
-from collections.abc import Mapping
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 
-from pkgllm.config.differences import differences
+from pkgllm.config.differences import differences, tree_differences
 from pkgllm.config.load import load_any_config, load_config
 from pkgllm.config.schema import AnyExperiment, Experiment
 from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
 from pkgllm.lm.base_model import BaseModel, load_base_model
-from pkgllm.runs.folder import RunFolder, provenance
-from pkgllm.runs.records import RecordedLikes, RecordedSplit, RunOrigin, read_record
+from pkgllm.lm.model_files import WEIGHTS, changed_files, covers_files
+from pkgllm.runs.folder import CLIENT_ADAPTERS, RunFolder, provenance
+from pkgllm.runs.records import RecordedLikes, RecordedSplit, RunOrigin, read_object, read_record
+
+logger = logging.getLogger(__name__)
+
+_PLACES = ("output", "base_model.name", "base_model.device", "corpus.folder", "corpus.movie_facts")
+"""Keys that say where something lies or runs."""
 
 LIKED = "liked_in_training.json"
 """What each training client likes: all that the simple baselines learn from."""
@@ -26,7 +35,7 @@ def load_base(config: Experiment) -> BaseModel:
 def run_digests(population: Population, base: BaseModel | None) -> dict[str, str]:
     """Return what must be the same for a run to go on: corpus, split and base model, if any."""
     read = {**population.corpus.digests, "split": split_digest(population.splits)}
-    return read if base is None else {**read, "base_model": base.digest}
+    return read if base is None else {**read, **base.digests}
 
 
 def run_provenance(
@@ -34,7 +43,8 @@ def run_provenance(
 ) -> dict[str, object]:
     """Return the origin of a run; see :func:`pkgllm.runs.folder.provenance`."""
     digests = run_digests(population, base)
-    return {**provenance(seed=config.seed, digests=digests), "device": str(device)}
+    made_of = provenance(seed=config.seed, digests=digests)
+    return {**made_of, "configuration": config.model_dump(mode="json"), "device": str(device)}
 
 
 def write_record(run: RunFolder, population: Population, made_of: Mapping[str, object]) -> None:
@@ -46,10 +56,10 @@ def write_record(run: RunFolder, population: Population, made_of: Mapping[str, o
 
 
 def check_same_split(run: RunFolder, population: Population) -> None:
-    """Fail where the data are not those that a run was trained on.
+    """Fail where the data are not those that a run was trained on, or its split was edited.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they are not, or it was.
     """
     trained_on = read_record(run.split, RecordedSplit).digest
     if trained_on is None:
@@ -62,36 +72,134 @@ def check_same_split(run: RunFolder, population: Population) -> None:
             f"{run.path}: the data have changed since the run was trained, so its held-out facts "
             "may have been trained on; restore the data, or name other people's with --data"
         )
+    _check_unedited(run, population)
 
 
-def check_same_data(run: RunFolder, population: Population, base: BaseModel | None) -> None:
-    """Fail where a run that is to go on would not read what it began with.
+def _check_unedited(run: RunFolder, population: Population) -> None:
+    """Fail where a file of a run does not hold what data and configuration give."""
+    _check_content(run.split, population.split_record())
+    _check_content(run.path / LIKED, {"clients": population.liked_in_training()})
+
+
+def _check_content(path: Path, expected: Mapping[str, object]) -> None:
+    then, now = json.loads(json.dumps(expected)), read_object(path)
+    changed = []
+    for key in sorted({*then, *now}):
+        one, other = then.get(key), now.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            parts = (part for part in sorted({*one, *other}) if one.get(part) != other.get(part))
+            changed += [f"{key} {part}" for part in parts]
+        elif one != other:
+            changed.append(key)
+    if changed:
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if changed[3:] else "")
+        raise DataError(
+            f"{path}: was changed since the run began ({shown}); restore it, or train anew"
+        )
+
+
+def check_same_data(run: RunFolder, population: Population) -> None:
+    """Fail where a run would not read what it began with, or its record of that was edited.
 
     Raises:
-        DataError: If it would not.
+        DataError: If it would not, or it was.
     """
     then = read_record(run.provenance, RunOrigin).digests
-    now = run_digests(population, base)
-    changed = [name for name in sorted(now.keys() | then.keys()) if now.get(name) != then.get(name)]
+    now = run_digests(population, None)
+    names = {name for name in then if name.split("/")[0] != WEIGHTS} | now.keys()
+    changed = [name for name in sorted(names) if now.get(name) != then.get(name)]
     if changed:
         raise DataError(
             f"{run.path}: the data have changed since the run began ({', '.join(changed)}); "
             "restore them, or train anew"
         )
+    _check_unedited(run, population)
 
 
 def check_same_base(run: RunFolder, base: BaseModel) -> None:
-    """Fail where the base model is not the one that a run's adapter was trained on.
+    """Fail where base model or adapter are not those of a run.
 
     Raises:
-        ModelError: If it is not.
+        ModelError: If a file of the base model that decides tokens or logits, or the adapter, is
+            not the one of the run.
     """
-    trained_on = read_record(run.provenance, RunOrigin).digests.get("base_model")
-    if trained_on != base.digest:
+    origin = read_record(run.provenance, RunOrigin)
+    if changed := changed_files(origin.digests, base.digests):
         name = load_config(str(run.config)).base_model.name
         raise ModelError(
-            f"{run.adapter}: the adapter was trained on base model {name} with digest "
-            f"{trained_on}, but {base.name} has {base.digest}; put the base model of the run back"
+            f"{run.path}: base model {base.name} is not the one the run was trained on, {name} "
+            f"({', '.join(changed)} differ); put the base model of the run back"
+        )
+    unknown = []
+    if covers_files(base.digests) and not covers_files(origin.digests):
+        unknown.append("base model's configuration, tokenizer and chat template")
+    if run.adapter.exists():
+        if origin.adapter is None:
+            unknown.append("adapter")
+        elif origin.adapter != _adapter_digest(run):
+            raise ModelError(
+                f"{run.adapter}: the adapter is not the one that the run trained; restore it, or "
+                "train anew"
+            )
+    if unknown:
+        logger.warning(
+            "run folder %s: an earlier version kept no digest of %s, so no change can be noticed",
+            run.path,
+            " and ".join(unknown),
+        )
+
+
+def record_adapter(run: RunFolder) -> None:
+    """Keep the digest of a run's adapters, now that they are trained, beside its origin."""
+    if run.provenance.exists():
+        made_of = {**read_object(run.provenance), "adapter": _adapter_digest(run)}
+        run.write_json(run.provenance.name, made_of)
+
+
+def _adapter_digest(run: RunFolder) -> str:
+    digest = sha256()
+    for folder in (run.adapter, run.path / CLIENT_ADAPTERS):
+        for path in sorted(folder.rglob("*.*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(run.path)}\n".encode())
+                digest.update(sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def check_same_configuration(
+    run: RunFolder, config: AnyExperiment, *, may_differ: Sequence[str] = ()
+) -> None:
+    """Fail where a run's ``config.yaml`` was edited since the run began.
+
+    Keys that say where data and base model lie may differ, because their contents have digests.
+
+    Args:
+        run: The run folder.
+        config: As its ``config.yaml`` reads now.
+        may_differ: Beginnings of further keys that may differ.
+
+    Raises:
+        ConfigError: If it was edited; all differing keys are named.
+    """
+    if not run.provenance.exists():
+        return
+    then = read_record(run.provenance, RunOrigin).configuration
+    if then is None:
+        logger.warning(
+            "run folder %s: an earlier version kept no copy of the configuration, so no change of "
+            "config.yaml can be noticed",
+            run.path,
+        )
+        return
+    changed = [
+        line
+        for key, line in tree_differences(then, config.model_dump(mode="json")).items()
+        if not key.startswith((*_PLACES, *may_differ))
+    ]
+    if changed:
+        raise ConfigError(
+            f"{run.config}: was changed since the run began: {'; '.join(changed)}; restore it, or "
+            "train anew"
         )
 
 
@@ -116,6 +224,7 @@ def open_unfinished(path: Path, expected: AnyExperiment | None) -> tuple[RunFold
         )
     run = RunFolder.open(path)
     config = load_any_config(str(run.config))
+    check_same_configuration(run, config)
     if expected is not None and (differing := differences(config, expected)):
         raise ConfigError(
             f"--resume {path}: must go on with the configuration of the run, which differs in "

@@ -182,7 +182,7 @@ def resume(
     job = _load(config, run)
     if run.provenance.exists():
         check_same_base(run, job.base)
-        check_same_data(run, job.population, job.base)
+        check_same_data(run, job.population)
     # What was released with fixed noise stays unprotected, so the run keeps its mark.
     was_fixed = run.provenance.exists() and bool(read_object(run.provenance).get(FIXED_NOISE))
     noise = noise_source(config, insecure_fixed_noise=was_fixed)

@@ -13,6 +13,7 @@ from pkgllm.interrupts import after_this_round
 from pkgllm.lm.adapter import AdapterState, adapter_state, load_adapter_state, save_adapter
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.privacy import client_guarantee, run_privacy
+from pkgllm.pipeline.run_record import record_adapter
 from pkgllm.pipeline.trainers import make_trainer
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.noise import NoiseSource
@@ -109,6 +110,7 @@ class TrainingRun:
         if guarantee := counted or client_guarantee(self.config):
             self.run.write_json(GUARANTEE, asdict(guarantee))
         self.run.write_folder("adapter", lambda folder: save_adapter(self.policy, folder))
+        record_adapter(self.run)
 
 
 @contextmanager

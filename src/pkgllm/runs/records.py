@@ -33,6 +33,10 @@ class RunOrigin(Record):
     """SHA-256 by what was read."""
     date: str | None = None
     packages: dict[str, str | None] = {}
+    configuration: dict[str, Any] | None = None
+    """As it was when the run began; None in runs of earlier versions."""
+    adapter: str | None = None
+    """SHA-256 of the trained adapters; None before, and in runs of earlier versions."""
 
 
 class SplitClient(Record):

@@ -13,7 +13,7 @@ from pkgllm.config.load import dump_config
 from pkgllm.config.schema import DeploymentRuntime, Experiment, Federated
 from pkgllm.corpora.catalogue_file import CATALOGUE, read_catalogue_file
 from pkgllm.errors import ConfigError, FederationError
-from pkgllm.files import read_bytes
+from pkgllm.files import expanded, read_bytes
 from pkgllm.lm.base_model import BaseModel
 from pkgllm.pipeline.build import (
     check_room,
@@ -87,7 +87,7 @@ def train_deployed(
 
     mode, runtime = _deployed(config)
     _check_noise(config, insecure_fixed_noise=insecure_fixed_noise)
-    keys = Path(runtime.keys)
+    keys = expanded(runtime.keys)
     roster = read_roster(keys)
     if mode.cohort_size > len(roster):
         raise ConfigError(
@@ -171,14 +171,19 @@ def _describe(config: Experiment, run: RunFolder, base: BaseModel, noise: NoiseS
     if not run.provenance.exists():
         run.write_json("split.json", {"digest": None, "left_out": [], "clients": {}})
         run.write_json(LIKED, {"clients": []})
-        made_of = provenance(seed=config.seed, digests={"base_model": base.digest})
+        made_of = provenance(seed=config.seed, digests=base.digests)
         unit = noisy_unit(config)
         if unit is not None and unit.hides_clients and not (run.path / LEDGER).exists():
             Ledger.create(run.path / LEDGER, unit=unit.name)
         # Last, since it says that the others are there.
         run.write_json(
             "provenance.json",
-            {**made_of, "device": str(base.device), FIXED_NOISE: noise.reproducible},
+            {
+                **made_of,
+                "configuration": config.model_dump(mode="json"),
+                "device": str(base.device),
+                FIXED_NOISE: noise.reproducible,
+            },
         )
 
 

@@ -123,9 +123,11 @@ _edits = st.lists(
 
 
 def with_foreign(
-    foreign: Iterable[tuple[Node, Node, Node]], named: Iterable[tuple[Node, Node, Node]] = ()
+    foreign: Iterable[tuple[Node, Node, Node]],
+    named: Iterable[tuple[Node, Node, Node]] = (),
+    text: str = PERSON,
 ) -> PersonalDocument:
-    base = PersonalDocument.read(PERSON, "turtle", "me.ttl")
+    base = PersonalDocument.read(text, "turtle", "me.ttl")
     graphs: dict[Node, set[Triple]] = {URIRef("urn:g"): set(named)} if named else {}
     return PersonalDocument(
         base.record, base.nodes, base.triples | frozenset(foreign), graphs, base.prefixes
@@ -154,7 +156,9 @@ def test_an_edit_keeps_what_others_wrote_and_undo_gives_the_graph_back(
     named: list[tuple[Node, Node, Node]],
     edits: list[dict[str, object]],
 ) -> None:
-    first = with_foreign(foreign, () if format_ == "turtle" else named)
+    # N-Quads have no relative IRIs.
+    person = PERSON.replace("<#1>", "<urn:x:fact>") if format_ == "nquads" else PERSON
+    first = with_foreign(foreign, () if format_ == "turtle" else named, person)
     others = set(first.triples) - set(PersonalDocument.new(first.record).triples)
     document, states = first, [first]
     for edit in edits:
@@ -259,6 +263,8 @@ def test_what_a_format_cannot_hold_is_refused_before_the_file_is_touched(tmp_pat
         DataError, match=r"Turtle cannot hold the named graph urn:g; use the ending"
     ):
         document.exact_text("turtle", "me.ttl")
+    with pytest.raises(DataError, match="N-Quads cannot hold the relative IRI <#1>"):
+        document.exact_text("nquads", "me.nq")
 
 
 def test_a_json_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pkgllm.errors import DataError
 from pkgllm.graph import jsonld, vocabulary
 from pkgllm.graph.personal_graph import Fact
 from pkgllm.graph.personal_record import PersonalRecord, Statement
-from pkgllm.graph.rdf_text import NAMES, blocks, parse, quiet, turtle
+from pkgllm.graph.rdf_text import BASE, NAMES, blocks, parse, quiet, relative, turtle
 from pkgllm.graph.record_reader import Nodes, read_nodes
 from pkgllm.graph.record_triples import Triple, changed, owner_node, owner_triples
 from pkgllm.graph.rules import Rule
@@ -106,13 +106,18 @@ class PersonalDocument:
         """Return the document as a text that was read back as the same quads.
 
         Raises:
-            DataError: If the format cannot hold it: Turtle has no named graphs, and no format has
-                an IRI with a space.
+            DataError: If the format cannot hold it: Turtle has no named graphs, N-Quads no relative
+                IRIs, and no format an IRI with a space.
         """
         if format_ == "turtle" and self.named:
             raise DataError(
                 f"{where}: Turtle cannot hold the named graph {next(iter(self.named))}; "
                 "use the ending .jsonld, .trig or .nq"
+            )
+        if format_ == "nquads" and (iri := self._relative_iri()) is not None:
+            raise DataError(
+                f"{where}: N-Quads cannot hold the relative IRI <{iri}>; "
+                "use the ending .jsonld, .ttl or .trig"
             )
         problem = ""
         with quiet():
@@ -127,6 +132,13 @@ class PersonalDocument:
         raise DataError(
             f"{where}: what the graph holds cannot be written as {NAMES[format_]}{problem}"
         )
+
+    def _relative_iri(self) -> str | None:
+        for triples in (self.triples, *self.named.values()):
+            for node in (node for triple in triples for node in triple):
+                if isinstance(node, URIRef) and node.startswith(BASE):
+                    return relative(node)
+        return None
 
     def _plain(self, format_: str) -> str:
         """Return the text of a library's writer that shortens nothing: N-Triples are Turtle."""

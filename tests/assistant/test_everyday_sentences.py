@@ -10,6 +10,8 @@ from pkgllm.assistant.extraction import Turn
 from pkgllm.assistant.extraction_rules import RuleExtractor
 from pkgllm.assistant.lexicon import entry_at
 from pkgllm.assistant.mentions import MentionFinder
+from pkgllm.assistant.references import reference_at
+from pkgllm.assistant.tokens import sentences
 
 EXTRACTOR = RuleExtractor(MentionFinder(CATALOGUE))
 
@@ -27,9 +29,15 @@ def written(text: str) -> dict[str, str]:
     return {verdict.name: verdict.relation for verdict in extraction.verdicts}
 
 
-unknown_words = st.from_regex(r"[b-hj-z][a-z]{3,8}", fullmatch=True).filter(
-    lambda word: entry_at([word], 0)[0] is None
-)
+def is_unknown(word: str) -> bool:
+    said = [token.text for sentence in sentences(word) for token in sentence.tokens]
+    return all(
+        entry_at(said, place)[0] is None and reference_at(said, place)[0] is None
+        for place in range(len(said))
+    )
+
+
+unknown_words = st.from_regex(r"[b-hj-z][a-z]{3,8}", fullmatch=True).filter(is_unknown)
 
 
 @given(st.lists(unknown_words, min_size=1, max_size=4))

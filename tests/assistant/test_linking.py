@@ -26,6 +26,8 @@ LINKER = Linker(
         ("HEAT", "1"),
         ("matrix", "2"),
         ("Matrix (1999)", "2"),
+        ("Matrix, The (1999)", "2"),
+        ("matrix, the", "2"),
         ("amelie", "3"),
         ("it 2017", "5"),
         ("300", "6"),

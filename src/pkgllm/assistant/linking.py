@@ -13,6 +13,10 @@ _SUGGESTIONS = 3
 _CLOSE = 60.0
 """Least similarity of a suggested spelling, of 100."""
 
+_INVERTED = re.compile(
+    r"^(?P<title>.+),\s*(?P<article>the|a|an|le|la|les|der|die|das|el)(?P<year>\s*\(\d{4}\))?$",
+    re.IGNORECASE,
+)
 _ARTICLE = re.compile(r"^(?:the|a|an) (?=.)")
 
 
@@ -38,6 +42,19 @@ def without_article(text: str) -> str:
         ('matrix', 'a', 'them')
     """
     return _ARTICLE.sub("", text)
+
+
+def upright(text: str) -> str:
+    """Return a title with its article in front.
+
+    Example:
+        >>> upright("Matrix, The (1999)"), upright("Heat (1995)")
+        ('The Matrix (1999)', 'Heat (1995)')
+    """
+    match = _INVERTED.match(text.strip())
+    if match is None:
+        return text
+    return f"{match['article']} {match['title']}{match['year'] or ''}"
 
 
 def _plain(text: str) -> str:
@@ -80,7 +97,8 @@ class Linker:
         for of_text, of_name in _STEPS:
             by_key: dict[str, list[Item]] = {}
             for item in self._items:
-                by_key.setdefault(of_name(item.name), []).append(item)
+                for name in {item.name, upright(item.name)}:
+                    by_key.setdefault(of_name(name), []).append(item)
             self._steps.append((of_text, by_key))
         self._spellings = (
             [letters(item.name) for item in self._items],
@@ -90,8 +108,9 @@ class Linker:
     def matches(self, text: str) -> tuple[Item, ...]:
         """Return the items that the text may mean: none, one, or several with one name."""
         for of_text, by_key in self._steps:
-            if (key := of_text(text)) and (items := by_key.get(key)):
-                return tuple(items)
+            for written in (text, upright(text)):
+                if (key := of_text(written)) and (items := by_key.get(key)):
+                    return tuple({item.id: item for item in items}.values())
         return ()
 
     def resolve(self, text: str) -> Item:

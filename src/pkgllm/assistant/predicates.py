@@ -60,9 +60,9 @@ class Predicate:
         """Return the predicate with one more negation, from *neither* or *nor*."""
         if self.has_negation or self.entry is None:
             return self
-        relation = self.entry.negated
-        if self.bare == "seen" and self.entry.kind == "saw":
-            relation = "unseen"  # type: ignore[assignment]
+        relation: Relation | None = self.entry.negated
+        if self.entry.kind == "saw":
+            relation = "unseen"
         return replace(
             self,
             relation=relation,
@@ -154,20 +154,15 @@ def _verb(
         certain = False
     negations = subject.negations
     relation, decided = _negated(entry, negations, units)
-    if any(unit.kind == "not" for unit in after) and _not_before_object(after):
-        relation, decided = _negated(entry, negations + 1, units)
+    if _begins_with_not(after):
+        # "I liked neither of them"
         negations += 1
-    passive = (
-        entry.kind == "verb"
-        and not subject.own
-        and bool(left)
-        and any(unit.kind == "copula" for unit in before)
-    )
+        relation, decided = _negated(entry, negations, units)
     # "I couldn't love it more"
     beyond = any("not" in u.words or u.kind == "not" for u in before) and any(
         "more" in unit.words for unit in after
     )
-    silent = (subject.silent and not beyond) or passive
+    silent = (subject.silent and not beyond) or not subject.own
     return Predicate(
         bare=entry.polarity or "unseen",
         relation=relation,
@@ -176,7 +171,7 @@ def _verb(
         targets=targets,
         subject_like=subject_like,
         objects_follow=not subject_like,
-        silent=silent or not subject.own,
+        silent=silent,
         fragment=not targets
         and all(unit.kind in ("filler", "own", "too", "do") for unit in (*before, *after)),
         has_negation=negations > 0,
@@ -189,13 +184,9 @@ def _think(units: Sequence[Unit]) -> bool:
     return any(unit.words == ("think",) for unit in units)
 
 
-def _not_before_object(after: Sequence[Unit]) -> bool:
-    for unit in after:
-        if unit.kind == "not":
-            return True
-        if unit.kind not in ("filler",):
-            return False
-    return False
+def _begins_with_not(units: Sequence[Unit]) -> bool:
+    first = next((unit for unit in units if unit.kind != "filler"), None)
+    return first is not None and first.kind == "not"
 
 
 def _last_named(units: Sequence[Unit]) -> int:

@@ -3,12 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from pkgllm.assistant.linking import letters, without_article
+from pkgllm.assistant.linking import letters, upright, without_article
 from pkgllm.corpora.catalogue import bare_title
 
-_TRAILING_ARTICLE = re.compile(
-    r"^(?P<title>.+),\s*(?P<article>the|a|an|le|la|les|l'|der|die|das|el)$", re.I
-)
 _SUBTITLE = re.compile(r"\s*(?::|\s[-\u2013\u2014]\s).*$")
 _NUMERALS = {"ii": "2", "iii": "3", "iv": "4", "vi": "6", "vii": "7", "viii": "8", "ix": "9"}
 _ARABIC = {arabic: roman for roman, arabic in _NUMERALS.items()} | {"5": "v"}
@@ -25,13 +22,8 @@ def title_forms(name: str) -> Iterator[str]:
         ['rocky ii', 'rocky 2']
     """
     bare = bare_title(name)
-    whole = letters(bare)
-    yield whole
-    match = _TRAILING_ARTICLE.match(bare)
-    forms = [whole]
-    if match is not None:
-        forms.append(letters(f"{match['article']} {match['title']}"))
-        yield forms[-1]
+    forms = list(dict.fromkeys((letters(bare), letters(upright(bare)))))
+    yield from forms
     article = without_article(forms[-1])
     if article != forms[-1]:
         forms.append(article)

@@ -122,9 +122,7 @@ def test_what_the_base_model_reads_is_asked(
     ("said", "answers", "relation"),
     [
         ("i loved heat", "\ny\n", "liked"),
-        ("i loved heat", "seen\ny\n", "seen"),
         ("i loved heat", "nothing\n", None),
-        ("I loved the soundtrack of Heat", "disliked\ny\n", "disliked"),
         ("I want to see Heat (1995)", "unseen\ny\n", "unseen"),
     ],
 )

@@ -1,3 +1,4 @@
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from pkgllm.errors import RunError
 from pkgllm.runs.checkpoints import GROWING, Checkpoints
+from pkgllm.runs.folder import RunFolder
 
 SECTIONS = {
     "adapter": {"layer.b": torch.tensor([[1.5, -0.0]]), "layer.a": torch.tensor([float("nan")])},
@@ -74,7 +76,7 @@ def test_damage_alone_is_an_error(tmp_path: Path) -> None:
         checkpoints.write(position, SECTIONS)
     for path in (tmp_path / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(RunError, match=r"no checkpoint can be read \(000002\.safetensors: "):
+    with pytest.raises(RunError, match=r"no checkpoint can be used \(000002\.safetensors: "):
         checkpoints.newest()
 
 
@@ -107,7 +109,57 @@ def test_lines_that_are_lost_are_told(tmp_path: Path) -> None:
     checkpoints.write(2, SECTIONS)
     (tmp_path / "metrics.jsonl").write_bytes(b"{}\n{}")
     with pytest.raises(RunError, match=r"must hold the 2 lines .* holds 1"):
-        checkpoints.rewind(checkpoints.newest())
+        checkpoints.newest()
+
+
+@given(st.integers(0, 3), st.integers(0, 3))
+def test_after_a_power_cut_the_newest_checkpoint_that_fits_serves(
+    tmp_path_factory: pytest.TempPathFactory, metrics_left: int, timings_left: int
+) -> None:
+    run = tmp_path_factory.mktemp("run")
+    checkpoints = Checkpoints(run, keep=9)
+    for position in range(4):
+        for name in GROWING[:1] + GROWING[2:]:
+            (run / name).write_bytes(b"{}\n" * position)
+        checkpoints.write(position, SECTIONS)
+    for name, left in zip(GROWING[:1] + GROWING[2:], (metrics_left, timings_left), strict=True):
+        (run / name).write_bytes(b"{}\n" * left + b"{")
+    start = checkpoints.newest()
+    assert start is not None
+    assert start.position == min(metrics_left, timings_left)
+    checkpoints.rewind(start)
+
+
+def test_going_back_forgets_what_came_later(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=9)
+    for position in (1, 2, 3):
+        (tmp_path / "metrics.jsonl").write_bytes(b"{}\n" * position)
+        checkpoints.write(position, SECTIONS)
+    with pytest.raises(RunError, match=r"there are those of 3, 2, 1"):
+        checkpoints.go_back(4)
+    checkpoints.rewind(checkpoints.go_back(1))
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.position == 1
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b"{}\n"
+
+
+def test_lines_and_names_are_on_the_disk_before_the_checkpoint_that_counts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, synced = RunFolder.create(tmp_path / "run"), list[str]()
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    run.append_metrics({"round_num": 1})
+    Checkpoints(run.path, keep=1).write(1, SECTIONS)
+    metrics, checkpoint, folder = synced
+    assert (metrics, folder) == ("metrics.jsonl", "checkpoints")
+    assert checkpoint.startswith(".000001.safetensors.")
 
 
 def test_refuses_to_keep_none(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         raise cannot("write", path, error) from error
     finally:
@@ -148,6 +149,7 @@ def write_folder_atomically(path: Path, fill: Callable[[Path], None]) -> None:
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
         temporary.rename(path)
+        sync_folder(path.parent)
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         raise cannot("write", path, error) from error
@@ -173,8 +175,19 @@ def _as_os_error(error: SafetensorError) -> OSError:
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk, without which a power cut may take a new file away."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
+        elif path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())

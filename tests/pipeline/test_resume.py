@@ -266,11 +266,40 @@ def test_without_any_good_checkpoint_it_is_refused(stopped: tuple[Experiment, Pa
     _, run = stopped
     for path in (run / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(RunError, match="no checkpoint can be read"):
+    with pytest.raises(RunError, match="no checkpoint can be used"):
         resume(run, Silent())
 
 
-def test_metrics_shorter_than_the_checkpoint_are_refused(stopped: tuple[Experiment, Path]) -> None:
+def test_where_a_power_cut_took_a_line_the_checkpoint_before_it_serves(
+    whole: Whole, stopped: tuple[Experiment, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    _, run = stopped
+    metrics = run / "metrics.jsonl"
+    metrics.write_bytes(metrics.read_bytes()[:-1])
+    resume(run, Silent(), keep=1)
+    assert "must hold the 2 lines that were there at the checkpoint, holds 1" in caplog.text
+    assert content(run) == content(whole("federated")[1])
+
+
+def test_a_run_goes_back_to_an_older_round(whole: Whole, stopped: tuple[Experiment, Path]) -> None:
+    _, run = stopped
+    with pytest.raises(RunError, match=r"000007\.safetensors: .* there are those of 2, 1"):
+        resume(run, Silent(), from_round=7)
+    resume(run, Silent(), keep=1, from_round=1)
+    assert content(run) == content(whole("federated")[1])
+    with pytest.raises(RunError, match="needs a run whose training is not done"):
+        resume(run, Silent(), from_round=1)
+
+
+@pytest.mark.parametrize("mode", ["scaffold", "centralized"])
+def test_what_has_no_older_state_does_not_go_back(whole: Whole, mode: str) -> None:
+    with pytest.raises(ConfigError, match="needs mode federated with a strategy whose clients"):
+        resume(whole(mode)[1], Silent(), from_round=1)
+
+
+def test_metrics_shorter_than_every_checkpoint_are_refused(
+    stopped: tuple[Experiment, Path],
+) -> None:
     _, run = stopped
     (run / "metrics.jsonl").unlink()
     with pytest.raises(RunError, match="must hold the 2 lines that were there at the checkpoint"):

@@ -78,6 +78,12 @@ def train(
             help="Go on with this run, which was stopped, killed or failed, instead of a new one.",
         ),
     ] = None,
+    from_round: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --resume: go back to the checkpoint of this round; see --keep."
+        ),
+    ] = None,
     keep: Annotated[int, typer.Option(min=1, help="Checkpoints that stay, the newest ones.")] = 2,
     insecure_fixed_noise: Annotated[
         bool,
@@ -95,6 +101,8 @@ def train(
         raise UsageError("Missing option '--config' / '-c', or --resume.", context)
     if output is not None and resume is not None:
         raise UsageError("--output does not go with --resume.", context)
+    if from_round is not None and resume is None:
+        raise UsageError("--from-round needs --resume.", context)
     if insecure_fixed_noise and resume is not None:
         raise UsageError("--insecure-fixed-noise does not go with --resume.", context)
     tree = None
@@ -124,6 +132,7 @@ def train(
             path,
             progress,
             resume=resume is not None,
+            from_round=from_round,
             keep=keep,
             insecure_fixed_noise=insecure_fixed_noise,
         )
@@ -133,7 +142,7 @@ def train(
             "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
         )
     elif resume is not None:
-        _show(jobs.resume(path, progress, expected=tree, keep=keep))
+        _show(jobs.resume(path, progress, expected=tree, keep=keep, from_round=from_round))
     else:
         _show(
             jobs.train(tree, path, progress, keep=keep, insecure_fixed_noise=insecure_fixed_noise)

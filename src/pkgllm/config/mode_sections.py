@@ -70,7 +70,18 @@ class Federated(Section):
     cohort_size: Positive
     """Clients drawn in each round."""
     weighting: Literal["uniform", "examples"] = "uniform"
-    """Weight of a client's update: equal, or its number of groups (a private count)."""
+    """Weight of a client's update: equal, set by the server, or its number of groups (a private
+    count), which the client claims and ``max_weight_ratio`` caps."""
+    max_weight_ratio: Annotated[float, Field(ge=1)] = 10.0
+    """With ``weighting: examples`` the largest weight, in medians of the cohort's weights."""
+    max_update_norm: PositiveFloat | None = None
+    """Largest Euclidean length of an update; a client that sends a longer one is left out of the
+    round. When absent there is no fixed bound. With ``privacy.unit: client`` it is
+    ``privacy.clip_norm`` that bounds an update."""
+    max_update_ratio: Annotated[float, Field(gt=1)] | None = 5.0
+    """Largest length of an update, in medians of the cohort's lengths; a client that sends a longer
+    one is left out of the round. For aggregators that take sums; not with ``privacy.unit: client``,
+    whose guarantee bounds what one client does to the sum alone. null for no such bound."""
     strategy: Annotated[Algorithm, ChosenFrom(ALGORITHMS)] = FedAvg()
     """How updates become the next adapter."""
     aggregation: Literal["factor_mean", "stack_svd"] = "factor_mean"

@@ -17,6 +17,11 @@ def runtime_problems(
     privacy: PrivacyUnit,
 ) -> Iterator[str]:
     """Yield what does not fit the mode's runtime, one line each."""
+    if privacy.hides_clients and mode.max_update_norm is not None:
+        yield (
+            "mode.max_update_norm does not go with privacy.unit client, whose privacy.clip_norm "
+            f"bounds every update; leave it out, got {mode.max_update_norm:g}"
+        )
     match mode.runtime:
         case RayRuntime() as runtime:
             yield from _ray_problems(runtime, base_model)

@@ -94,6 +94,14 @@ class Algorithm(Choice):
 
         return weighted_mean(updates)
 
+    def aggregator(self, cohort_size: int) -> Aggregate:
+        """Return :meth:`aggregate` for a cohort of which some sent nothing that can be used."""
+        return self.aggregate
+
+    def least_updates(self, cohort_size: int) -> int:
+        """Return how many updates of a cohort the rule needs to hold what it promises."""
+        return 1
+
     def step(
         self, state: State, adapter: AdapterState, mean: AdapterState, facts: RoundFacts
     ) -> tuple[State, AdapterState]:

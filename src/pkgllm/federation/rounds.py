@@ -14,6 +14,7 @@ from torch import Tensor
 from pkgllm.errors import BudgetError, FederationError
 from pkgllm.federation.algorithm import Aggregate, Algorithm, RoundFacts
 from pkgllm.federation.cohort import COHORT, sample_cohort
+from pkgllm.federation.limits import UpdateLimits, weight_shares
 from pkgllm.federation.means import weighted_metrics
 from pkgllm.federation.messages import (
     Fault,
@@ -41,6 +42,10 @@ class RoundRecord:
     """The clients that were drawn, sorted."""
     failed: Mapping[str, str]
     """The clients whose update was left out, and why."""
+    not_aggregated: str | None
+    """Why the adapter stayed as it was; None where it did not."""
+    weights: Mapping[str, float]
+    """Each aggregated client's share of the sum of weights."""
     metrics: Mapping[str, float]
     """Weighted means of what the clients chose to send; empty unless they report privately."""
     adapter: AdapterState
@@ -92,6 +97,8 @@ class Rounds:
     """How updates become one; None leaves it to the algorithm."""
     min_updates: int = 1
     """Usable updates that a round needs."""
+    limits: UpdateLimits | None = None
+    """How much one update may count; None where nobody needs to be bounded."""
     on_round: Callable[[RoundRecord], None] | None = None
     """Called after each round."""
     first_round: int = 1
@@ -202,6 +209,9 @@ def _run_round(
         for client in asked
     }
     updates, faults = usable_updates(replies, before)
+    if rounds.limits is not None:
+        updates, too_long = rounds.limits.apply(updates, before)
+        faults |= too_long
     absent = dict.fromkeys((client for client in cohort if client not in asked), "not connected")
     failed = dict(sorted((absent | faults).items()))
     for client, reason in failed.items():
@@ -223,13 +233,24 @@ def _run_round(
     aggregated = list(updates.values()) if release is None else [Update(adapter=release)]
     if not aggregated:
         raise FederationError(f"round {round_num}: there must be an update, got none")
-    mean = (rounds.aggregate or rounds.algorithm.aggregate)(aggregated, before)
-    after = server.after(rounds.algorithm, mean, facts, updates)
+    after, refusal = server, None
+    least = rounds.algorithm.least_updates(len(cohort))
+    if release is None and len(updates) < least:
+        refusal = f"{rounds.algorithm.name} needs {least} usable updates, got {len(updates)}"
+    else:
+        aggregate = rounds.aggregate or rounds.algorithm.aggregator(len(cohort))
+        after = server.after(rounds.algorithm, aggregate(aggregated, before), facts, updates)
+        if not after.is_finite():
+            after, refusal = server, "the aggregate holds NaN or infinity"
+    if refusal is not None:
+        logger.warning("round %d: the adapter stays as it was: %s", round_num, refusal)
     finished = time.perf_counter()
     record = RoundRecord(
         round_num=round_num,
         cohort=tuple(cohort),
         failed=failed,
+        not_aggregated=refusal,
+        weights=weight_shares(updates),
         metrics=weighted_metrics(aggregated),
         adapter=after.adapter,
         state=after.tensors(),

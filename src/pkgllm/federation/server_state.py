@@ -62,6 +62,11 @@ class ServerState:
         rounds = {**self.accepted_rounds, **dict.fromkeys(accepted, facts.round_num)}
         return ServerState(adapter, memory, rounds, self.keeps_rounds)
 
+    def is_finite(self) -> bool:
+        """Return whether no value of the adapter or the memory is NaN or infinite."""
+        parts = (self.adapter, *self.memory.values())
+        return all(bool(value.isfinite().all()) for part in parts for value in part.values())
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what must outlive the process beside the adapter, by name: float32 or int64."""
         tensors = {

@@ -1,5 +1,6 @@
 """Federated training: the server here, the clients in this process or in Ray's actors."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -9,6 +10,7 @@ from pkgllm.federation.client_noise import make_noise
 from pkgllm.federation.flower.client_app import CohortApp
 from pkgllm.federation.flower.grid import LocalGrid
 from pkgllm.federation.flower.transport import FlowerTransport
+from pkgllm.federation.limits import UpdateLimits
 from pkgllm.federation.round_privacy import ClientLevelRounds, rounds_of_run
 from pkgllm.federation.rounds import RoundRecord, Rounds, run_rounds
 from pkgllm.lm.adapter import AdapterState, trained_keys
@@ -67,12 +69,29 @@ def rounds_of(
         local_steps=training.config.training.local_steps,
         timeout=mode.round_timeout,
         min_updates=mode.min_updates,
+        limits=_limits(mode, hides_clients=training.config.privacy.hides_clients),
         on_round=on_round,
         first_round=training.done + 1,
         state=training.start.section(STRATEGY) if training.start else None,
         privacy=privacy,
         kl_baseline=training.kl_baseline,
         clients=clients,
+    )
+
+
+def _limits(mode: schema.Federated, *, hides_clients: bool) -> UpdateLimits:
+    """Return how much one update may count.
+
+    What one update does to another, as by moving a median, is outside what clipping bounds, so a
+    guarantee for clients admits fixed limits alone; and rules that are no sums have their own.
+    """
+    ratio = mode.max_update_ratio
+    compares = mode.strategy.linear and not hides_clients and ratio is not None
+    return UpdateLimits(
+        equal_weights=mode.weighting == "uniform",
+        max_weight_ratio=mode.max_weight_ratio,
+        max_norm=math.inf if mode.max_update_norm is None else mode.max_update_norm,
+        max_norm_ratio=ratio if compares and ratio is not None else math.inf,
     )
 
 
@@ -117,7 +136,11 @@ def _write_down(training: TrainingRun, record: RoundRecord) -> None:
             metrics["share_epsilon"] = training.privacy.share_epsilon
     elif (budget := client_budget(training.config)) is not None:
         metrics["max_epsilon"] = budget
-    privacy = training.config.privacy
+    if record.not_aggregated is not None:
+        metrics["not_aggregated"] = record.not_aggregated
+    mode, privacy = training.config.mode, training.config.privacy
+    if isinstance(mode, schema.Federated) and mode.weighting == "examples":
+        metrics["weights"] = dict(record.weights)
     if not privacy.hides_cohort:
         metrics |= {
             "cohort": list(record.cohort),

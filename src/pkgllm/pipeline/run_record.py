@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pkgllm.config.differences import differences, tree_differences
 from pkgllm.config.load import load_any_config, load_config
-from pkgllm.config.schema import AnyExperiment, Experiment
+from pkgllm.config.schema import AnyExperiment, Experiment, Federated
 from pkgllm.corpora.population import Population
 from pkgllm.corpora.splits import split_digest
 from pkgllm.errors import ConfigError, DataError, ModelError, RunError
@@ -206,6 +206,28 @@ def check_same_configuration(
 def read_liked(run: Path) -> list[list[str]]:
     """Read what each training client likes, from the folder of a run."""
     return read_record(run / LIKED, RecordedLikes).clients
+
+
+def check_goes_back(run: RunFolder, config: AnyExperiment) -> None:
+    """Fail where a run cannot go back to an older round.
+
+    Raises:
+        ConfigError: If it has no rounds of a server, or clients keep states, of which there are
+            only those of the newest rounds.
+        RunError: If its training is done.
+    """
+    mode = config.mode if isinstance(config, Experiment) else None
+    if not isinstance(mode, Federated) or mode.strategy.client_state:
+        raise ConfigError(
+            "--from-round needs mode federated with a strategy whose clients keep nothing between "
+            "rounds, because what they keep is that of the newest rounds; leave it out, or train "
+            "anew"
+        )
+    if run.adapter.exists():
+        raise RunError(
+            f"run folder {run.path}: --from-round needs a run whose training is not done; train "
+            "anew in another folder"
+        )
 
 
 def open_unfinished(path: Path, expected: AnyExperiment | None) -> tuple[RunFolder, AnyExperiment]:

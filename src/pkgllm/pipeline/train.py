@@ -52,6 +52,7 @@ from pkgllm.pipeline.ranking import (
     run_title,
 )
 from pkgllm.pipeline.run_record import (
+    check_goes_back,
     check_same_base,
     check_same_data,
     open_unfinished,
@@ -146,7 +147,12 @@ def train(
 
 
 def resume(
-    path: Path, progress: Progress, *, expected: AnyExperiment | None = None, keep: int = KEEP
+    path: Path,
+    progress: Progress,
+    *,
+    expected: AnyExperiment | None = None,
+    keep: int = KEEP,
+    from_round: int | None = None,
 ) -> Report:
     """Go on with a run as if it had never stopped.
 
@@ -158,6 +164,7 @@ def resume(
         progress: Shows the work.
         expected: The configuration that the caller believes the run to have.
         keep: Checkpoints that stay, at least 1.
+        from_round: Goes back to the checkpoint of this round instead of the newest.
 
     Raises:
         ConfigError: If ``expected`` is not the run's configuration; all differing keys are named.
@@ -169,6 +176,8 @@ def resume(
     run, config = open_unfinished(path, expected)
     if isinstance(config, Experiment) and is_deployed(config):
         raise ValueError("mode.runtime must be one of this machine; use train_deployed")
+    if from_round is not None:
+        check_goes_back(run, config)
     remove_unfinished(run.path)
     if run.results.exists():
         logger.warning("run folder %s: the run is finished already", path)
@@ -186,7 +195,8 @@ def resume(
     # What was released with fixed noise stays unprotected, so the run keeps its mark.
     was_fixed = run.provenance.exists() and bool(read_object(run.provenance).get(FIXED_NOISE))
     noise = noise_source(config, insecure_fixed_noise=was_fixed)
-    return _go_on(job, run, _groups(job, run, progress), progress, keep, noise)
+    groups = _groups(job, run, progress)
+    return _go_on(job, run, groups, progress, keep, noise, from_round=from_round)
 
 
 def build_data(config: AnyExperiment, output: Path, progress: Progress) -> Population:
@@ -244,6 +254,8 @@ def _go_on(
     progress: Progress,
     keep: int,
     noise: NoiseSource,
+    *,
+    from_round: int | None = None,
 ) -> Report:
     """Do what is left of a run; ``groups`` is None where that is the ranking alone."""
     if not run.provenance.exists():
@@ -271,6 +283,7 @@ def _go_on(
             noise=noise,
             kl_baseline=baseline,
             validation=job.validation,
+            from_round=from_round,
         ) as training:
             train_policy(training)
     # What only training needs; nobody's examples stay on the disk.

@@ -127,8 +127,12 @@ def going_on(
     noise: NoiseSource,
     kl_baseline: KlBaseline = no_baseline,
     validation: Callable[[AdapterState], Mapping[str, float]] | None = None,
+    from_round: int | None = None,
 ) -> Iterator[TrainingRun]:
     """Yield what trains from the newest checkpoint, or from the start where there is none.
+
+    ``from_round`` goes back to the checkpoint of that round; what a ledger was charged since stays
+    charged.
 
     ``num_groups`` counts the groups of each training client; ``groups`` are those known here.
 
@@ -145,7 +149,11 @@ def going_on(
 
     with run.occupied(), after_this_round(tell) as stop_asked:
         checkpoints = Checkpoints(run.path, keep=keep)
-        start = checkpoints.newest()
+        if from_round is None:
+            start = checkpoints.newest()
+        else:
+            start = checkpoints.go_back(from_round)
+            logger.warning("the run goes back to round %d", from_round)
         checkpoints.rewind(start)
         observer = Observer(
             run,

@@ -32,6 +32,9 @@ _FOLDER = "checkpoints"
 _SEPARATOR = "/"
 _FORMAT = "pkgllm checkpoint 1"
 
+_UNUSABLE = (SafetensorError, OSError, KeyError, TypeError, ValueError)
+"""What a damaged checkpoint raises."""
+
 _ABOUT = "about"
 """The one key of the file's metadata, whose keys would come in any order."""
 
@@ -98,24 +101,24 @@ class Checkpoints:
             old.unlink(missing_ok=True)
 
     def newest(self) -> Checkpoint | None:
-        """Return the newest checkpoint that can be read, or None where there never was one.
+        """Return the newest checkpoint that can be used, or None where there never was one.
 
-        A damaged one is passed over, and the log says so: the rounds after the one before it are
-        done again.
+        One that is damaged, or counts lines that a power cut took from the growing files, is passed
+        over, and the log says so: the rounds after the one before it are done again.
 
         Raises:
-            RunError: If there are checkpoints and all of them are damaged.
+            RunError: If there are checkpoints and none of them can be used.
         """
         faults = []
         for path in self._newest_first():
             try:
-                return _read(path)
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
-                logger.warning("checkpoint %s is damaged and passed over: %s", path, error)
+                return self._read(path)
+            except _UNUSABLE as error:
+                logger.warning("checkpoint %s is passed over: %s", path, error)
                 faults.append(f"{path.name}: {error}")
         if faults:
             raise RunError(
-                f"{self._run / _FOLDER}: no checkpoint can be read ({'; '.join(faults)}); restore "
+                f"{self._run / _FOLDER}: no checkpoint can be used ({'; '.join(faults)}); restore "
                 "one of them, or train again in another folder"
             )
         return None
@@ -128,12 +131,25 @@ class Checkpoints:
         """
         path = self._path(position)
         try:
-            return _read(path)
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            return self._read(path)
+        except _UNUSABLE as error:
+            there = ", ".join(str(int(path.stem)) for path in self._newest_first()) or "none"
             raise RunError(
-                f"{path}: must hold a whole checkpoint, and cannot be read ({error}); restore it, "
-                "or train again in another folder"
+                f"{path}: must hold a whole checkpoint, and cannot be read ({error}); there are "
+                f"those of {there}; restore it, or train again in another folder"
             ) from error
+
+    def go_back(self, position: int) -> Checkpoint:
+        """Return the checkpoint of a position, and delete all newer ones.
+
+        Raises:
+            RunError: If there is none, or it cannot be used; all are unharmed then.
+        """
+        checkpoint = self.at(position)
+        for path in self._newest_first():
+            if int(path.stem) > position:
+                path.unlink(missing_ok=True)
+        return checkpoint
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Cut the growing files back to where they were at a checkpoint, or at the beginning.
@@ -146,10 +162,7 @@ class Checkpoints:
             wanted = checkpoint.lines[name] if checkpoint else 0
             lines = _lines(path)
             if len(lines) < wanted:
-                raise RunError(
-                    f"{path}: must hold the {wanted} lines that were there at the checkpoint, "
-                    f"holds {len(lines)}; restore it"
-                )
+                raise RunError(_missing_lines(path, wanted, len(lines)) + "; restore it")
             try:
                 if wanted:
                     os.truncate(path, sum(map(len, lines[:wanted])))
@@ -157,6 +170,15 @@ class Checkpoints:
                     path.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot("cut", path, error) from error
+
+    def _read(self, path: Path) -> Checkpoint:
+        """Read a checkpoint whose lines are all there."""
+        checkpoint = _read(path)
+        for name in GROWING:
+            file, wanted = self._run / name, checkpoint.lines[name]
+            if (length := len(_lines(file))) < wanted:
+                raise ValueError(_missing_lines(file, wanted, length))
+        return checkpoint
 
     def _path(self, position: int) -> Path:
         return self._run / _FOLDER / f"{position:06d}.safetensors"
@@ -180,6 +202,10 @@ def _read(path: Path) -> Checkpoint:
         section, key = name.split(_SEPARATOR, 1)
         sections.setdefault(section, {})[key] = value
     return Checkpoint(about["position"], sections, about["lines"])
+
+
+def _missing_lines(path: Path, wanted: int, length: int) -> str:
+    return f"{path}: must hold the {wanted} lines that were there at the checkpoint, holds {length}"
 
 
 def _lines(path: Path) -> list[bytes]:

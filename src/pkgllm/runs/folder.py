@@ -298,6 +298,8 @@ def _append(path: Path, record: Mapping[str, object]) -> None:
             written = file.write(line)
             if written < len(line):
                 file.write(line[written:])
+            # On the disk before a checkpoint counts it.
+            os.fsync(file.fileno())
     except OSError as error:
         raise cannot("write", path, error) from error
 

@@ -109,7 +109,7 @@ def _scalars(group: str, record: Mapping[str, object]) -> dict[str, float]:
         match name, value:
             case "round_num", _:
                 pass
-            case "cohort" | "failed", list() | dict():
+            case "cohort" | "failed" | "weights", list() | dict():
                 scalars[f"{group}/{name}"] = len(value)
             case _, int() | float():
                 scalars[f"{group}/{name}"] = value

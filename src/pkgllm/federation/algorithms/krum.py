@@ -49,10 +49,14 @@ class Krum(Algorithm):
         distances = squared_distances([update.adapter for update in updates], adapter)
         return updates[closest_to_most(distances, self.num_malicious)].adapter
 
+    def least_updates(self, cohort_size: int) -> int:
+        """Return :math:`2 f + 3`: any of the missing ones may have been honest."""
+        return 2 * self.num_malicious + 3
+
     def problems(self, run: RunSettings) -> Iterator[str]:
         """Yield a cohort that is too small for the number of malicious clients."""
         yield from Algorithm.problems(self, run)
-        least = 2 * self.num_malicious + 3
+        least = self.least_updates(run.mode.cohort_size)
         if run.mode.cohort_size < least:
             yield (
                 "mode.strategy krum needs a mode.cohort_size of at least 2 * num_malicious + 3 = "

@@ -28,7 +28,7 @@ from pkgllm.pipeline.privacy import (
     noise_source,
     noisy_unit,
 )
-from pkgllm.pipeline.run_record import LIKED, check_same_base, load_base
+from pkgllm.pipeline.run_record import LIKED, check_goes_back, check_same_base, load_base
 from pkgllm.pipeline.trainers import check_engine
 from pkgllm.pipeline.training_run import going_on
 from pkgllm.privacy.ledger import Ledger
@@ -54,6 +54,7 @@ def train_deployed(
     progress: Progress,
     *,
     resume: bool = False,
+    from_round: int | None = None,
     keep: int = 2,
     insecure_fixed_noise: bool = False,
 ) -> None:
@@ -67,6 +68,7 @@ def train_deployed(
         path: The run folder.
         progress: Shows the work.
         resume: Whether to go on with the run in the folder, which has this configuration.
+        from_round: Goes back to the checkpoint of this round when it goes on.
         keep: Checkpoints that stay, at least 1.
         insecure_fixed_noise: Whether the server's noise comes from the seed, for tests alone; marks
             the run as not private.
@@ -102,6 +104,8 @@ def train_deployed(
     secret = read_bytes(keys / EXECUTOR_SECRET)
     read_bytes(keys / AUTHORITY_CERTIFICATE)
     run = RunFolder.open(path) if resume else RunFolder.create(path)
+    if from_round is not None:
+        check_goes_back(run, config)
     if run.adapter.exists():
         logger.warning("run folder %s: the run is finished already", path)
         return
@@ -131,6 +135,7 @@ def train_deployed(
             num_groups=known,
             noise=noise,
             kl_baseline=kl_baseline,
+            from_round=from_round,
         ) as training:
             with progress.track("rounds", mode.rounds) as advance:
                 for _ in range(training.done):

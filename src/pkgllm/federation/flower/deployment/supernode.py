@@ -115,8 +115,9 @@ def _answer(
             reply = app(message, context)
             push_message(runtime, reply, context)
             push_task_output(runtime, context, SubStatus.COMPLETED, "")
-        except (httpx.HTTPError, RuntimeError) as error:
-            # The SuperNode has gone, or its run was stopped. The server asks again if it wants to.
+        except Exception as error:
+            # The SuperNode has gone, the run is over, or the answer came too late for it. Flower
+            # has many exceptions for that. The server asks again if it wants to.
             logger.warning("a message was not answered: %s: %s", type(error).__name__, error)
         finally:
             heartbeat.stop()

@@ -22,14 +22,17 @@ from helpers.noisy_rounds import (
 from helpers.one_process import federate
 from helpers.quadratic_clients import QuadraticClients, same_bytes
 from pkgllm.errors import PrivacyError
+from pkgllm.federation import round_privacy
 from pkgllm.federation.algorithm import Algorithm
 from pkgllm.federation.client_state import ClientStates
-from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds
+from pkgllm.federation.round_privacy import ClientLevelRounds, ExampleLevelRounds, cohort_sample
 from pkgllm.federation.rounds import RoundRecord
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
+from pkgllm.privacy.audit import sampling_findings
+from pkgllm.privacy.client_level import poisson_cohort
 from pkgllm.privacy.mechanisms import Mechanism
-from pkgllm.privacy.noise import NoiseSource, fixed
+from pkgllm.privacy.noise import NoiseSource, fixed, secure
 
 
 def train(
@@ -276,3 +279,32 @@ def test_the_unit_example_charges_the_whole_cohort_before_it_is_asked_also_who_f
     whole = ("a", "b", "c")
     assert charged == [(1, whole, 0), (2, whole, 1), (3, whole, 2)]
     assert len(clients.calls) == 2
+
+
+@pytest.mark.parametrize("probability", [0.05, 0.3, 0.97])
+def test_an_audit_passes_the_draw_of_the_rounds(probability: float) -> None:
+    findings = sampling_findings(probability, secure(), cohort_sample)
+    assert all(finding.passed for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("fault", "case"),
+    [
+        (
+            lambda clients, share, noise: tuple(
+                noise.choice(sorted(clients), round(share * len(clients)), replace=False)
+            ),
+            "variance of units drawn over Poisson's",
+        ),
+        (
+            lambda clients, share, noise: poisson_cohort(clients, share / 2, noise),
+            "units drawn over those expected",
+        ),
+    ],
+)
+def test_an_audit_notices_what_is_wrong_with_the_draw_of_the_rounds(
+    monkeypatch: pytest.MonkeyPatch, fault: Callable[..., tuple[str, ...]], case: str
+) -> None:
+    monkeypatch.setattr(round_privacy, "poisson_cohort", fault)
+    findings = sampling_findings(0.2, secure(), cohort_sample)
+    assert case in {finding.statistic for finding in findings if not finding.passed}

@@ -78,6 +78,7 @@ def test_with_fixed_noise_ray_releases_and_charges_what_this_process_does(
             mode={"name": "federated", "rounds": 2, "cohort_size": 3, "runtime": runtime},
             objective={"name": "apo_zero"},
             privacy={**privacy, "expected_batch_size": 2},
+            training={"local_steps": 2},
         )
         run = tmp_path / runtime["name"]
         report = jobs.train(config, run, Silent(), insecure_fixed_noise=True)
@@ -86,6 +87,8 @@ def test_with_fixed_noise_ray_releases_and_charges_what_this_process_does(
     torch.testing.assert_close(ray, local, atol=1e-5, rtol=0)
     for name in ("privacy_ledger.jsonl", "privacy.json"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    ledger = (tmp_path / "ray" / "privacy_ledger.jsonl").read_text().splitlines()
+    assert {json.loads(line)["steps"] for line in ledger} == {2}
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 """The clients' side of privacy unit ``example``: what leaves a client is clipped, noised, paid."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel
@@ -36,6 +37,8 @@ from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.example_level import Charge
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import NoiseSource, fixed, secure
+from pkgllm.privacy.unit import Participation
+from pkgllm.privacy.units.example import ExamplePrivacy
 from pkgllm.prompts.groups import Group
 from pkgllm.training.lane_passes import reference_scorer
 from pkgllm.training.private_lanes import PrivateLaneTrainer
@@ -168,6 +171,54 @@ def test_a_step_that_draws_nobody_releases_noise(policy: PeftModel) -> None:
     assert ratio == pytest.approx(1.0, abs=5 / math.sqrt(2 * len(noise)))
     assert done.loss == 0.0
     assert charges.seen[0][1]["p1"].sampling_probability == pytest.approx(1e-9 / 3)
+
+
+@dataclass
+class CountedNoise:
+    """Counts the steps that ask for noise."""
+
+    steps: set[int] = field(default_factory=set)
+    reproducible: bool = True
+
+    def generator(self, *names: str | int) -> np.random.Generator:
+        if names[-1] == "noise":
+            self.steps.add(int(names[2]))
+        return fixed(0).generator(*names)
+
+
+@pytest.fixture(scope="module")
+def three_steps(policy: PeftModel) -> tuple[Mechanism, int]:
+    """What lanes, here and on devices, charge for three local steps, and how often they noised."""
+    charges, noise = Charges(), CountedNoise()
+    settings = GaussianSettings(1.0, 2.0, 2.0)
+    trainer = private_trainer(policy, settings, noise=noise, charge=charges, local_steps=3)
+    train(trainer, own_adapters(policy, ["p1"]))
+    return charges.seen[0][1]["p1"], len(noise.steps)
+
+
+def priced(steps_per_round: int) -> Iterator[Mechanism]:
+    """What the rounds charge for a client that an actor trains, and what was planned for it."""
+    unit = ExamplePrivacy(delta=0.01, clip_norm=1.0, noise_multiplier=2.0, expected_batch_size=2)
+    participation = Participation(
+        num_clients=3,
+        num_groups=dict.fromkeys(GROUPS, 3),
+        rounds=1,
+        steps_per_round=steps_per_round,
+        cohort_size=1,
+        min_updates=1,
+        rounds_by_client=lambda rounds: {"p1": rounds},
+    )
+    yield unit.releases(participation, 2.0, ["p1"])["p1"]
+    (planned,) = unit.schedules(participation, 1)
+    yield Mechanism(2.0, planned.sampling_probability, planned.steps)
+
+
+def test_every_runtime_charges_each_local_step(three_steps: tuple[Mechanism, int]) -> None:
+    charged, noised = three_steps
+    assert charged == Mechanism(2.0, 2 / 3, 3)
+    assert noised == charged.steps
+    assert set(priced(3)) == {charged}
+    assert charged not in set(priced(1)), "one step charged for three is noticed"
 
 
 @pytest.mark.slow

@@ -55,9 +55,10 @@ def audit(
 
     tree = load_config(config, overrides or [])
 
+    from pkgllm.federation.round_privacy import cohort_sample
     from pkgllm.pipeline.privacy import plan_run
     from pkgllm.privacy.mechanism_audit import audit_mechanism, claim_of
-    from pkgllm.privacy.noise import secure
+    from pkgllm.privacy.noise import poisson_sample, secure
     from pkgllm.report.privacy import audit_document
     from pkgllm.report.to_terminal import show
     from pkgllm.terminal import show_progress
@@ -65,7 +66,11 @@ def audit(
     if epsilon is not None and epsilon <= 0:
         raise ConfigError(f"--epsilon must be above 0, got {epsilon:g}")
     claim = claim_of(plan_run(tree), accounted=epsilon)
-    findings = audit_mechanism(claim, secure(), show_progress(), num_canaries=canaries)
+    # Of the unit client the cohorts are what is sampled, and of the unit example the batches.
+    sampler = cohort_sample if claim.unit == "client" else poisson_sample
+    findings = audit_mechanism(
+        claim, secure(), show_progress(), num_canaries=canaries, sampler=sampler
+    )
     show(audit_document(findings))
     if not all(finding.passed for finding in findings):
         raise typer.Exit(1)

@@ -1,7 +1,10 @@
 """Where privacy has its say in a round: who is drawn, whether it may be, what is aggregated."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
+
+import numpy as np
 
 from pkgllm.lm.adapter import AdapterState
 from pkgllm.privacy.adaptive_clipping import AdaptiveClipping
@@ -68,7 +71,7 @@ class ClientLevelRounds:
         clip_norm: float,
         adaptive_clipping: AdaptiveClipping | None,
         num_clients: int,
-        expected_cohort: int,
+        expected_cohort: float,
         charge: Callable[[int, Mechanism], None],
         affordable: Callable[[Mechanism], bool],
         noise: NoiseSource,
@@ -125,6 +128,48 @@ class ClientLevelRounds:
                 noise=self._noise.generator("count", round_num),
             )
         return mean.adapter
+
+
+@dataclass(frozen=True, slots=True)
+class _OneStream:
+    """A noise source whose streams are all the same one."""
+
+    stream: np.random.Generator
+    reproducible: bool = True
+
+    def generator(self, *names: str | int) -> np.random.Generator:
+        return self.stream
+
+
+def cohort_sample(
+    num_units: int, sampling_probability: float, noise: np.random.Generator
+) -> Sequence[int]:
+    """Draw as the rounds of a run draw their cohorts, for an audit.
+
+    This is :meth:`ClientLevelRounds.draw` itself, so an audit sees whatever is wrong with it.
+
+    Args:
+        num_units: Clients there are.
+        sampling_probability: The expected cohort by the number of clients.
+        noise: The stream.
+
+    Returns:
+        The places of those drawn, in order.
+    """
+    rounds = ClientLevelRounds(
+        noise_multiplier=1.0,
+        clip_norm=1.0,
+        adaptive_clipping=None,
+        num_clients=max(num_units, 1),
+        expected_cohort=sampling_probability * max(num_units, 1),
+        charge=lambda round_num, mechanism: None,
+        affordable=lambda mechanism: True,
+        noise=_OneStream(noise),
+        trained=(),
+    )
+    width = len(str(num_units))
+    names = [f"{place:0{width}}" for place in range(num_units)]
+    return [int(name) for name in rounds.draw(names, 1)]
 
 
 class LocalNoiseRounds:

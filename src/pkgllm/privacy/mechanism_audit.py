@@ -11,6 +11,7 @@ from pkgllm.privacy.accounting import epsilon
 from pkgllm.privacy.audit import (
     UNITS_PUT_IN,
     Finding,
+    Sampler,
     noise_findings,
     sampling_findings,
     sensitivity_finding,
@@ -27,7 +28,7 @@ from pkgllm.privacy.canary_audit import (
 from pkgllm.privacy.clipping import GaussianSettings
 from pkgllm.privacy.local_noise import LocalNoise
 from pkgllm.privacy.mechanisms import Mechanism
-from pkgllm.privacy.noise import NoiseSource
+from pkgllm.privacy.noise import NoiseSource, poisson_sample
 from pkgllm.privacy.planner import PrivacyPlan
 from pkgllm.privacy.share_audit import share_canary_findings, share_findings
 from pkgllm.progress import Progress
@@ -127,7 +128,12 @@ def claim_of(plan: PrivacyPlan, *, accounted: float | None = None) -> Claim:
 
 
 def audit_mechanism(
-    claim: Claim, source: NoiseSource, progress: Progress, *, num_canaries: int = 1000
+    claim: Claim,
+    source: NoiseSource,
+    progress: Progress,
+    *,
+    num_canaries: int = 1000,
+    sampler: Sampler = poisson_sample,
 ) -> list[Finding]:
     """Run every case against the real mechanism.
 
@@ -136,6 +142,7 @@ def audit_mechanism(
         source: Of noise, sampling, coins and canaries.
         progress: Shows how many cases are done.
         num_canaries: More make the bounds sharper; at least :data:`MIN_CANARIES`.
+        sampler: Draws units as the run does: the examples of a step, or the clients of a round.
 
     Raises:
         ConfigError: If there are too few canaries.
@@ -165,7 +172,7 @@ def audit_mechanism(
         advance()
         findings += noise_findings(release, settings, source)
         advance()
-        findings += sampling_findings(claim.sampling_probability, source)
+        findings += sampling_findings(claim.sampling_probability, source, sampler)
         advance()
         release = claim.release(num_canaries)
         once = canary_scores(release, canaries, included, source)
@@ -178,6 +185,7 @@ def audit_mechanism(
             source,
             sampling_probability=claim.sampling_probability,
             num_releases=claim.num_releases,
+            sampler=sampler,
         )
         findings += whole_run_findings(
             always, included, delta=claim.delta, accounted_epsilon=claim.epsilon

@@ -323,7 +323,7 @@ def test_the_unit_example_ends_before_a_client_would_spend_too_much(
         return tiny_experiment(
             data,
             tiny_base_folder,
-            mode={"name": "federated", "rounds": 5, "cohort_size": CLIENTS},
+            mode={"name": "federated", "rounds": 4, "cohort_size": CLIENTS},
             objective={"name": "apo_zero"},
             privacy={
                 "name": "example",

@@ -49,7 +49,7 @@ def build(data: Path, tiny_base_folder: Path, tmp_path: Path) -> Build:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bound", [1, 2, 3])
+@pytest.mark.parametrize("bound", [1, 2])
 def test_no_fact_enters_more_groups_than_are_accounted_for(build: Build, bound: int) -> None:
     config, groups = build(
         privacy=EXAMPLE | {"max_groups_per_fact": bound},

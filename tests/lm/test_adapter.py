@@ -1,12 +1,15 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import (
+    AdapterState,
     adapter_state,
     attach_adapter,
     load_adapter,
@@ -93,6 +96,47 @@ def test_unknown_layers_and_folders_are_named(tiny_base: BaseModel, tmp_path: Pa
         attach_adapter(tiny_base.model, lora_rank=2, lora_alpha=2, target_modules=("nope",), seed=0)
     with pytest.raises(ModelError, match=r"adapter_config\.json is missing"):
         load_adapter(tiny_base.model, tmp_path)
+
+
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_embedding_and_head_take_no_adapter(tiny_base: BaseModel, layer: str) -> None:
+    with pytest.raises(ModelError, match=rf"target_modules: .*{layer} cannot have an adapter"):
+        attach_adapter(
+            tiny_base.model, lora_rank=2, lora_alpha=2, target_modules=("q_proj", layer), seed=0
+        )
+
+
+def test_every_name_that_matches_no_layer_is_named(tiny_base: BaseModel) -> None:
+    with pytest.raises(ModelError, match=r"has no layer nope, q; name"):
+        attach_adapter(
+            tiny_base.model,
+            lora_rank=2,
+            lora_alpha=2,
+            target_modules=("nope", "q_proj", "q"),
+            seed=0,
+        )
+
+
+SPOILT: dict[str, tuple[Callable[[AdapterState], AdapterState], str]] = {
+    "no tensors": (lambda state: {}, "28 keys missing"),
+    "some missing": (lambda state: dict(list(state.items())[3:]), "3 keys missing"),
+    "foreign": (lambda state: {**state, "x": torch.zeros(1)}, "1 foreign"),
+    "other shape": (lambda state: {k: v[:1] for k, v in state.items()}, "does not load|shape"),
+    "whole numbers": (lambda state: {k: v.int() for k, v in state.items()}, "floating-point"),
+    "not finite": (lambda state: {k: v / 0 for k, v in state.items()}, "finite"),
+}
+
+
+@pytest.mark.parametrize("fault", SPOILT)
+def test_a_saved_adapter_that_does_not_fit_is_refused(
+    tiny_base: BaseModel, tiny_base_folder: Path, tmp_path: Path, fault: str
+) -> None:
+    policy = attach(tiny_base)
+    save_adapter(policy, tmp_path)
+    spoil, reason = SPOILT[fault]
+    save_file(spoil(adapter_state(policy)), tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=reason):
+        load_adapter(load_base_model(str(tiny_base_folder)).model, tmp_path)
 
 
 def test_update_norm_by_hand() -> None:

@@ -340,7 +340,7 @@ def test_adapters_elsewhere_are_refused(foreign: str) -> None:
     with pytest.raises(
         ModelError,
         match=rf"adapter\.target_modules must be among q_proj, k_proj, .*, down_proj to train in "
-        rf"lanes, got [a-z_.]*{foreign}; leave it out, or set training\.engine to sequential",
+        rf"lanes, got [a-z_.]*{foreign}; leave it out",
     ):
         LaneDecoder(policy)
 

@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from helpers.tiny_corpus import tiny_experiment
+from helpers.tiny_decoders import with_random_adapter
 from pkgllm.config import schema
+from pkgllm.errors import ModelError
 from pkgllm.lm.adapter import adapter_state, attach_adapter
 from pkgllm.lm.base_model import load_base_model
 from pkgllm.pipeline.build import build_groups, make_writer, populate, read_corpus
 from pkgllm.pipeline.privacy import plan_run
-from pkgllm.pipeline.trainers import make_trainer
+from pkgllm.pipeline.trainers import check_engine, make_trainer
 from pkgllm.privacy.example_level import ExampleRelease
 from pkgllm.privacy.mechanisms import Mechanism
 from pkgllm.privacy.noise import fixed
@@ -109,3 +112,13 @@ def test_it_trains_clients_whose_release_is_charged(build: Build) -> None:
     plain = config.model_copy(update={"privacy": NoPrivacy()})
     with pytest.raises(ValueError, match="got one with none"):
         make_trainer(plain, policy, base, groups, None, local_steps=2, release=release)
+
+
+@pytest.mark.parametrize("engine", ["sequential", "trl", "lanes"])
+def test_what_cannot_be_ranked_is_refused_before_training(
+    data: Path, tiny_base_folder: Path, engine: str
+) -> None:
+    config = tiny_experiment(data, tiny_base_folder, training={"engine": engine})
+    gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=2, n_positions=8))
+    with pytest.raises(ModelError, match="one of llama, qwen2, qwen3 to rank a catalogue, got gpt"):
+        check_engine(config, with_random_adapter(gpt2, ["c_fc"], fan_in_fan_out=True))

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from peft import (
@@ -19,6 +19,9 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
+from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -57,8 +60,17 @@ def attach_adapter(
         freeze_a: Whether only ``lora_B`` is trained (Sun et al. 2024, arXiv:2403.12313).
 
     Raises:
-        ModelError: If the base model has no layer of these names.
+        ModelError: If the base model has no layer of one of these names, or one is the embedding or
+            the LM head, which nothing that ranks computes with an adapter.
     """
+    if not isinstance(target_modules, str):
+        present = {f".{name}" for name, _ in model.named_modules()}
+        absent = [t for t in target_modules if not any(n.endswith(f".{t}") for n in present)]
+        if absent:
+            raise ModelError(
+                f"adapter.target_modules: the base model has no layer {', '.join(absent)}; name "
+                "linear layers of it, or all-linear"
+            )
     config = LoraConfig(
         r=lora_rank,
         # PEFT annotates it as int, but divides it by the rank, so that a float works.
@@ -77,11 +89,27 @@ def attach_adapter(
         except ValueError as error:
             raise ModelError(f"adapter.target_modules: {error}") from error
     assert isinstance(policy, PeftModel)
+    _check_layers(policy, "adapter.target_modules")
     if freeze_a:
         for name, parameter in policy.named_parameters():
             if "lora_A" in name:
                 parameter.requires_grad_(False)
     return policy
+
+
+def _check_layers(policy: PeftModel, place: str) -> None:
+    """Fail where an adapter changes more than linear layers below the LM head."""
+    causal: Any = policy.get_base_model()
+    head = causal.get_output_embeddings()
+    for name, layer in policy.named_modules():
+        if not isinstance(layer, BaseTunerLayer | AuxiliaryTrainingWrapper):
+            continue
+        own = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
+        if not isinstance(layer, LoraLayer) or isinstance(own, torch.nn.Embedding) or layer is head:
+            raise ModelError(
+                f"{place}: {name} cannot have an adapter, because ranking computes LoRA of linear "
+                "layers alone, none of the embedding or the LM head; leave it out"
+            )
 
 
 def adapter_state(policy: PeftModel) -> AdapterState:
@@ -210,12 +238,17 @@ def read_adapter_state(folder: Path) -> AdapterState:
     """Read the values of a saved adapter.
 
     Raises:
-        ModelError: If the folder holds no adapter.
+        ModelError: If the folder holds no adapter, or one whose values are no fractions.
     """
     try:
         state = load_file(folder / "adapter_model.safetensors")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot read an adapter there: {error}") from error
+    for key, value in state.items():
+        if not value.is_floating_point() or not value.isfinite().all():
+            raise ModelError(
+                f"{folder}: {key} must hold finite floating-point numbers, got {value.dtype}"
+            )
     return {key: state[key].float() for key in sorted(state)}
 
 
@@ -223,19 +256,32 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
     """Attach a saved adapter to its base model.
 
     Raises:
-        ModelError: If the folder holds no adapter, or one of another base model.
+        ModelError: If the folder holds no adapter, or one of another base model: one of its tensors
+            is missing, foreign or of another shape, or it changes other layers than
+            :func:`attach_adapter` allows.
     """
     if not (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder}: not an adapter, because adapter_config.json is missing")
+    state = read_adapter_state(folder)
     try:
         with _without_renaming_warning():
-            return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+            policy = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except Exception as error:  # damaged files raise errors of many types
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
             f"{folder}: the adapter does not load into base model "
             f"{model.config.name_or_path!r}: {reason[0]}"
         ) from error
+    _check_layers(policy, str(folder))
+    config = policy.peft_config[policy.active_adapter]
+    if not isinstance(config, LoraConfig) or config.use_dora or config.bias != "none":
+        raise ModelError(f"{folder}: must hold a plain LoRA adapter, without DoRA and biases")
+    try:
+        # PEFT fills what is missing with fresh values and passes over what is foreign.
+        load_adapter_state(policy, state)
+    except ModelError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    return policy
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -21,6 +22,10 @@ from pkgllm.lm.rotary import Rotation
 
 KNOWN_MODELS = ("llama", "qwen2", "qwen3")
 """Model types whose layers are laid out as :class:`FrozenDecoder` expects."""
+
+
+ADAPTABLE = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Layers of every decoder layer that are computed with an adapter."""
 
 
 def causal_of(model: PreTrainedModel | PeftModel) -> Any:
@@ -43,7 +48,7 @@ class FrozenDecoder:
     def __init__(self, model: PreTrainedModel | PeftModel, *, purpose: str, remedy: str) -> None:
         causal = causal_of(model)
         config = causal.config
-        _check_layout(config, purpose, remedy)
+        check_layout(model, purpose=purpose, remedy=remedy)
         body = causal.model
         self.device: torch.device = causal.device
         self.dtype: torch.dtype = body.embed_tokens.weight.dtype
@@ -173,7 +178,19 @@ class Decoder(FrozenDecoder):
         return torch.cat(parts) if parts else hidden.new_empty(0, dtype=torch.float32)
 
 
-def _check_layout(config: Any, purpose: str, remedy: str) -> None:
+def check_layout(
+    model: PreTrainedModel | PeftModel,
+    *,
+    purpose: str = "to rank a catalogue",
+    remedy: str = "choose another base model",
+) -> None:
+    """Fail where a model, or an adapter on it, is not one that :class:`FrozenDecoder` computes.
+
+    Raises:
+        ModelError: If the model is of another type, a layer lacks full attention, or a layer has an
+            adapter that is none of :data:`ADAPTABLE`.
+    """
+    config: Any = causal_of(model).config
     if config.model_type not in KNOWN_MODELS:
         raise ModelError(
             f"a base model must be one of {', '.join(KNOWN_MODELS)} {purpose}, got "
@@ -185,6 +202,12 @@ def _check_layout(config: Any, purpose: str, remedy: str) -> None:
             "a base model must have full attention in every layer and the activation silu "
             f"{purpose}, got {', '.join(sorted(layer_types))} and {config.hidden_act}; {remedy}"
         )
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer) and name.rpartition(".")[2] not in ADAPTABLE:
+            raise ModelError(
+                f"adapter.target_modules must be among {', '.join(ADAPTABLE)} {purpose}, got "
+                f"{name}; leave it out"
+            )
 
 
 def _layer(module: Any, with_adapter: bool) -> _Layer:

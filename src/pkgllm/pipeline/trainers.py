@@ -12,6 +12,7 @@ from pkgllm.federation.client_noise import ClientNoise
 from pkgllm.federation.client_state import ClientStates
 from pkgllm.federation.clients import LocalClients
 from pkgllm.lm.base_model import BaseModel
+from pkgllm.lm.decoder import check_layout
 from pkgllm.lm.lanes.decoder import LaneDecoder
 from pkgllm.pipeline.build import check_room, make_policy, make_writer
 from pkgllm.pipeline.run_record import load_base
@@ -153,12 +154,13 @@ def load_policy(
 
 
 def check_engine(config: schema.Experiment, policy: PeftModel) -> None:
-    """Fail before any work where the engine cannot train a policy.
+    """Fail before any work where a policy cannot be trained by the engine, or ranked afterwards.
 
     Raises:
-        ConfigError: If it is not installed, or cannot train for the objective.
-        ModelError: If it does not know the base model or the adapted layers.
+        ConfigError: If the engine is not installed, or cannot train for the objective.
+        ModelError: If the base model or an adapted layer is not one that is ranked.
     """
+    check_layout(policy)
     match config.training.engine:
         case "trl":
             check_trl(config.objective)

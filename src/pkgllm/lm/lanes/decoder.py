@@ -227,12 +227,6 @@ def _adapted(policy: PeftModel, num_layers: int) -> dict[str, Any]:
         for block, names in _JOINT
         for name in names
     ]
-    if foreign := sorted(wrapped.keys() - set(ordered)):
-        known = ", ".join(name for _, names in _JOINT for name in names)
-        raise ModelError(
-            f"adapter.target_modules must be among {known} to train in lanes, got {foreign[0]}; "
-            "leave it out, or set training.engine to sequential"
-        )
     return {name: wrapped[name] for name in ordered if name in wrapped}
 
 

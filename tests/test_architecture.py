@@ -225,6 +225,7 @@ def test_the_command_line_starts_light(module: str) -> None:
         "dataclasses",
         "datetime",
         "functools",
+        "contextlib",
         "inspect",
         "logging",
         "sys",

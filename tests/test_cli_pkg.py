@@ -217,3 +217,15 @@ def test_a_corpus_can_be_the_catalogue(pkgllm: RunCommand, home: Path) -> None:
     assert done.code == 1
     assert "no item is called" in done.sentence
     assert "without --catalogue" not in done.sentence
+
+
+def test_another_entry_of_a_film_is_the_film(pkgllm: RunCommand, home: Path) -> None:
+    names = ["Tepid Pendulum (1977)", "Tepid Pendulum", "tepid pendulum 1977", "Heat (1995)"]
+    items = [{"id": str(number), "name": name} for number, name in enumerate(names)]
+    (home / "twins.json").write_text(json.dumps({"items": items}))
+    pkgllm("pkg", "new", "twin.jsonld", "--owner", "me")
+    catalogue = ("--catalogue", "twins.json")
+    pkgllm("pkg", "like", "twin.jsonld", "TEPID PENDULUM", *catalogue)
+    said = pkgllm("pkg", "dislike", "twin.jsonld", "tepid pendulum 1977", *catalogue).out
+    assert "disliked Tepid Pendulum (before: liked Tepid Pendulum)" in said
+    assert len(read_record(home / "twin.jsonld").graph.facts) == 1

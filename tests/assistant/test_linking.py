@@ -43,8 +43,14 @@ def test_names_are_found_whatever_their_case_marks_article_and_year(text: str, i
 def test_an_exact_name_wins_over_one_with_the_same_letters() -> None:
     linker = Linker([Item("1", "heat (1995)"), Item("2", "Heat (1995)")])
     assert linker.resolve("Heat (1995)").id == "2"
-    with pytest.raises(DataError, match=r"'HEAT' may be any of Heat .1995., heat .1995."):
-        linker.resolve("HEAT")
+    # Both are entries of one film, of which the first is meant.
+    assert linker.resolve("HEAT").id == "1"
+
+
+def test_entries_that_a_catalogue_tells_apart_are_asked_about() -> None:
+    linker = Linker([Item("4", "Signs (2002) [4]"), Item("5", "Signs (2002) [5]")])
+    with pytest.raises(DataError, match=r"may be any of Signs \(2002\) \[4\], Signs"):
+        linker.resolve("Signs")
 
 
 def test_what_may_be_several_names_all_of_them() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pkgllm.assistant.clauses import units_of
-from pkgllm.assistant.editing import changes
+from pkgllm.assistant.editing import as_said_before, changes
 from pkgllm.assistant.extraction import Extraction, Extractor, Turn
 from pkgllm.assistant.filters import wished_constraints
 from pkgllm.assistant.guidance import Constraints
@@ -137,9 +137,8 @@ class Conversation:
 
     def _edited(self, record: PersonalRecord, extraction: Extraction) -> PersonalRecord:
         source = Provenance("own_statement", f"chat/{self._started.isoformat()}")
-        return record.edited(
-            "chat", _now(), source, verdicts=extraction.verdicts, wishes=extraction.wishes
-        )
+        verdicts = [as_said_before(verdict, record) for verdict in extraction.verdicts]
+        return record.edited("chat", _now(), source, verdicts=verdicts, wishes=extraction.wishes)
 
 
 def _now() -> datetime:

@@ -8,7 +8,7 @@ from pkgllm.corpora.catalogue import Catalogue, Item
 from pkgllm.corpora.sameness import SameItems
 from pkgllm.errors import DataError
 from pkgllm.graph.personal_graph import MOVIE, Fact
-from pkgllm.graph.personal_record import Edit, PersonalRecord
+from pkgllm.graph.personal_record import Edit, PersonalRecord, Verdict
 from pkgllm.graph.rules import Rule
 
 
@@ -36,6 +36,12 @@ def as_in_record(item: Item, record: PersonalRecord) -> Item:
     for twin in sorted(SameItems(held.values()).named(item.name, item.item_class)):
         return held[twin]
     return item
+
+
+def as_said_before(verdict: Verdict, record: PersonalRecord) -> Verdict:
+    """Return a verdict about the entry under which a record has its item already."""
+    item = as_in_record(Item(verdict.tail, verdict.name, item_class=verdict.item_class), record)
+    return verdict._replace(tail=item.id, name=item.name, item_class=item.item_class)
 
 
 def find_items(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from rapidfuzz import fuzz, process
 
 from pkgllm.corpora.catalogue import Item, bare_title
+from pkgllm.corpora.sameness import SameItems
 from pkgllm.errors import DataError
 
 _SUGGESTIONS = 3
@@ -72,11 +73,20 @@ _STEPS: tuple[tuple[_Key, _Key], ...] = (
 """Keys of a text and of a name that are compared; each step is more tolerant than the last."""
 
 
+def _one_entry_each(items: Iterable[Item]) -> tuple[Item, ...]:
+    listed = tuple(items)
+    if any(item.name.endswith(f"[{item.id}]") for item in listed):
+        # Told apart by whoever made the catalogue: the person says which one is meant.
+        return listed
+    same = SameItems(listed)
+    return tuple(item for item in listed if same.first(item.id) == item.id)
+
+
 class Linker:
     """Finds items by name.
 
     Names are compared exactly, then by :func:`letters`, then without article, then without year;
-    the first comparison with a match decides.
+    the first comparison with a match decides. Of several entries of one item the first is meant.
 
     Args:
         items: With distinct ids.
@@ -110,7 +120,7 @@ class Linker:
         for of_text, by_key in self._steps:
             for written in (text, upright(text)):
                 if (key := of_text(written)) and (items := by_key.get(key)):
-                    return tuple({item.id: item for item in items}.values())
+                    return _one_entry_each({item.id: item for item in items}.values())
         return ()
 
     def resolve(self, text: str) -> Item:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import click
 import typer
 
+from pkgllm.cli.options import kept_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -118,7 +120,8 @@ def _write(conversation: "Conversation", understood: "Understood", *, yes: bool)
     for line in understood.lines:
         typer.echo(f"  {line}")
     if yes or (sys.stdin.isatty() and typer.confirm("write this?")):
-        record = conversation.write(understood)
+        with kept_text(conversation.path):
+            record = conversation.write(understood)
         undo = f"pkgllm pkg undo {conversation.path}"
         typer.echo(f"written as edit {len(record.edits)}; take it back with: {undo}")
     elif sys.stdin.isatty():

@@ -1,9 +1,11 @@
 """Options that several commands share, and commands that take options in groups."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -67,3 +69,15 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return call
+
+
+@contextmanager
+def kept_text(file: Path) -> Iterator[None]:
+    """Say where the text of a person's file is kept, if this changes one that we did not write."""
+    from pkgllm.graph.personal_file import original_of
+
+    kept = original_of(file.resolve())
+    was_there = kept.exists()
+    yield
+    if kept.exists() and not was_there:
+        typer.echo(f"{file}: comments and layout are not kept; the text as it was is in {kept}")

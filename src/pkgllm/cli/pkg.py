@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pkgllm.cli.options import example, grouped
+from pkgllm.cli.options import example, grouped, kept_text
 from pkgllm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -327,15 +327,10 @@ def _edit(
 def _change(
     file: Path, make: "Callable[[PersonalRecord], PersonalRecord]"
 ) -> "tuple[PersonalRecord, PersonalRecord]":
-    """Change a file, and say where its text is kept if we had not written it."""
-    from pkgllm.graph.personal_file import change, original_of
+    from pkgllm.graph.personal_file import change
 
-    kept = original_of(file.resolve())
-    was_there = kept.exists()
-    records = change(file, make)
-    if kept.exists() and not was_there:
-        typer.echo(f"{file}: comments and layout are not kept; the text as it was is in {kept}")
-    return records
+    with kept_text(file):
+        return change(file, make)
 
 
 def _counted(record: "PersonalRecord") -> str:

@@ -4,10 +4,14 @@ import re
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
 from pkgllm import terminal
-from pkgllm.terminal import TerminalProgress, WarningHandler
+from pkgllm.printable import printable
+from pkgllm.terminal import PrintableConsole, TerminalProgress, WarningHandler
 
 
 def plain_console() -> tuple[Console, io.StringIO]:
@@ -81,3 +85,19 @@ def test_a_warning_is_one_literal_line() -> None:
     logger.addHandler(WarningHandler(console))
     logger.warning("client %s failed: %s", "[b]7", "y" * 60)
     assert written.getvalue() == f"warning: client [b]7 failed: {'y' * 60}\n"
+
+
+@given(st.text())
+def test_no_control_character_of_others_reaches_a_terminal(text: str) -> None:
+    out = io.StringIO()
+    console = PrintableConsole(file=out, force_terminal=True, width=500)
+    console.print(Text(text + "\x1b]0;owned\x07\x9b2J", style="bold"), soft_wrap=True)
+    shown = re.sub(r"\x1b\[[01]m", "", out.getvalue())
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+    assert "owned" in shown
+
+
+@given(st.text())
+def test_what_commands_print_holds_none_either(text: str) -> None:
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", printable(text))
+    assert len(printable(text)) == len(text)

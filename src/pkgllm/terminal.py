@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,11 +16,26 @@ from rich.progress import (
 from rich.progress import (
     Progress as RichProgress,
 )
+from rich.segment import Segment
 
 from pkgllm.printable import printable
 from pkgllm.progress import Advance
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class PrintableConsole(Console):
+    """Shows text of others without the control characters in it; styles stay."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield the segments of what is printed."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
 
 
 class TerminalProgress:
@@ -92,7 +107,7 @@ class WarningHandler(logging.Handler):
 
 def show_progress() -> TerminalProgress:
     """Return progress on the error stream, on which our warnings appear from now on as well."""
-    console = Console(stderr=True)
+    console = PrintableConsole(stderr=True)
     # Our own logger only: those of Flower and others stay as their users set them up.
     logging.getLogger("pkgllm").handlers = [WarningHandler(console)]
     return TerminalProgress(console)

@@ -14,6 +14,7 @@ from pkgllm.cli.assistant import recommend
 from pkgllm.cli.chat import chat
 from pkgllm.cli.federation import federation_app
 from pkgllm.cli.options import CONFIG, ConfigArgument, ConfigOption, SetOption, example
+from pkgllm.cli.output import echo
 from pkgllm.cli.pkg import pkg_app
 from pkgllm.cli.privacy import privacy_app
 from pkgllm.cli.reproduce import reproduce_app
@@ -59,7 +60,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"pkgllm {__version__}")
+        echo(f"pkgllm {__version__}")
         raise typer.Exit
 
 
@@ -125,7 +126,7 @@ def train(
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
         path = output or expanded(tree.output) / f"{Path(str(config)).stem}-{stamp}"
     progress = show_progress()
-    typer.echo(f"run folder: {path}", err=True)
+    echo(f"run folder: {path}", err=True)
     if isinstance(tree, Experiment) and is_deployed(tree):
         deployment.train_deployed(
             tree,
@@ -136,11 +137,9 @@ def train(
             keep=keep,
             insecure_fixed_noise=insecure_fixed_noise,
         )
-        typer.echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
-        typer.echo(privacy_statement(tree, read_guarantee(path)))
-        typer.echo(
-            "nothing is ranked, because the server has nobody's graph; see docs/deployment.md"
-        )
+        echo(f"the adapter is {path / 'adapter'}; the metrics are {path / 'metrics.jsonl'}")
+        echo(privacy_statement(tree, read_guarantee(path)))
+        echo("nothing is ranked, because the server has nobody's graph; see docs/deployment.md")
     elif resume is not None:
         _show(jobs.resume(path, progress, expected=tree, keep=keep, from_round=from_round))
     else:
@@ -240,7 +239,7 @@ def compare(
     show(comparison_document(results))
     if output is not None:
         write_comparison(results, output)
-        typer.echo(f"\nwritten to {output}")
+        echo(f"\nwritten to {output}")
 
 
 @app.command(epilog=example("pkgllm report runs/first -o first-report"))
@@ -259,8 +258,8 @@ def report(
 
     written, missing = write_report(run, output)
     for line in missing:
-        typer.echo(f"not there: {line}")
-    typer.echo(f"report: {written}")
+        echo(f"not there: {line}")
+    echo(f"report: {written}")
 
 
 app.command("sweep", epilog=example("pkgllm sweep -c studies/aggregators.yaml -o runs/study"))(
@@ -285,7 +284,7 @@ def config_check(file: ConfigArgument, overrides: SetOption = None) -> None:
     CONFIG is a file, or the name of one in ./configs or of a preset.
     """
     _load(file, overrides)
-    typer.echo(f"{file}: good")
+    echo(f"{file}: good")
 
 
 @config_app.command("show", epilog=example("pkgllm config show fedkto.yaml > mine.yaml"))
@@ -314,9 +313,9 @@ def data_build(
     from pkgllm.pipeline import train as jobs
 
     population = jobs.build_data(tree, output, progress)
-    typer.echo(f"{len(population.splits)} graphs and the split are in {output}")
+    echo(f"{len(population.splits)} graphs and the split are in {output}")
     for note in population.corpus.notes:
-        typer.echo(f"- {note}")
+        echo(f"- {note}")
 
 
 def _load(name: str, overrides: list[str] | None) -> "AnyExperiment":
@@ -364,7 +363,7 @@ def main() -> None:
 
 
 def _end(message: str, code: int) -> NoReturn:
-    typer.echo(f"pkgllm: {message}", err=True)
+    echo(f"pkgllm: {message}", err=True)
     sys.exit(code)
 
 

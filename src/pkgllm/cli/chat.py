@@ -8,6 +8,7 @@ import click
 import typer
 
 from pkgllm.cli.options import kept_text
+from pkgllm.cli.output import echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ def chat(
             _turn(conversation, line, yes=yes, asks=sys.stdin.isatty() and not yes)
         except DataError as error:
             # A wish that nothing fulfils ends no conversation.
-            typer.echo(str(error))
+            echo(str(error))
 
 
 def _line() -> str | None:
@@ -89,9 +90,9 @@ def _line() -> str | None:
 def _turn(conversation: "Conversation", message: str, *, yes: bool, asks: bool) -> None:
     understood = conversation.understand(message)
     if "help" in understood.intents:
-        typer.echo(_HELP)
+        echo(_HELP)
     if understood.extraction.nothing_named:
-        typer.echo(
+        echo(
             "not written: no title that I know is in your message; write it as in the catalogue, "
             "with its year or in quotes"
         )
@@ -109,25 +110,25 @@ def _turn(conversation: "Conversation", message: str, *, yes: bool, asks: bool) 
     if understood.wants_recommendations:
         response = conversation.answer(message, understood.constraints)
         if understood.constraints:
-            typer.echo(f"as you wish: {understood.constraints.words}")
-        typer.echo("for you:")
+            echo(f"as you wish: {understood.constraints.words}")
+        echo("for you:")
         for rank, recommendation in enumerate(response.recommendations, start=1):
-            typer.echo(f"  {rank}. {recommendation.item.name}")
+            echo(f"  {rank}. {recommendation.item.name}")
 
 
 def _write(conversation: "Conversation", understood: "Understood", *, yes: bool) -> None:
-    typer.echo("to be written to your graph:")
+    echo("to be written to your graph:")
     for line in understood.lines:
-        typer.echo(f"  {line}")
+        echo(f"  {line}")
     if yes or (sys.stdin.isatty() and typer.confirm("write this?")):
         with kept_text(conversation.path):
             record = conversation.write(understood)
         undo = f"pkgllm pkg undo {conversation.path}"
-        typer.echo(f"written as edit {len(record.edits)}; take it back with: {undo}")
+        echo(f"written as edit {len(record.edits)}; take it back with: {undo}")
     elif sys.stdin.isatty():
-        typer.echo("not written")
+        echo("not written")
     else:
-        typer.echo("not written: there is nobody to ask here; --yes writes without asking")
+        echo("not written: there is nobody to ask here; --yes writes without asking")
 
 
 def _unasked(question: "Question") -> tuple[tuple["Item", "Relation"], ...]:
@@ -143,7 +144,7 @@ def _unasked(question: "Question") -> tuple[tuple["Item", "Relation"], ...]:
         why = f"it is not certain that you mean {names}{probably}; name it"
     else:
         why = f"it is not certain what you think of {names}{probably}; say it in other words"
-    typer.echo(f"not written: {why}")
+    echo(f"not written: {why}")
     return ()
 
 
@@ -166,7 +167,7 @@ def _which(items: "Sequence[Item]") -> "Item | None":
     if len(items) == 1:
         return items[0]
     for number, item in enumerate(items, start=1):
-        typer.echo(f"  {number}. {item.name}")
+        echo(f"  {number}. {item.name}")
     number = typer.prompt(
         "which one do you mean (0: none)", default=0, type=click.IntRange(0, len(items))
     )
@@ -178,9 +179,9 @@ def _give_reasons(conversation: "Conversation") -> None:
 
     response = conversation.reasons()
     if response is None:
-        typer.echo("nothing was recommended yet; ask for something first")
+        echo("nothing was recommended yet; ask for something first")
         return
     for one in response.as_json()["recommendations"]:
-        typer.echo(f"  {one['rank']}. {one['name']}")
+        echo(f"  {one['rank']}. {one['name']}")
         for line in reasons_in_words(one.get("why")):
-            typer.echo(f"     {line}")
+            echo(f"     {line}")

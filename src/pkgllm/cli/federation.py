@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pkgllm.cli.options import example
-from pkgllm.printable import printable
+from pkgllm.cli.output import echo
 
 federation_app = typer.Typer(
     help="Train with clients on machines of their own.", no_args_is_help=True
@@ -39,8 +39,8 @@ def keys(
     from pkgllm.federation.flower.deployment.folders import write_federation_keys
 
     keyed = write_federation_keys(output, hosts=hosts or [], clients=clients or [], built=built)
-    typer.echo(f"the server's folder is {output / 'server'}")
-    typer.echo(f"the folders of {len(keyed)} clients are in {output / 'clients'}")
+    echo(f"the server's folder is {output / 'server'}")
+    echo(f"the folders of {len(keyed)} clients are in {output / 'clients'}")
 
 
 @federation_app.command(
@@ -96,6 +96,6 @@ def client(
 
 
 def _log(line: str) -> None:
-    typer.echo(printable(line))
+    echo(line)
     # A service's output is a pipe, in which lines would wait for each other.
     sys.stdout.flush()

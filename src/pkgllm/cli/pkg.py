@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pkgllm.cli.options import example, grouped, kept_text
+from pkgllm.cli.output import echo
 from pkgllm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def new(
     from pkgllm.graph.personal_file import create
 
     create(file, owner)
-    typer.echo(f"{file}: the graph of {owner}, with no facts")
+    echo(f"{file}: the graph of {owner}, with no facts")
 
 
 @pkg_app.command("show", epilog=example("pkgllm pkg show built/graphs/1.jsonld"))
@@ -179,9 +180,9 @@ def undo(file: FileArgument) -> None:
 
     before, _ = _change(file, make)
     last = before.edits[-1]
-    typer.echo(f"taken back: edit {last.number}, {last.action}")
+    echo(f"taken back: edit {last.number}, {last.action}")
     for line in changes(before, last):
-        typer.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 @pkg_app.command(epilog=example("pkgllm pkg export me.jsonld -o me.ttl --no-history"))
@@ -211,7 +212,7 @@ def export(
     write_document(document, output)
     others = document.num_others
     beside = f", and {numbered(others, 'triple')} of other programs" if others else ""
-    typer.echo(f"{output}: {_counted(document.record)}{beside}")
+    echo(f"{output}: {_counted(document.record)}{beside}")
 
 
 @pkg_app.command(epilog=example("pkgllm pkg validate me.jsonld"))
@@ -226,11 +227,11 @@ def validate(file: FileArgument) -> None:
 
     lines = list(violations(file))
     for line in lines:
-        typer.echo(line)
+        echo(line)
     if lines:
-        typer.echo(f"{file}: {numbered(len(lines), 'violation')}")
+        echo(f"{file}: {numbered(len(lines), 'violation')}")
         raise typer.Exit(1)
-    typer.echo(f"{file}: good, {_counted(read_record(file))}")
+    echo(f"{file}: good, {_counted(read_record(file))}")
 
 
 @rules_app.command("list", epilog=example("pkgllm pkg rules list me.jsonld"))
@@ -316,12 +317,12 @@ def _edit(
 
     before, after = _change(file, make)
     if after == before:
-        typer.echo(f"{file}: says so already, nothing is changed")
+        echo(f"{file}: says so already, nothing is changed")
         return
     edit = after.edits[-1]
     for line in changes(after, edit):
-        typer.echo(line)
-    typer.echo(f"edit {edit.number}; take it back with: pkgllm pkg undo {file}")
+        echo(line)
+    echo(f"edit {edit.number}; take it back with: pkgllm pkg undo {file}")
 
 
 def _change(

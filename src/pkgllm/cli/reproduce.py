@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from pkgllm.cli.options import ProcessesOption, example
+from pkgllm.cli.output import echo
 
 reproduce_app = typer.Typer(help="Make the documented tables again.", no_args_is_help=True)
 
@@ -93,7 +94,7 @@ def table2(
         with_tuning=tune,
         processes=processes,
         progress=show_progress(),
-        log=lambda line: typer.echo(line, err=True),
+        log=lambda line: echo(line, err=True),
     )
     files = {
         "all tables": result.folder / f"{RESULTS}.md",

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from pkgllm.cli.options import ProcessesOption
+from pkgllm.cli.output import echo
 
 
 def sweep(
@@ -48,7 +49,7 @@ def sweep(
         processes=processes,
         keep=keep,
         progress=show_progress(),
-        log=lambda line: typer.echo(line, err=True),
+        log=lambda line: echo(line, err=True),
     )
     files = {"all tables": result.folder / "summary.md", "as JSON": result.folder / "summary.json"}
     show(study_document(result.summary), files)

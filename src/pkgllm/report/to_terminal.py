@@ -4,16 +4,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from pkgllm.report.document import Cell, Document, Figure, Paragraph, Table
+from pkgllm.terminal import PrintableConsole
 
 
 def show(document: Document, files: Mapping[str, Path] | None = None) -> None:
     """Print a document on the output stream, then where the files are that hold more."""
-    console = Console()
+    console = PrintableConsole()
     for renderable in renderables(document, console.width):
         # Rich would cut a line of text that is wider than the terminal.
         console.print(renderable, highlight=False)

@@ -81,3 +81,27 @@ def test_a_block_that_was_left_asks_nobody() -> None:
         signal.raise_signal(signal.SIGTERM)
         assert asked()
     assert told == ["around"]
+
+
+EARLY = """
+import signal, sys
+from pkgllm.__main__ import main
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, {seconds})
+sys.argv = ["pkgllm", "config", "check", "quickstart.yaml"]
+main()
+"""
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.05, 0.2])
+def test_ctrl_c_while_a_command_is_imported_is_clean(seconds: float) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY.format(seconds=seconds)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == "pkgllm: stopped; what was written stays\n"
+    assert done.returncode == 1

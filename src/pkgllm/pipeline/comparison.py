@@ -12,6 +12,7 @@ from pkgllm.pipeline.statement import privacy_statement
 from pkgllm.privacy.statements import read_ranked_guarantee
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.predictions import Predictions, check_same_queries, run_names
+from pkgllm.runs.records import damage_named
 
 COMPARED_METRICS = ("hits@10", "mrr")
 """What is compared unless other metrics are asked for."""
@@ -33,7 +34,8 @@ def compare(paths: Sequence[Path], metrics: Sequence[str] = COMPARED_METRICS) ->
         RunError: If a folder or a file in it is missing or damaged, or the queries differ.
     """
     check_metrics(metrics)
-    return compare_runs(read_runs(paths), metrics)
+    with damage_named(", ".join(map(str, paths))):
+        return compare_runs(read_runs(paths), metrics)
 
 
 def read_runs(paths: Sequence[Path]) -> list[Predictions]:

@@ -23,7 +23,7 @@ from pkgllm.report.run_report import RunSummary, run_document
 from pkgllm.report.to_markdown import markdown
 from pkgllm.runs.folder import RunFolder
 from pkgllm.runs.predictions import printable
-from pkgllm.runs.records import RunOrigin, read_object, read_record
+from pkgllm.runs.records import RunOrigin, damage_named, read_object, read_record
 
 REPORT = "report.md"
 
@@ -45,8 +45,13 @@ def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[st
         ConfigError: If the run's configuration does not load.
     """
     check_plots()
-    run = read_run(path)
-    plots = draw_plots(run)
+    with damage_named(path):
+        run = read_run(path)
+        plots = draw_plots(run)
+        document = run_document(
+            run, {caption: f"{name}.png" for name, caption in captions(run).items()}
+        )
+        page = markdown(document, level=1)
     folder = path / "report" if output is None else output
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,8 +65,7 @@ def write_report(path: Path, output: Path | None = None) -> tuple[Path, tuple[st
     for name, forms in plots.items():
         for form, content in forms.items():
             write_atomically(folder / f"{name}.{form}", content)
-    shown = {caption: f"{name}.png" for name, caption in captions(run).items()}
-    write_atomically(folder / REPORT, markdown(run_document(run, shown), level=1))
+    write_atomically(folder / REPORT, page)
     return folder / REPORT, run.missing
 
 

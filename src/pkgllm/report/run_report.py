@@ -1,5 +1,6 @@
 """One run as a document: what it was, its rounds, its validations, its final numbers."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,7 +66,9 @@ def measure(name: str, part: str | None = None) -> Callable[[Round], float | Non
         if part is not None:
             value = value.get(part) if isinstance(value, Mapping) else None
         # A bool is an int as well.
-        return float(value) if isinstance(value, int | float) and value is not True else None
+        if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+            return None
+        return float(value) if math.isfinite(value) else None
 
     return read
 

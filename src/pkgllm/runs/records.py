@@ -4,6 +4,7 @@ A damaged file ends in a sentence that names the file, the line and the key.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
@@ -265,6 +266,32 @@ def read_grown_records(path: Path, kind: type[R]) -> Iterator[tuple[str, R]]:
     for number, record in enumerate(read_grown(path), start=1):
         place = f"{path}: line {number}"
         yield place, checked(record, kind, place)
+
+
+@contextmanager
+def damage_named(place: object) -> Iterator[None]:
+    """Turn what damaged files make a reader stumble over into an error that names their place.
+
+    The readers above check what they know; values that nobody checked, such as further keys of a
+    line, may be of any type or size.
+
+    Raises:
+        RunError: In place of an exception that a wrong value raises.
+    """
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise RunError(
+            f"{place}: a file in it does not hold what it must ({type(e).__name__}: {e}); restore "
+            f"it, or {Record.advice}"
+        ) from e
 
 
 def checked(value: object, kind: type[R], place: str) -> R:

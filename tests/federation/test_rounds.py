@@ -202,3 +202,15 @@ def test_a_private_cohort_of_whom_nobody_is_connected_makes_no_adapter() -> None
 
     with pytest.raises(FederationError, match="round 1: there must be an update, got none"):
         one_round({"a": echo()}, privacy=Nobody(), clients=["a", "z"])
+
+
+def test_a_round_in_which_nobody_learns_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    one_round({"a": echo(), "b": echo()})
+    assert "round 1: no client learnt anything: all updates are zero" in caplog.text
+    caplog.clear()
+
+    def moved(adapter: AdapterState) -> Update:
+        return Update(adapter={key: value + 1 for key, value in adapter.items()})
+
+    one_round({"a": echo(), "b": moved})
+    assert "no client learnt" not in caplog.text

@@ -313,25 +313,24 @@ def test_a_partition_holds_in_every_mode(configure: Configure, tmp_path: Path, m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["lanes", "sequential"])
-@pytest.mark.parametrize("objective", ["dpo", "sdpo", "sft"])
-def test_clients_with_nearly_one_label_do_no_harm_to_other_objectives(
-    configure: Configure, tmp_path: Path, objective: str, engine: str
+@pytest.mark.parametrize(
+    ("objective", "concentration"), [("sft", 1e-3), ("sft", 0.5), ("dpo", 0.5)]
+)
+def test_who_has_no_example_of_the_objective_is_left_out_and_counted(
+    configure: Configure, tmp_path: Path, objective: str, concentration: float
 ) -> None:
-    config = configure("dirichlet", objective={"name": objective}, training={"engine": engine})
-    partition = Dirichlet(concentration=1e-3)
-    whole = config.mode.model_copy(update={"cohort_size": 10, "rounds": 1})
-    train(
-        config.model_copy(update={"partition": partition, "mode": whole}),
-        tmp_path / "run",
-        Silent(),
-    )
-    share = read_json(tmp_path / "run" / "partition.json")["undesirable_share"]
-    assert (share["min"], share["max"]) == (0, 1)
+    config = configure("dirichlet", objective={"name": objective})
+    partition = Dirichlet(concentration=concentration)
+    few = config.mode.model_copy(update={"cohort_size": 1, "rounds": 1})
+    config = config.model_copy(update={"partition": partition, "mode": few})
+    report = train(config, tmp_path / "run", Silent())
+    summary = read_json(tmp_path / "run" / "partition.json")
+    assert summary["unusable_groups"] > 0
+    assert summary["undesirable_share"]["max"] < 1
+    expected = f"{summary['unusable_groups']} groups and {summary['unusable_clients']} clients"
+    assert any(expected in note for note in report.notes)
     (record,) = RunFolder.open(tmp_path / "run").read_metrics()
-    # Who has no example of the objective trains on nothing, and sends a step of length 0.
-    assert record["failed"] == {}
-    assert record["update_norm"] > 0 or objective != "sft"  # type: ignore[operator]
+    assert record["update_norm"] > 0  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]", '{"name": "paired"}'])
@@ -343,7 +342,8 @@ def test_a_partition_file_that_is_gone_or_damaged_is_told(
     with pytest.raises(RunError, match=r"partition\.json"):
         partition_notes(configure("paired"), tmp_path)
     # The natural partition needs no file, so runs from before there were partitions are read too.
-    assert partition_notes(configure("by_client"), tmp_path) == ()
+    if content is None:
+        assert partition_notes(configure("by_client"), tmp_path) == ()
 
 
 def test_a_note_says_everything_of_all_clients_together() -> None:

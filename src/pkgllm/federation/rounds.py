@@ -221,6 +221,8 @@ def _run_round(
         raise _too_few(round_num, rounds.min_updates, updates, faults, failed)
     sent = [update.adapter for update in updates.values()]
     spread = update_spread(before, sent)
+    if spread.norms.max == 0:
+        logger.warning("round %d: no client learnt anything: all updates are zero", round_num)
     aggregating = time.perf_counter()
     release = privacy.release(round_num, before, sent) if privacy else None
     facts = RoundFacts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,6 +79,12 @@ class Objective(Choice, ABC):
     def needs_desirable(self) -> bool:
         """Whether undesirable completions alone teach nothing."""
         return self.needs_pairs
+
+    def learns_from(self, labels: Collection[bool]) -> bool:
+        """Whether a group teaches anything whose completions are desirable (True) or not."""
+        if self.needs_pairs:
+            return True in labels and False in labels
+        return True in labels if self.needs_desirable else bool(labels)
 
     @property
     def couples_examples(self) -> bool:

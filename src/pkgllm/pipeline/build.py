@@ -24,7 +24,7 @@ from pkgllm.prompts.group_store import GroupStore, GroupWriter
 from pkgllm.prompts.groups import GroupBuilder, with_mismatched
 from pkgllm.prompts.item_similarity import AdamicAdar
 from pkgllm.prompts.partition.partition import partition_note
-from pkgllm.prompts.partition.stored import store_partition, summary_of
+from pkgllm.prompts.partition.stored import drop_unusable, store_partition, summary_of
 from pkgllm.prompts.prompts import PromptWriter
 from pkgllm.prompts.public_groups import public_groups
 from pkgllm.prompts.settings import PromptSettings
@@ -153,7 +153,7 @@ def partition_groups(
     """
     if not config.partition.changes_groups:
         store = build_groups(config, population, writer, path, progress)
-        return store, summary_of(config.partition, store)
+        return _usable(config, store, summary_of(config.partition, store))
     place = hidden_sibling(path)
     try:
         natural = build_groups(config, population, writer, place, progress)
@@ -161,18 +161,43 @@ def partition_groups(
             summary = store_partition(config.partition, natural, path, config.seed, advance)
     finally:
         place.unlink(missing_ok=True)
-    return GroupStore.open(path), summary
+    return _usable(config, GroupStore.open(path), summary)
+
+
+def _usable(
+    config: schema.Experiment, store: GroupStore, summary: dict[str, Any]
+) -> tuple[GroupStore, dict[str, Any]]:
+    """Leave out what the objective cannot learn from, and count it in the summary."""
+    store, num_groups, num_clients = drop_unusable(store, config.objective)
+    if not num_groups:
+        return store, summary
+    dropped = summary["clients_dropped"] + num_clients
+    return store, {
+        **summary_of(config.partition, store),
+        "clients_dropped": dropped,
+        "unusable_groups": num_groups,
+        "unusable_clients": num_clients,
+    }
 
 
 def partition_notes(config: schema.Experiment, run: Path) -> tuple[str, ...]:
-    """Return a note on a run's partition where clients do not train on their own groups, whole.
+    """Return notes on what clients train on, where that is not all of their own groups, whole.
 
     Raises:
         RunError: If the run folder's :data:`PARTITION` cannot be read.
     """
-    if not config.partition.changes_groups:
+    changes = config.partition.changes_groups
+    if not changes and not (run / PARTITION).exists():
         return ()
-    return (partition_note(config.partition, read_record(run / PARTITION, PartitionSummary)),)
+    summary = read_record(run / PARTITION, PartitionSummary)
+    notes = (partition_note(config.partition, summary),) if changes else ()
+    if not summary.unusable_groups:
+        return notes
+    return (
+        *notes,
+        f"Left out because {config.objective.name} cannot learn from them: "
+        f"{summary.unusable_groups} groups and {summary.unusable_clients} clients.",
+    )
 
 
 def make_queries(

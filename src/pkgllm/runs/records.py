@@ -187,6 +187,9 @@ class PartitionSummary(Record):
     desirable: int
     undesirable: int
     undesirable_share: UndesirableShare
+    unusable_groups: int = 0
+    """Left out because the objective cannot learn from them."""
+    unusable_clients: int = 0
 
 
 class LedgerHead(Record):

@@ -29,6 +29,7 @@ from pkgllm.pipeline.trainers import load_policy, make_trainer
 from pkgllm.privacy.device_ledger import HEAD, SHARE, DevicePrivacy, DeviceShares
 from pkgllm.privacy.run_privacy import LEDGER
 from pkgllm.progress import Progress
+from pkgllm.prompts.partition.stored import drop_unusable
 from pkgllm.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -91,7 +92,10 @@ class ClientFolder:
             raise ConfigError(f"{self.path / CONFIG}: mode.name must be federated, got {mode.name}")
         population = populate(config, Corpus("graph", self._catalogue, (self.graph,), {}))
         base, writer, policy = load_policy(config, self._catalogue)
-        groups = build_groups(config, population, writer, self.private / _GROUPS, progress)
+        groups, _, _ = drop_unusable(
+            build_groups(config, population, writer, self.private / _GROUPS, progress),
+            config.objective,
+        )
         release, unit = None, noisy_unit(config)
         if unit is not None and unit.hides_examples:
             own = DevicePrivacy(

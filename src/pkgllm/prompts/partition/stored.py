@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from pkgllm.errors import DataError
+from pkgllm.files import hidden_sibling
+from pkgllm.objectives.objective import Objective
 from pkgllm.prompts.group_store import GroupStore, GroupWriter
 from pkgllm.prompts.groups import Group
 from pkgllm.prompts.partition.partition import LabelCounts, Partition, count_labels, summarise
@@ -37,6 +39,45 @@ def store_partition(
                 "holds an undesirable completion; set groups.negatives.uniform to 1 or more"
             )
     return summarise(partition, before, after)
+
+
+def drop_unusable(groups: GroupStore, objective: Objective) -> tuple[GroupStore, int, int]:
+    """Leave out the groups that an objective cannot learn from, and clients without another.
+
+    Returns:
+        What is left, in the same file, and how many groups and clients were left out.
+
+    Raises:
+        DataError: If nothing is left.
+        RunError: If the file cannot be written.
+    """
+    usable = {
+        client: [objective.learns_from([c.desirable for c in g.completions]) for g in own]
+        for client, own in groups.items()
+    }
+    num_dropped = sum(own.count(False) for own in usable.values())
+    if not num_dropped:
+        return groups, 0, 0
+    if not any(map(any, usable.values())):
+        raise DataError(
+            f"no client has a group that the objective {objective.name} can learn from: it needs "
+            f"{'a desirable and an undesirable' if objective.needs_pairs else 'a desirable'} "
+            "completion in one group; set groups.negatives.uniform to 1 or more, or choose another "
+            "objective or partition"
+        )
+    place = hidden_sibling(groups.path)
+    try:
+        with GroupWriter.create(place) as stored:
+            for client, own in groups.items():
+                if kept := tuple(
+                    g for g, is_usable in zip(own, usable[client], strict=True) if is_usable
+                ):
+                    stored.add(client, kept)
+        place.replace(groups.path)
+    finally:
+        place.unlink(missing_ok=True)
+    left = GroupStore.open(groups.path)
+    return left, num_dropped, len(groups) - len(left)
 
 
 def summary_of(partition: Partition, groups: Mapping[str, tuple[Group, ...]]) -> dict[str, Any]:

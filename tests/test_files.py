@@ -9,7 +9,7 @@ import pytest
 from safetensors import SafetensorError
 
 from pkgllm.errors import RunError
-from pkgllm.files import (
+from pkgllm.files import make_folder, (
     hidden_sibling,
     remove_unfinished,
     restore_folders,
@@ -23,7 +23,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 import numpy
 from pkgllm.errors import RunError
-from pkgllm.files import write_atomically, write_folder_atomically
+from pkgllm.files import make_folder, write_atomically, write_folder_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     {statement}
@@ -58,12 +58,17 @@ def test_text_and_bytes_are_written_as_they_are(tmp_path: Path) -> None:
     assert _names(tmp_path) == ["a"]
 
 
-def test_a_file_has_the_rights_that_any_new_file_has(tmp_path: Path) -> None:
-    (tmp_path / "usual").touch()
+def test_new_files_and_folders_are_private_and_an_old_file_keeps_its_mode(tmp_path: Path) -> None:
+    def mode(name: str) -> int:
+        return stat.S_IMODE((tmp_path / name).stat().st_mode)
+
     write_atomically(tmp_path / "a", "")
-    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE(
-        (tmp_path / "usual").stat().st_mode
-    )
+    make_folder(tmp_path / "b")
+    write_folder_atomically(tmp_path / "c", lambda folder: (folder / "d").touch())
+    assert [mode(name) for name in "abc"] == [0o600, 0o700, 0o700]
+    (tmp_path / "a").chmod(0o640)
+    write_atomically(tmp_path / "a", "new")
+    assert mode("a") == 0o640
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -179,7 +184,7 @@ def test_a_process_that_dies_between_the_two_renames_loses_nothing(tmp_path: Pat
     dying = f"""\
 import os
 from pathlib import Path
-from pkgllm.files import write_folder_atomically
+from pkgllm.files import make_folder, write_folder_atomically
 rename = Path.rename
 def rename_once_then_die(self, target):
     if Path(target).name == "adapter":

@@ -9,8 +9,9 @@ import pytest
 from safetensors import SafetensorError
 
 from pkgllm.errors import RunError
-from pkgllm.files import make_folder, (
+from pkgllm.files import (
     hidden_sibling,
+    make_folder,
     remove_unfinished,
     restore_folders,
     write_atomically,
@@ -23,7 +24,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 import numpy
 from pkgllm.errors import RunError
-from pkgllm.files import make_folder, write_atomically, write_folder_atomically
+from pkgllm.files import write_atomically, write_folder_atomically
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     {statement}

@@ -149,7 +149,7 @@ def without_template(folder: Path) -> None:
     [
         (lambda f: (f / "config.json").unlink(), ("not a base model", "config.json is missing")),
         (lambda f: cut(f / "model.safetensors", 99), ("cannot load", "as a base model")),
-        (lambda f: (f / "model.safetensors").unlink(), ("cannot load", "as a base model")),
+        (lambda f: (f / "model.safetensors").unlink(), ("must hold weights in safetensors",)),
         (lambda f: (f / "config.json").write_text("{"), ("cannot load", "as a base model")),
         (without_template, ("chat template", "instruction-tuned")),
     ],

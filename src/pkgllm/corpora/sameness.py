@@ -83,8 +83,8 @@ class SameItems:
 
     Example:
         >>> same = SameItems([Item("1", "Ran"), Item("2", "RAN (1985)"), Item("3", "Heat (1995)")])
-        >>> same.first("1"), same.twins("2"), same.named("ran  1985")
-        ('2', frozenset({'1', '2'}), frozenset({'1', '2'}))
+        >>> same.first("1"), sorted(same.twins("2")), sorted(same.named("ran  1985"))
+        ('2', ['1', '2'], ['1', '2'])
     """
 
     def __init__(self, items: Iterable[Item]) -> None:

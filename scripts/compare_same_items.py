@@ -43,6 +43,17 @@ def rows(config: str, same_items: str) -> Sequence[str]:
     return lines
 
 
+def merged_facts(config: str) -> str:
+    """Return how many facts are about the other entry of a film that its person spoke of."""
+    counts = []
+    for same_items in ("apart", "one"):
+        corpus = read_corpus(load_config(config, [f"corpus.same_items={same_items}"]))
+        counts.append({graph.owner: len(graph.facts) for graph in corpus.graphs})
+    fewer = [counts[0][owner] - counts[1][owner] for owner in counts[0]]
+    digest = corpus.digests["train_data.jsonl"][:12]
+    return f"\n{sum(fewer)} facts of {sum(map(bool, fewer))} people; train_data.jsonl {digest}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -59,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     for pair in zip(*tables, strict=True):
         print("\n".join(pair))
+    print(merged_facts(config))
     return 0
 
 

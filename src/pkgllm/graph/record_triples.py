@@ -21,40 +21,29 @@ from pkgllm.graph.rules import Rule
 
 Triple = tuple[Node, Node, Node]
 
-_FACT = tuple(
-    URIRef(spelling)
-    for iri in (
-        vocabulary.RELATION,
-        vocabulary.ITEM,
-        vocabulary.SESSION,
-        vocabulary.POSITION,
-        vocabulary.ATTRIBUTED_TO,
-        vocabulary.DERIVED_FROM,
-        vocabulary.GENERATED_BY,
-        vocabulary.ITEM_NAME,
-    )
-    for spelling in vocabulary.spellings(iri)
+
+def _predicates(*iris: str) -> tuple[URIRef, ...]:
+    return tuple(URIRef(form) for iri in iris for form in vocabulary.spellings(iri))
+
+
+_OF_BOTH = (vocabulary.ATTRIBUTED_TO, vocabulary.DERIVED_FROM, vocabulary.GENERATED_BY)
+_FACT = _predicates(
+    vocabulary.RELATION,
+    vocabulary.ITEM,
+    vocabulary.SESSION,
+    vocabulary.POSITION,
+    vocabulary.ITEM_NAME,
+    *_OF_BOTH,
 )
-_RULE = tuple(
-    URIRef(spelling)
-    for iri in (
-        vocabulary.IDENTIFIER,
-        vocabulary.DIRECTION,
-        vocabulary.SCOPE,
-        vocabulary.VALUE,
-        vocabulary.STRENGTH,
-        vocabulary.ATTRIBUTED_TO,
-        vocabulary.DERIVED_FROM,
-        vocabulary.GENERATED_BY,
-    )
-    for spelling in vocabulary.spellings(iri)
+_RULE = _predicates(
+    vocabulary.IDENTIFIER,
+    vocabulary.DIRECTION,
+    vocabulary.SCOPE,
+    vocabulary.VALUE,
+    vocabulary.STRENGTH,
+    *_OF_BOTH,
 )
-_EDIT = tuple(
-    map(
-        URIRef,
-        (vocabulary.NUMBER, vocabulary.ACTION, vocabulary.ENDED_AT, vocabulary.DESCRIBED),
-    )
-)
+_EDIT = _predicates(vocabulary.NUMBER, vocabulary.ACTION, vocabulary.ENDED_AT, vocabulary.DESCRIBED)
 _LINKS = {
     (Fact, True): (vocabulary.HAS_FACT, vocabulary.FACT),
     (Fact, False): (vocabulary.HAS_PAST, vocabulary.PAST_FACT),

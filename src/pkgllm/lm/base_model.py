@@ -131,14 +131,14 @@ def _check_parameters(place: str, model: PreTrainedModel, loading: Mapping[str, 
         "has values of no parameter,": sorted(set(loading["unexpected_keys"]) - tied),
         "has values of another shape,": sorted(shapes.values()),
     }
-    told = [
+    problems = [
         f"{fault} {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}"
         for fault, keys in faults.items()
         if keys
     ]
-    if told:
+    if problems:
         raise ModelError(
-            f"base_model.name: {place}: the base model {'; it '.join(told)}; restore its "
+            f"base_model.name: {place}: the base model {'; it '.join(problems)}; restore its "
             "safetensors files and config.json"
         )
 

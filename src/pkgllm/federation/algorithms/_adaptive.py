@@ -10,6 +10,7 @@ Source: Reddi et al. 2021, arXiv:2003.00295, algorithm 2. As in Flower, and othe
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -38,9 +39,9 @@ class Adaptive(Algorithm):
     tau: PositiveFloat = 1e-3
     """Steps of a value well below it are not told apart."""
 
+    @abstractmethod
     def second_moment(self, v: Tensor, square: Tensor) -> Tensor:
         r"""Return :math:`V(v, \Delta^2)`, elementwise."""
-        raise NotImplementedError
 
     def decay(self) -> float:
         r"""Return :math:`\beta_1`."""

@@ -62,7 +62,7 @@ def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
     with _flower(command, log) as process:
         link.wait(_STARTUP_SECONDS, alive=partial(_runs, process))
         let_in: set[bytes] = set()
-        told: set[str] = set()
+        reported: set[str] = set()
         while _runs(process):
             # Nothing that is copied into the folder, or is refused, may end what others use.
             keys_now, faults = read_public_keys(keys)
@@ -74,9 +74,9 @@ def serve(keys: Path, *, host: str, port: int, log: Log) -> None:
                         let_in.add(key)
                 except FederationError as error:
                     faults.append(f"client {client}: {error}")
-            for fault in sorted(set(faults) - told):
+            for fault in sorted(set(faults) - reported):
                 log(f"warning: {fault}; it is left out")
-            told = set(faults)
+            reported = set(faults)
             if len(let_in) > before:
                 log(f"{host}:{port} is up; {len(let_in)} clients may connect")
             time.sleep(_POLL_SECONDS)
